@@ -1,0 +1,68 @@
+package instance
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// A Driver starts machines. The real one is internal/shim with internal/hypervisor/qemu; internal/instance/fake stands beside it
+// for speed, and both pass the conformance test of internal/instance/drivertest.
+type Driver interface {
+	// Start starts the machine and returns once it has a process, long before it has booted. An error means that
+	// nothing was left behind. ctx bounds the call only.
+	Start(ctx context.Context, c machine.Config) (Machine, error)
+}
+
+// A Machine is one run of an instance, from Start to its exit. Its methods may be called from any goroutine, also after the exit.
+type Machine interface {
+	// Notices delivers what the machine says about itself, in order; the channel is closed after Exited.
+	Notices() <-chan machine.Notice
+	// Stop asks the guest to end in an orderly way: stop signal to the program, the grace period, kill, sync, power off.
+	// It returns when the guest was asked; the exit comes as a notice. Without an agent it is an error, and the caller kills.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Kill ends the machine at once, and returns when it is gone or ctx is done.
+	Kill(ctx context.Context) error
+}
+
+// The following are abilities that a Machine may have; they are found by assertion where they are asked for.
+
+// An Execer runs programs in the guest. An error of kind api.InvalidState: no agent (yet).
+type Execer interface {
+	Exec(ctx context.Context, r machine.ExecRequest) (Exec, error)
+}
+
+// An Exec is a program that runs in the guest. Close kills it if it still runs, and frees everything.
+type Exec interface {
+	Stdin() io.WriteCloser // Close is end of file
+	Stdout() io.Reader     // with a TTY, everything
+	Stderr() io.Reader
+	Resize(ctx context.Context, rows, cols uint16) error
+	Signal(ctx context.Context, name string) error
+	// Wait returns when the program has ended and its output was read or Close was called.
+	Wait(ctx context.Context) (machine.ExecExit, error)
+	Close() error
+}
+
+// A Stater looks at paths in the guest.
+type Stater interface {
+	Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error)
+}
+
+// A Prober asks the workload once whether it is well. It never returns an error: what went wrong is in the result.
+type Prober interface {
+	Probe(ctx context.Context, p health.Policy) health.Result
+}
+
+// A Meter tells what a machine uses now.
+type Meter interface {
+	Stats(ctx context.Context) (machine.Stats, error)
+}
+
+// A PortLister tells which host ports its published ports got (for those that asked for a free one).
+type PortLister interface {
+	Ports() []machine.Port
+}
