@@ -23,9 +23,9 @@ type Result struct {
 	Start    time.Time     `json:"time"`
 	Duration time.Duration `json:"duration"`
 	Outcome  Outcome       `json:"outcome"`
-	Reason   string        `json:"reason,omitempty"` // for a person: "connection refused", "status 500, expected 200"
-	Output   string        `json:"output,omitempty"` // of a failed exec: the last 4 KiB
-	Cause    string        `json:"cause,omitempty"`  // of an inconclusive one, for a metric: "agent_not_connected", "cut_short", "host_resources"
+	Reason   string        `json:"reason,omitempty"`   // for a person: "connection refused", "status 500, expected 200"
+	Output   string        `json:"output,omitempty"`   // of a failed exec: the last 4 KiB
+	Cause    string        `json:"cause,omitempty"`    // of an inconclusive one, for a metric: "agent_not_connected", "cut_short", "host_resources"
 	Definite bool          `json:"definite,omitempty"` // a failure that is no matter of slowness: refused, reset or closed before the first byte, command missing
 }
 

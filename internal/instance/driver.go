@@ -66,3 +66,24 @@ type Meter interface {
 type PortLister interface {
 	Ports() []machine.Port
 }
+
+// Images finds images that are ready to run; internal/daemon adapts internal/image to it.
+type Images interface {
+	// Image returns the image that ref names. Errors: api.NotFound, or an *api.Error of kind api.NotReady with code
+	// image_not_ready while it is being converted.
+	Image(ctx context.Context, ref string) (Image, error)
+}
+
+// An Image is what an instance needs of one.
+type Image struct {
+	Ref        string // normalised
+	Digest     string // sha256:…, of the manifest
+	Disk       string // absolute path of the read-only ext4
+	Platform   string // "linux/amd64"
+	Entrypoint []string
+	Cmd        []string
+	Env        []string // KEY=value
+	WorkingDir string
+	User       string
+	StopSignal string
+}

@@ -55,9 +55,9 @@ type Instance struct {
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Run       uint64    `json:"run"` // grows by one at each start
 	// Exit is how the last run ended; nil while one is on, or before the first.
-	Exit  *machine.Exit `json:"exit,omitempty"`
-	IP    string        `json:"ip,omitempty"`
-	MAC   string        `json:"mac,omitempty"`
+	Exit  *machine.Exit  `json:"exit,omitempty"`
+	IP    string         `json:"ip,omitempty"`
+	MAC   string         `json:"mac,omitempty"`
 	Ports []machine.Port `json:"ports,omitempty"` // as they are published now
 }
 
