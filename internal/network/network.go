@@ -1,0 +1,269 @@
+// Package network is one machine's virtual network: a user-mode TCP/IP stack (gVisor's) at the other end of its network card.
+//
+// The host side dials into the guest (Dial, for probes) and publishes ports of it (Publish). The guest begins nothing:
+// whatever it sends of its own accord is refused at once, with a reset or an ICMP answer, so that programs fail fast; what
+// it may reach one day is decided in one place (outbound.go). There is no IPv6, no DHCP, no multicast: such frames are ignored.
+//
+// The link is hostile. Frames are bounded; only those that carry the guest's own MAC and IP address get past guard.go,
+// and only those meant for the gateway reach the TCP/IP stack, which therefore never learns of any other address. The queue
+// towards the guest is bounded in bytes, what does not fit is counted, and room is kept in it for small frames, so
+// that a bulk transfer costs a probe no lost segment and no retransmission timeout.
+//
+// All methods may be called from any goroutine. Every goroutine belongs to the Stack, and Close waits for them. The package knows
+// no instance, no hypervisor and no policy of health.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// DefaultMTU is the largest IP packet on the link unless the Config says otherwise; the guest's card must be told the same
+// (QEMU's host_mtu). It moves two and a half to four times as much as 1500 does.
+const DefaultMTU = 65520
+
+// MaxConnections bounds the connections of one machine that are relayed at a time; one more is reset.
+const MaxConnections = 4096
+
+// GatewayMAC is the hardware address of the host's end of every link. No link holds more than two stations.
+var GatewayMAC = net.HardwareAddr{0x02, 'h', 'a', 'l', 'e', 0x01}
+
+// A Config says who is at the other end of the link.
+type Config struct {
+	Guest    netip.Prefix     // the guest's IPv4 address with the length of its subnet, at most /30
+	GuestMAC net.HardwareAddr // six bytes, unicast
+	MTU      int              // bytes of an IP packet; 0 is DefaultMTU
+	Log      *slog.Logger     // nil discards
+	// Refused is told, at a bounded rate and never twice at a time, what the guest tried to reach and may not.
+	// It must not block: the guest's frames wait for it. Nil: nobody is told.
+	Refused func(Refusal)
+}
+
+// Counters is what went through a Stack since New. Probes (Dial) are in none of the numbers of traffic.
+type Counters struct {
+	RxBytes     int64  // payload into the guest
+	TxBytes     int64  // payload out of the guest
+	Connections int    // relayed now
+	Turned      uint64 // connections to published ports that were reset because MaxConnections were open
+	Refused     uint64 // flows that the guest tried to begin
+	Spoofed     uint64 // frames with an address that is not the guest's
+	Malformed   uint64 // frames that are not what they claim to be
+	Lost        uint64 // frames for the guest that found no room in the queue; TCP sends them again
+}
+
+// A Stack is the host's end of one machine's network.
+type Stack struct {
+	log     *slog.Logger
+	stack   *stack.Stack
+	link    *link
+	guest   tcpip.FullAddress // of the guest; Port is 0
+	refused func(Refusal)
+	limit   limiter // of refused; only the link's reader uses it
+
+	ctx    context.Context // done when Close begins
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	listeners map[net.Listener]struct{}
+
+	seen     chan struct{}
+	seenOnce sync.Once
+	done     chan struct{}
+	err      error // why done was closed
+
+	rx, tx             atomic.Int64
+	open               atomic.Int32
+	turned, refusals   atomic.Uint64
+	spoofed, malformed atomic.Uint64
+}
+
+// Gateway returns the address of the host's end of a guest's network: the first of its subnet.
+func Gateway(guest netip.Prefix) netip.Addr { return guest.Masked().Addr().Next() }
+
+// New puts a TCP/IP stack at the host's end of link, which carries ethernet frames, each after its length in 4 bytes, big
+// endian (QEMU's `-netdev stream`). It takes ownership of link.
+func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	id := stationsOf(c)
+	s := &Stack{
+		log:       c.Log,
+		link:      newLink(link, c.MTU, id),
+		guest:     tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(id.guestIP)},
+		refused:   c.Refused,
+		listeners: map[net.Listener]struct{}{},
+		seen:      make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	var err error
+	if s.stack, err = newStack(s.link, id, c.Guest.Bits()); err != nil {
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.wg.Go(s.run)
+	return s, nil
+}
+
+func (c Config) check() error {
+	switch {
+	case !c.Guest.Addr().Is4():
+		return fmt.Errorf("guest address %v is not IPv4", c.Guest)
+	case c.Guest.Bits() > 30:
+		return fmt.Errorf("guest subnet %v has no room for a gateway", c.Guest)
+	case c.Guest.Addr() == Gateway(c.Guest), c.Guest.Addr() == c.Guest.Masked().Addr():
+		return fmt.Errorf("guest address %v is the gateway's or the network's own", c.Guest)
+	case len(c.GuestMAC) != 6 || c.GuestMAC[0]&1 != 0:
+		return fmt.Errorf("guest hardware address %v is not a unicast ethernet address", c.GuestMAC)
+	case c.MTU < 576 || c.MTU > DefaultMTU:
+		return fmt.Errorf("MTU %d is not in 576 … %d", c.MTU, DefaultMTU)
+	}
+	return nil
+}
+
+const nicID tcpip.NICID = 1
+
+// newStack builds gVisor's stack with one interface, one address, one route and one neighbour, all of them fixed.
+func newStack(l *link, id stations, bits int) (*stack.Stack, error) {
+	st := stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol4},
+	})
+	if err := configure(st, l, id, bits); err != nil {
+		st.Destroy()
+		return nil, errors.New("network: setting up the stack: " + err.String())
+	}
+	return st, nil
+}
+
+func configure(st *stack.Stack, l *link, id stations, bits int) tcpip.Error {
+	if err := tuneTCP(st); err != nil {
+		return err
+	}
+	if err := st.CreateNIC(nicID, l); err != nil {
+		return err
+	}
+	gateway := tcpip.AddrFrom4(id.gatewayIP)
+	guest := tcpip.AddrFrom4(id.guestIP)
+	address := tcpip.ProtocolAddress{
+		Protocol:          ipv4.ProtocolNumber,
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: gateway, PrefixLen: bits},
+	}
+	if err := st.AddProtocolAddress(nicID, address, stack.AddressProperties{}); err != nil {
+		return err
+	}
+	only, _ := tcpip.NewSubnet(guest, tcpip.MaskFromBytes([]byte{255, 255, 255, 255}))
+	st.SetRouteTable([]tcpip.Route{{Destination: only, NIC: nicID}})
+	return st.AddStaticNeighbor(nicID, ipv4.ProtocolNumber, guest, tcpip.LinkAddress(id.guestMAC[:]))
+}
+
+// tuneTCP fits TCP to a link of two stations that reorders nothing and loses only what the queue had no room for.
+func tuneTCP(st *stack.Stack) tcpip.Error {
+	var (
+		sack      = tcpip.TCPSACKEnabled(true)
+		moderate  = tcpip.TCPModerateReceiveBufferOption(true)
+		send      = tcpip.TCPSendBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
+		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
+		timeWait  = tcpip.TCPTimeWaitTimeoutOption(timeWait)
+		reuse     = tcpip.TCPTimeWaitReuseGlobal
+		finWait2  = tcpip.TCPLingerTimeoutOption(5 * time.Second)
+		recovery  = tcpip.TCPRACKLossDetection
+		algorithm = tcpip.CongestionControlOption("cubic")
+	)
+	for _, o := range []tcpip.SettableTransportProtocolOption{
+		&sack, &moderate, &send, &receive, &timeWait, &reuse, &finWait2, &recovery, &algorithm,
+	} {
+		if err := st.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeWait is how long a port stays taken after a connection that this side closed first. A minute, which is usual, guards against
+// segments that wander in a large network; here it would let probes eat the ephemeral ports.
+const timeWait = time.Second
+
+// run moves frames until the link ends or Close is called.
+func (s *Stack) run() {
+	defer close(s.done)
+	var writer sync.WaitGroup
+	writer.Go(s.link.writeLoop)
+	s.err = s.readLoop()
+	s.link.stop()
+	writer.Wait()
+	if s.ctx.Err() == nil && s.err != nil && !errors.Is(s.err, io.EOF) {
+		s.log.Warn("the machine's network ended", "err", s.err)
+	}
+}
+
+// Seen is closed at the first frame from the guest.
+func (s *Stack) Seen() <-chan struct{} { return s.seen }
+
+// Done is closed when the link has ended: the hypervisor went away, broke the framing, or Close was called.
+func (s *Stack) Done() <-chan struct{} { return s.done }
+
+// Err says why the link ended; io.EOF where the other end closed it in order. It is nil until Done is closed.
+func (s *Stack) Err() error {
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Counters returns the counts at this moment.
+func (s *Stack) Counters() Counters {
+	return Counters{
+		RxBytes:     s.rx.Load(),
+		TxBytes:     s.tx.Load(),
+		Connections: int(s.open.Load()),
+		Turned:      s.turned.Load(),
+		Refused:     s.refusals.Load(),
+		Spoofed:     s.spoofed.Load(),
+		Malformed:   s.malformed.Load(),
+		Lost:        s.link.lost.Load(),
+	}
+}
+
+// Close ends every connection and listener and the link, and returns when nothing of the Stack runs any more.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		s.cancel()
+		for ln := range s.listeners {
+			ln.Close()
+		}
+	}
+	s.mu.Unlock()
+	s.stack.Close() // resets what is open, while the link still carries it
+	s.link.stop()
+	s.wg.Wait()
+	s.stack.Wait()
+	return nil
+}

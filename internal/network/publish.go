@@ -1,0 +1,204 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// dialTimeout bounds the wait for a guest that does not answer a connection to one of its published ports. It outlasts a boot
+// with a few of TCP's retries.
+const dialTimeout = 30 * time.Second
+
+var errDialTimeout = errors.New("the guest did not answer")
+
+// Publish relays every connection that ln accepts to a port of the guest, until Close. It takes ownership of ln, also
+// when it returns an error, which it does only on a Stack that was closed.
+func (s *Stack) Publish(ln net.Listener, guestPort uint16) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		ln.Close()
+		return ErrClosed
+	}
+	s.listeners[ln] = struct{}{}
+	s.wg.Go(func() { s.acceptLoop(ln, guestPort) })
+	return nil
+}
+
+func (s *Stack) acceptLoop(ln net.Listener, port uint16) {
+	const longest = time.Second
+	pause := time.Millisecond
+	for {
+		c, err := ln.Accept()
+		if s.ctx.Err() != nil {
+			if err == nil {
+				c.Close()
+			}
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no descriptors, a connection that went away: the listener itself is well
+			s.log.Warn("accepting a connection to a published port; trying again", "guest_port", port, "err", err)
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, longest)
+			continue
+		}
+		pause = time.Millisecond
+		n := s.open.Add(1)
+		if n > MaxConnections {
+			s.open.Add(-1)
+			s.turned.Add(1)
+			resetConn(c)
+			continue
+		}
+		s.wg.Go(func() {
+			defer s.open.Add(-1)
+			s.relay(c, port, n > manyConns)
+		})
+	}
+}
+
+// relay joins a connection from outside to one into the guest, and returns when both are gone. Either end's end of stream
+// and either end's reset reach the other as what they are.
+func (s *Stack) relay(outside net.Conn, port uint16, small bool) {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, dialTimeout, errDialTimeout)
+	inside, err := s.dial(ctx, port, small)
+	cancel()
+	if err != nil {
+		s.log.Debug("a connection to a published port", "guest_port", port, "err", err)
+		resetConn(outside)
+		return
+	}
+	abort := sync.OnceFunc(func() {
+		resetConn(outside)
+		resetConn(inside)
+	})
+	defer context.AfterFunc(s.ctx, abort)()
+
+	var back sync.WaitGroup
+	back.Go(func() {
+		if pump(outside, guestSource{inside}, &s.tx) != nil {
+			abort()
+		}
+	})
+	if pump(inside, sourceOf(outside), &s.rx) != nil {
+		abort()
+	}
+	back.Wait()
+	outside.Close()
+	inside.Close()
+}
+
+// resetConn ends a connection with a reset, where it has one.
+func resetConn(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// relayBuffers holds buffers for what is on its way through a relay. An idle connection holds none.
+var relayBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+type relayBuffer = *[32 << 10]byte
+
+// A source is read from by a relay. Its read waits until there is something before it takes a buffer; the caller
+// puts the buffer back.
+type source interface {
+	read() (relayBuffer, int, error)
+}
+
+// pump copies to dst until src ends, hands the end on, and counts the bytes. A nil error means that dst was told of the end.
+func pump(dst net.Conn, src source, count *atomic.Int64) error {
+	for {
+		b, n, err := src.read()
+		if n > 0 {
+			_, werr := dst.Write(b[:n])
+			count.Add(int64(n))
+			if werr != nil {
+				err = werr
+			}
+		}
+		if b != nil {
+			relayBuffers.Put(b)
+		}
+		if errors.Is(err, io.EOF) {
+			if half, ok := dst.(interface{ CloseWrite() error }); ok {
+				return half.CloseWrite()
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A guestSource reads from the guest's end.
+type guestSource struct{ c *Conn }
+
+func (g guestSource) read() (relayBuffer, int, error) {
+	g.c.waitReadable()
+	b := relayBuffers.Get().(relayBuffer)
+	n, err := g.c.Read(b[:])
+	return b, n, err
+}
+
+// sourceOf reads a connection of the host's kernel by readiness, and any other with a buffer in hand.
+func sourceOf(c net.Conn) source {
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return kernelSource{raw}
+		}
+	}
+	return plainSource{c}
+}
+
+type plainSource struct{ r io.Reader }
+
+func (p plainSource) read() (relayBuffer, int, error) {
+	b := relayBuffers.Get().(relayBuffer)
+	n, err := p.r.Read(b[:])
+	return b, n, err
+}
+
+type kernelSource struct{ raw syscall.RawConn }
+
+func (k kernelSource) read() (b relayBuffer, n int, err error) {
+	rawErr := k.raw.Read(func(fd uintptr) bool {
+		b = relayBuffers.Get().(relayBuffer)
+		for {
+			n, err = syscall.Read(int(fd), b[:])
+			if err != syscall.EINTR {
+				break
+			}
+		}
+		if err == syscall.EAGAIN {
+			relayBuffers.Put(b)
+			b = nil
+			return false
+		}
+		return true
+	})
+	switch {
+	case rawErr != nil:
+		return b, 0, rawErr
+	case err != nil:
+		return b, 0, err
+	case n == 0:
+		return b, 0, io.EOF
+	}
+	return b, n, nil
+}
