@@ -1,16 +1,76 @@
 // Package event is the ordered log of what happened to the instances of this host.
-// (Its contract — ordering, durability, back-pressure — is to be written here.)
 package event
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
-// An ID names a place in the log: EPOCH-SEQ. A new epoch begins when the log's tail was lost.
+// An ID names a place in the log: EPOCH-SEQ. Seq grows by one with each event, for ever; a new epoch begins when the
+// log's tail was lost, so that a place that was lost is never mistaken for the one that took its number.
 type ID struct {
-	Epoch string
+	Epoch string // 1 to 32 of a-z and 0-9
 	Seq   uint64
+}
+
+// ErrID is what ParseID says of text that is no ID.
+var ErrID = errors.New(`not an event id (want EPOCH-SEQ, as in "k3v9x2mp-42")`)
+
+// ParseID reads what String wrote.
+func ParseID(s string) (ID, error) {
+	epoch, seq, ok := strings.Cut(s, "-")
+	if !ok || !validEpoch(epoch) || seq == "" || len(seq) > 1 && seq[0] == '0' || seq[0] == '+' {
+		return ID{}, fmt.Errorf("%.64q: %w", s, ErrID)
+	}
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if err != nil {
+		return ID{}, fmt.Errorf("%.64q: %w", s, ErrID)
+	}
+	return ID{Epoch: epoch, Seq: n}, nil
+}
+
+func validEpoch(s string) bool {
+	if len(s) == 0 || len(s) > 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// String is EPOCH-SEQ, and "" for the zero ID.
+func (id ID) String() string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.Epoch + "-" + strconv.FormatUint(id.Seq, 10)
+}
+
+// IsZero reports whether the ID names no place.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// MarshalText is String, so that an ID is one string in JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText is ParseID; empty text is the zero ID.
+func (id *ID) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*id = ID{}
+		return nil
+	}
+	parsed, err := ParseID(string(b))
+	if err != nil {
+		return err
+	}
+	*id = parsed
+	return nil
 }
 
 // A Type says what an event is about.
@@ -18,9 +78,9 @@ type Type string
 
 // The types.
 const (
-	TypeCreated Type = "created" // Data: the instance's name and image
+	TypeCreated Type = "created" // Data: Created
 	TypeState   Type = "state"   // Data: StateChange
-	TypeUpdated Type = "updated" // Data: the fields that changed
+	TypeUpdated Type = "updated" // Data: Updated
 	TypeHealth  Type = "health"  // Data: a health.Transition
 	TypeDeleted Type = "deleted"
 	TypeResync  Type = "resync" // never in the log: tells a reader to list again
@@ -44,13 +104,12 @@ type StateChange struct {
 	Code   *int   `json:"exit_code,omitempty"`
 }
 
-// The API this package offers (signatures agreed; see the assignment):
-//
-//	func Open(dir string, o Options) (*Log, error)
-//	func (l *Log) Append(ctx context.Context, t Type, instance, name string, data any) (Event, error) // durable on return
-//	func (l *Log) Last() ID
-//	func (l *Log) Follow(after ID, consumer string) *Reader     // zero ID: from now on
-//	func (r *Reader) Next(ctx context.Context) (Event, error)    // an Event of TypeResync when it fell behind or its epoch was lost
-//	func (r *Reader) Close()
-//	func (l *Log) Consumers() []Consumer                         // lag in events, age of the oldest unread, resyncs
-//	func (l *Log) Close() error
+// Created is the data of a TypeCreated event.
+type Created struct {
+	Image string `json:"image"`
+}
+
+// Updated is the data of a TypeUpdated event.
+type Updated struct {
+	Fields []string `json:"fields"` // the API's names of what changed, sorted: "env", "expires_at", "health_check"
+}

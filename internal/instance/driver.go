@@ -17,6 +17,13 @@ type Driver interface {
 	Start(ctx context.Context, c machine.Config) (Machine, error)
 }
 
+// A Recoverer finds machines that outlived the daemon. It is an ability of a Driver; without it a machine ends with its daemon.
+type Recoverer interface {
+	// Recover takes back the machine that was started with c. Its notices begin with what it said before. An error of
+	// kind api.NotFound: it is gone, nobody knows how.
+	Recover(ctx context.Context, c machine.Config) (Machine, error)
+}
+
 // A Machine is one run of an instance, from Start to its exit. Its methods may be called from any goroutine, also after the exit.
 type Machine interface {
 	// Notices delivers what the machine says about itself, in order; the channel is closed after Exited.

@@ -60,18 +60,3 @@ type Instance struct {
 	MAC   string         `json:"mac,omitempty"`
 	Ports []machine.Port `json:"ports,omitempty"` // as they are published now
 }
-
-// The API this package offers (signatures agreed; see the assignment):
-//
-//	func Open(ctx context.Context, c Config) (*Set, error)  // Config: Dir, Driver, Images, Events, Log, Defaults…
-//	func (s *Set) Create(ctx, Spec) (Instance, error)
-//	func (s *Set) Find(ref string) (Instance, error)         // id, then name, then unambiguous prefix
-//	func (s *Set) List() []Instance                          // sorted by creation
-//	func (s *Set) Update(ctx, id string, u Update) (Instance, error)
-//	func (s *Set) Start(ctx, id string, o StartOptions) (Instance, error)   // {Cmd, Entrypoint []string}
-//	func (s *Set) Stop(ctx, id string) (Instance, error)
-//	func (s *Set) Delete(ctx, id string, graceful bool) error
-//	func (s *Set) Machine(id string) (Machine, error)        // the present run, for exec, stat, probes; api.InvalidState if none
-//	func (s *Set) Changed(id string) <-chan struct{}          // closed at the next published change or deletion: for waits
-//	func (s *Set) Dir(id string) string                       // instances/ID, for logs
-//	func (s *Set) Close(ctx) error                            // stops the goroutines, leaves the machines running

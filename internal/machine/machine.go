@@ -69,7 +69,8 @@ const (
 type Reason string
 
 // The reasons. ProgramExited, ProgramFailed and GuestPanic, GuestShutdown and BootTimeout are the guest's doing (a
-// person looks at their image); VMMFailed, VMMKilled and ShimDied are the host's.
+// person looks at their image); VMMFailed, VMMKilled, ShimDied, ShimFailed and
+// DaemonStopped are the host's.
 const (
 	ProgramExited Reason = "program_exited" // the program ended by itself: Code or Signal says how
 	ProgramFailed Reason = "program_failed" // the program could not be started: Message says why (Code is 126 or 127)
@@ -82,6 +83,7 @@ const (
 	VMMKilled     Reason = "vmm_killed"     // the hypervisor was killed by a signal that was not ours
 	ShimDied      Reason = "shim_died"      // the process beside the machine died, and took the machine down
 	ShimFailed    Reason = "shim_failed"    // the process beside the machine could not do its work (network, disks, files)
+	DaemonStopped Reason = "daemon_stopped" // the daemon stopped while it ran, and the machine was gone when it came back
 )
 
 // GuestFault reports whether the reason lies in the guest rather than in the host.
