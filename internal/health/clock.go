@@ -1,0 +1,57 @@
+package health
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// A Boot is the host's monotonic clock: durations on it go on while the daemon is away, steps of the wall clock do not touch it,
+// and it begins anew, under another id, when the host boots.
+type Boot struct {
+	ID     string
+	Uptime func() time.Duration
+}
+
+// HostBoot returns the clock of this host: the kernel's CLOCK_MONOTONIC, which is the one that Go's timers run on.
+func HostBoot() (Boot, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return Boot{}, err
+	}
+	return Boot{ID: strings.TrimSpace(string(id)), Uptime: uptime}, nil
+}
+
+func uptime() time.Duration {
+	const clockMonotonic = 1
+	var ts syscall.Timespec
+	// Cannot fail: the clock exists since Linux 2.6, and ts is ours.
+	syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano())
+}
+
+// A clock translates between time.Time, with Go's monotonic reading, and the time since boot that a record holds.
+type clock struct {
+	bootID string
+	origin time.Time
+	uptime time.Duration // at origin
+}
+
+func newClock(b Boot) clock { return clock{bootID: b.ID, origin: time.Now(), uptime: b.Uptime()} }
+
+// sinceBoot returns t as time since boot; 0 for the zero time.
+func (c clock) sinceBoot(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return c.uptime + t.Sub(c.origin)
+}
+
+func (c clock) fromBoot(d time.Duration) time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return c.origin.Add(d - c.uptime)
+}

@@ -1,0 +1,59 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// A Prober asks once. It must return when ctx is done.
+type Prober func(ctx context.Context, id string, p Policy) Result
+
+// A Journal keeps what must outlive the daemon. Its methods are called from a goroutine of the instance's own, never two at once
+// for one instance except Save beside Commit; for different instances they are called at the same time.
+type Journal interface {
+	// Commit appends t to the event log; nil means that it is on disk. It should return when ctx is done; when it does not, the
+	// transition is announced all the same, as not persisted.
+	Commit(ctx context.Context, id string, t Transition) error
+	// Save writes the instance's health record whole. It need not be durable on return, but it must never be seen torn.
+	Save(id string, blob []byte) error
+	// Load returns what Save wrote last; nil and no error where there is nothing.
+	Load(id string) ([]byte, error)
+}
+
+// A Replayer is a Journal that can tell which transitions of an instance its log holds, oldest first. At a start those that the
+// record has not seen are applied to it.
+type Replayer interface {
+	Replay(id string) ([]Transition, error)
+}
+
+// A Quarantine is a Journal that can put a record that cannot be read out of the way, so that the next Save does not replace it.
+type Quarantine interface {
+	SetAside(id string) error
+}
+
+// Hooks are told what happens, for metrics. Each may be nil; they are called from many goroutines and must return at once.
+type Hooks struct {
+	Probed     func(t Type, o Outcome, cause string, took time.Duration)
+	Transition func(from, to Status, persisted bool)
+	SaveFailed func() // a record could not be written
+	Panicked   func() // a loop or a probe panicked and was contained
+}
+
+// A Config is what a Set is made from. Probe and Journal are required.
+type Config struct {
+	Probe   Prober
+	Journal Journal
+	Log     *slog.Logger // nil: none
+	Hooks   Hooks
+	Boot    Boot // zero: this host's
+}
+
+// Why CheckNow did not check.
+var (
+	ErrUnknown  = errors.New("health knows no such instance")
+	ErrNoPolicy = errors.New("no health check is set")
+	ErrInactive = errors.New("the instance is not running")
+	ErrClosed   = errors.New("health is shutting down")
+)

@@ -1,0 +1,451 @@
+package health
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// root is the name of a policy in requests and answers; every fault's field begins with it.
+const root = "health_check"
+
+// What is used where a field is unset.
+const (
+	defaultInterval    = 10 * time.Second
+	defaultTimeout     = 2 * time.Second // or the interval, if that is shorter
+	defaultStartPeriod = 30 * time.Second
+)
+
+// Parse reads and checks a health_check as it came over the wire and fills its defaults in. null is no policy. An error is a
+// *PolicyError that names every fault.
+func Parse(raw json.RawMessage) (Policy, error) {
+	var faults []Fault
+	p := parse(reader{path: root, faults: &faults}, raw)
+	if len(faults) > 0 {
+		return Policy{}, &PolicyError{Faults: faults}
+	}
+	return p, nil
+}
+
+// UnmarshalJSON reads a policy from a record, as Parse does.
+func (p *Policy) UnmarshalJSON(b []byte) error {
+	q, err := Parse(b)
+	if err != nil {
+		return err
+	}
+	*p = q
+	return nil
+}
+
+func parse(top reader, raw json.RawMessage) Policy {
+	if string(raw) == "null" {
+		return Policy{}
+	}
+	r, ok := top.open(raw)
+	if !ok {
+		return Policy{}
+	}
+	p := Policy{Type: Type(r.oneOf("type", "", "none", "http", "tcp", "exec", "grpc"))}
+	if p.Type == TypeNone {
+		return p
+	}
+	p = r.pace(p)
+	p = r.blocks(p)
+	r.end()
+	return p
+}
+
+// pace reads the durations and thresholds.
+func (r reader) pace(p Policy) Policy {
+	const ms, day = time.Millisecond, 24 * time.Hour
+	p.Interval = r.duration("interval", defaultInterval, 100*ms, day)
+	p.Timeout = r.duration("timeout", min(defaultTimeout, p.Interval), ms, time.Hour)
+	p.StartPeriod = r.duration("start_period", defaultStartPeriod, 0, day)
+	p.StartInterval = r.within("start_interval", p.Interval)
+	p.ConfirmInterval = r.within("confirm_interval", p.Interval)
+	p.FailureThreshold = r.threshold("failure_threshold", 3)
+	p.SuccessThreshold = r.threshold("success_threshold", 1)
+	return p
+}
+
+// blocks reads the one block that says what is asked, and infers the type from it.
+func (r reader) blocks(p Policy) Policy {
+	var present []Type
+	for _, t := range []Type{TypeHTTP, TypeTCP, TypeExec, TypeGRPC} {
+		b, ok := r.block(string(t))
+		if !ok {
+			continue
+		}
+		present = append(present, t)
+		switch t {
+		case TypeHTTP:
+			p.HTTP = b.http()
+		case TypeTCP:
+			p.TCP = &TCPCheck{Port: b.port()}
+		case TypeExec:
+			p.Exec = b.exec()
+		case TypeGRPC:
+			p.GRPC = &GRPCCheck{Port: b.port(), Service: b.str("service")}
+		}
+		b.end()
+	}
+	switch {
+	case len(present) > 1:
+		r.fault("", "at most one of http, tcp, exec and grpc is accepted")
+	case len(present) == 0 && p.Type == "" && !r.faulty("type"):
+		r.fault("", "one of http, tcp, exec and grpc is required, or type none")
+	case len(present) == 0 && p.Type != "":
+		r.fault(string(p.Type), "is required for type "+string(p.Type))
+	case len(present) == 1 && p.Type == "":
+		p.Type = present[0]
+	case len(present) == 1 && p.Type != present[0]:
+		r.fault(string(present[0]), fmt.Sprintf("does not belong to type %s; a block named %s is required", p.Type, p.Type))
+	}
+	return p
+}
+
+func (r reader) http() *HTTPCheck {
+	c := &HTTPCheck{
+		Port:          r.port(),
+		Path:          r.urlPath(),
+		Scheme:        r.oneOf("scheme", "http", "http", "https"),
+		Method:        r.oneOf("method", "GET", "GET", "HEAD", "POST"),
+		Headers:       r.headers(),
+		BodyContains:  r.str("body_contains"),
+		TLSSkipVerify: r.boolean("tls_skip_verify", true),
+		TLSServerName: r.str("tls_server_name"),
+	}
+	status, given := r.integer("expected_status", 200, 599)
+	c.ExpectedStatuses = r.statuses("expected_statuses")
+	switch {
+	case given && len(c.ExpectedStatuses) > 0:
+		r.fault("expected_statuses", "excludes expected_status: give one of the two")
+	case given:
+		c.ExpectedStatus = status
+	case len(c.ExpectedStatuses) == 0:
+		c.ExpectedStatus = 200
+	}
+	return c
+}
+
+func (r reader) exec() *ExecCheck {
+	c := &ExecCheck{
+		Command:    r.strs("command"),
+		WorkingDir: r.str("working_dir"),
+		Env:        r.strMap("env"),
+		User:       r.str("user"),
+	}
+	if (len(c.Command) == 0 || c.Command[0] == "") && !r.faulty("command") {
+		r.fault("command", "is required: a program and its arguments, as an array of strings that is not empty")
+	}
+	return c
+}
+
+// A reader reads the fields of one object, and collects what is wrong with them.
+type reader struct {
+	path   string
+	fields map[string]json.RawMessage // those that are present and not null
+	known  map[string]bool
+	faults *[]Fault
+}
+
+// open reads raw as an object.
+func (r reader) open(raw json.RawMessage) (reader, bool) {
+	if err := json.Unmarshal(raw, &r.fields); err != nil || r.fields == nil {
+		r.fault("", "must be an object")
+		return r, false
+	}
+	maps.DeleteFunc(r.fields, func(_ string, v json.RawMessage) bool { return string(v) == "null" })
+	r.known = make(map[string]bool)
+	return r, true
+}
+
+// end names the fields that nobody asked for.
+func (r reader) end() {
+	for _, name := range slices.Sorted(maps.Keys(r.fields)) {
+		if !r.known[name] {
+			r.fault(printable(cutHead(name, 64)), "unknown field; accepted are "+strings.Join(slices.Sorted(maps.Keys(r.known)), ", "))
+		}
+	}
+}
+
+func (r reader) field(name string) string {
+	if name == "" {
+		return r.path
+	}
+	return r.path + "." + name
+}
+
+func (r reader) fault(name, message string) {
+	*r.faults = append(*r.faults, Fault{Field: r.field(name), Message: message})
+}
+
+// faulty reports whether a fault of this field was found already.
+func (r reader) faulty(name string) bool {
+	return slices.ContainsFunc(*r.faults, func(f Fault) bool { return f.Field == r.field(name) })
+}
+
+// get decodes a field into v, and reports whether it was present and of the right kind.
+func (r reader) get(name, kind string, v any) bool {
+	r.known[name] = true
+	raw, ok := r.fields[name]
+	if !ok {
+		return false
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		r.fault(name, "must be "+kind)
+		return false
+	}
+	return true
+}
+
+func (r reader) str(name string) string {
+	var s string
+	r.get(name, "a string", &s)
+	return s
+}
+
+func (r reader) boolean(name string, unset bool) bool {
+	b := unset
+	if !r.get(name, "true or false", &b) {
+		return unset
+	}
+	return b
+}
+
+func (r reader) strs(name string) []string {
+	var elems []*string
+	r.get(name, "an array of strings", &elems)
+	var list []string
+	for _, e := range elems {
+		if e == nil {
+			r.fault(name, "must be an array of strings")
+			return nil
+		}
+		list = append(list, *e)
+	}
+	return list
+}
+
+// strMap reads an object of strings; in it, too, null means absent. An empty one is nil.
+func (r reader) strMap(name string) map[string]string {
+	var elems map[string]*string
+	r.get(name, "an object of strings", &elems)
+	var m map[string]string
+	for k, v := range elems {
+		if v == nil {
+			continue
+		}
+		if m == nil {
+			m = make(map[string]string, len(elems))
+		}
+		m[k] = *v
+	}
+	return m
+}
+
+func (r reader) oneOf(name, unset string, accepted ...string) string {
+	s := r.str(name)
+	if s == "" {
+		return unset
+	}
+	if !slices.Contains(accepted, s) {
+		r.fault(name, "must be one of "+strings.Join(accepted, ", "))
+		return unset
+	}
+	return s
+}
+
+func (r reader) integer(name string, lo, hi int) (int, bool) {
+	var n int
+	kind := fmt.Sprintf("a whole number from %d to %d", lo, hi)
+	if !r.get(name, kind, &n) {
+		return 0, false
+	}
+	if n < lo || n > hi {
+		r.fault(name, "must be "+kind)
+		return 0, false
+	}
+	return n, true
+}
+
+func (r reader) threshold(name string, unset int) int {
+	if string(r.fields[name]) == "0" {
+		r.known[name] = true
+		return unset
+	}
+	n, ok := r.integer(name, 1, 1000)
+	if !ok {
+		return unset
+	}
+	return n
+}
+
+func (r reader) port() uint16 {
+	n, ok := r.integer("port", 1, 65535)
+	if !ok && !r.faulty("port") {
+		r.fault("port", "is required: a whole number from 1 to 65535")
+	}
+	return uint16(n)
+}
+
+// duration reads a Go duration string from lo to hi. "" means unset, and so does zero where zero is not accepted.
+func (r reader) duration(name string, unset, lo, hi time.Duration) time.Duration {
+	kind := fmt.Sprintf(`a duration string such as "10s", from %s to %s`, short(lo), short(hi))
+	var s string
+	if !r.get(name, kind, &s) || s == "" {
+		return unset
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err == nil && d == 0 && lo > 0:
+		return unset
+	case err != nil || d < lo || d > hi:
+		r.fault(name, "must be "+kind)
+		return unset
+	}
+	return d
+}
+
+// within reads a duration that may not be longer than the interval, 0 where it is unset.
+func (r reader) within(name string, interval time.Duration) time.Duration {
+	const lo = 50 * time.Millisecond
+	if r.faulty("interval") {
+		interval = 24 * time.Hour
+	}
+	before := len(*r.faults)
+	d := r.duration(name, 0, lo, interval)
+	if len(*r.faults) > before && !r.faulty("interval") {
+		(*r.faults)[before].Message += " (the interval)"
+	}
+	return d
+}
+
+// short prints a duration as a person would: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func (r reader) urlPath() string {
+	s := r.str("path")
+	if s == "" {
+		return "/"
+	}
+	if s[0] != '/' || strings.ContainsFunc(s, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }) {
+		r.fault("path", "must start with / and hold no space and no control character; it may hold a query")
+		return "/"
+	}
+	return s
+}
+
+// block reads a nested object, if it is present.
+func (r reader) block(name string) (reader, bool) {
+	r.known[name] = true
+	raw, ok := r.fields[name]
+	if !ok {
+		return r, false
+	}
+	b, ok := reader{path: r.field(name), faults: r.faults}.open(raw)
+	if !ok {
+		b.fields, b.known = nil, map[string]bool{}
+	}
+	return b, true
+}
+
+// notAllowed are headers that say how the request is framed, which is not for a policy to decide.
+var notAllowed = []string{"content-length", "transfer-encoding", "connection"}
+
+func (r reader) headers() map[string]string {
+	const most, mostBytes = 64, 8 << 10
+	h := r.strMap("headers")
+	size := 0
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		size += len(name) + len(h[name])
+		field := "headers." + printable(cutHead(name, 64))
+		switch {
+		case !token(name):
+			r.fault(field, "a header's name must be a token of RFC 9110: letters, digits and !#$%&'*+-.^_`|~")
+		case slices.Contains(notAllowed, strings.ToLower(name)):
+			r.fault(field, "Content-Length, Transfer-Encoding and Connection cannot be set")
+		case strings.ContainsAny(h[name], "\r\n\x00"):
+			r.fault(field, "a header's value must hold no CR, LF or NUL")
+		}
+	}
+	if len(h) > most || size > mostBytes {
+		r.fault("headers", fmt.Sprintf("must be at most %d, and 8 KiB in all", most))
+	}
+	return h
+}
+
+// token reports whether s is a token of RFC 9110.
+func token(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c >= 0x80 || c <= ' ' || c == 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// statuses reads codes and ranges; a code may be a number too.
+func (r reader) statuses(name string) []string {
+	const kind = `an array of codes and ranges from 200 to 599, such as 204 and "200-299"`
+	var elems []json.RawMessage
+	r.get(name, kind, &elems)
+	var list []string
+	for _, e := range elems {
+		s := string(e)
+		if strings.HasPrefix(s, `"`) && json.Unmarshal(e, &s) != nil {
+			s = ""
+		}
+		if _, _, err := statusRange(s); err != nil {
+			r.fault(name, "must be "+kind)
+			return nil
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+var errStatus = errors.New("not a status or a range of them")
+
+// statusRange reads "204" or "200-299".
+func statusRange(s string) (lo, hi int, err error) {
+	a, b, ranged := strings.Cut(s, "-")
+	if !ranged {
+		b = a
+	}
+	if len(a) != 3 || len(b) != 3 {
+		return 0, 0, errStatus
+	}
+	lo, err1 := strconv.Atoi(a)
+	hi, err2 := strconv.Atoi(b)
+	if err1 != nil || err2 != nil || lo < 200 || hi > 599 || lo > hi {
+		return 0, 0, errStatus
+	}
+	return lo, hi, nil
+}
+
+// Expects reports whether an answer with this status is the expected one.
+func (c HTTPCheck) Expects(status int) bool {
+	for _, s := range c.ExpectedStatuses {
+		if lo, hi, err := statusRange(s); err == nil && lo <= status && status <= hi {
+			return true
+		}
+	}
+	return status == c.ExpectedStatus
+}

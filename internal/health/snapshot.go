@@ -1,0 +1,85 @@
+package health
+
+import "time"
+
+// A Status is health_status.status.
+type Status string
+
+// The statuses.
+const (
+	StatusDisabled  Status = "disabled"
+	StatusUnknown   Status = "unknown"
+	StatusStarting  Status = "starting"
+	StatusHealthy   Status = "healthy"
+	StatusUnhealthy Status = "unhealthy"
+)
+
+// Why a status is stale.
+const (
+	StaleRestarted    = "daemon_restarted"
+	StaleInconclusive = "no_conclusive_result"
+)
+
+// A Phase is what health sees of the lifecycle.
+type Phase int
+
+// The phases.
+const (
+	Inactive     Phase = iota // anything but the two below: nothing is probed
+	Initializing              // probed; failures never count, never healthy
+	Running
+)
+
+// An Observed is what the controller knows of one instance. Set.Sync takes it whole, so a caller that lost track lists again
+// and Syncs everything. It is level, not edge.
+type Observed struct {
+	ID      string
+	Run     uint64 // grows by one each time the instance starts: a new Run is a new window
+	Phase   Phase
+	Policy  Policy
+	Entered time.Time // entry into Phase; zero, or in the future: now
+	// Agent says that the guest agent has said HELLO in this run. Optional: a check that waits for the guest is asked for
+	// again when it turns true, and at the entry into Running at the latest.
+	Agent bool
+}
+
+// A Snapshot is what a person can see of one instance's health: a value, never changed after it was handed out. Times are of the
+// wall clock.
+type Snapshot struct {
+	Status               Status
+	LastStatus           Status // while unknown: the last known one
+	Since                time.Time
+	ConsecutiveSuccesses int
+	ConsecutiveFailures  int // the streak that counts: 0 during the grace
+	GraceFailures        int
+	LastCheckedAt        time.Time
+	LastSuccessAt        time.Time
+	LastFailureAt        time.Time
+	LastError            string
+	WindowStartedAt      time.Time
+	Stale                bool
+	StaleReason          string
+	Results              []WindowResult // newest last, at most 64
+	Transitions          []Transition   // newest last, at most 64
+}
+
+// A WindowResult is a result with the window it belongs to.
+type WindowResult struct {
+	Result
+	Window uint64 `json:"window"`
+}
+
+// A Transition is one change of status, or, where From and To are the same, of staleness.
+type Transition struct {
+	Time      time.Time `json:"time"`
+	From      Status    `json:"from"`
+	To        Status    `json:"to"`
+	Reason    string    `json:"reason,omitempty"`
+	Output    string    `json:"output,omitempty"`
+	Persisted *bool     `json:"persisted,omitempty"` // false: announced though the disk refused it
+	// Window and N, the instance's n-th transition, are what a start needs to replay the log's tail over an older record.
+	Window uint64 `json:"window,omitempty"`
+	N      uint64 `json:"n,omitempty"`
+	// Stale is the reason for which the status is stale from here on; "" where it is not.
+	Stale string `json:"stale,omitempty"`
+}
