@@ -1,0 +1,251 @@
+package logfile
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"time"
+)
+
+// MaxLine is the longest line, in bytes, that is given as one; a longer one comes in pieces.
+const MaxLine = 64 << 10
+
+// pollInterval is how long a follower waits, at the end of the file, before it looks again.
+const pollInterval = 100 * time.Millisecond
+
+// Lines gives the last tail lines of name and its rotated predecessors (all of them where tail is negative), without
+// their newlines, and ends, or with follow goes on until ctx is done. A file that is not there yet has no lines.
+// An error is yielded last.
+func Lines(ctx context.Context, root *os.Root, name string, tail int, follow bool) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		r := reader{root: root, name: name}
+		defer r.close()
+		if err := r.seek(tail); err != nil {
+			yield("", err)
+			return
+		}
+		for {
+			line, err := r.next(!follow)
+			switch {
+			case err == nil:
+				if !yield(line, nil) {
+					return
+				}
+				continue
+			case !errors.Is(err, io.EOF):
+				yield("", err)
+				return
+			case !follow:
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pollInterval):
+			}
+		}
+	}
+}
+
+// A reader stands in one of the files. A rotation renames it under the reader, so what comes next is found by the
+// file's identity, not by its name.
+type reader struct {
+	root    *os.Root
+	name    string
+	file    *os.File
+	buf     *bufio.Reader
+	pending []byte // a line whose end has not been written yet
+}
+
+func (r *reader) close() {
+	if r.file != nil {
+		r.file.Close()
+	}
+}
+
+func (r *reader) open(f *os.File) {
+	r.close()
+	r.file, r.buf = f, bufio.NewReaderSize(f, 32<<10)
+}
+
+// seek places the reader tail lines before the end.
+func (r *reader) seek(tail int) error {
+	files, err := r.files()
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	at := len(files) - 1 // the oldest
+	var offset int64
+	if tail >= 0 {
+		left := tail
+		for i, f := range files {
+			var found bool
+			offset, left, found, err = backwards(f, left)
+			if err != nil {
+				break
+			}
+			if found {
+				at = i
+				break
+			}
+		}
+	}
+	for i, f := range files {
+		if i != at {
+			f.Close()
+		}
+	}
+	if err != nil {
+		files[at].Close()
+		return err
+	}
+	if _, err := files[at].Seek(offset, io.SeekStart); err != nil {
+		files[at].Close()
+		return err
+	}
+	r.open(files[at])
+	return nil
+}
+
+// files opens what there is, the newest first.
+func (r *reader) files() ([]*os.File, error) {
+	var files []*os.File
+	for i := 0; ; i++ {
+		f, err := openRegular(r.root, rotated(r.name, i), os.O_RDONLY)
+		if errors.Is(err, fs.ErrNotExist) {
+			return files, nil
+		}
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
+		}
+		files = append(files, f)
+	}
+}
+
+// backwards looks for the place in f that has n line ends behind it. Where f has fewer lines, found is false and left
+// is how many are still wanted.
+func backwards(f *os.File, n int) (offset int64, left int, found bool, err error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, n, false, err
+	}
+	if n == 0 {
+		return end, 0, true, nil
+	}
+	buf := make([]byte, 32<<10)
+	last := true // the newline that ends the file ends its last line, and begins none
+	for pos := end; pos > 0; {
+		size := min(int64(len(buf)), pos)
+		pos -= size
+		if _, err := f.ReadAt(buf[:size], pos); err != nil && err != io.EOF {
+			return 0, n, false, err
+		}
+		chunk := buf[:size]
+		if last {
+			last = false
+			chunk = bytes.TrimSuffix(chunk, []byte("\n"))
+		}
+		for {
+			i := bytes.LastIndexByte(chunk, '\n')
+			if i < 0 {
+				break
+			}
+			if n--; n == 0 {
+				return pos + int64(i) + 1, 0, true, nil
+			}
+			chunk = chunk[:i]
+		}
+	}
+	if end > 0 {
+		n--
+	}
+	return 0, n, n <= 0, nil
+}
+
+// next gives the next line. At the end of everything written so far it is io.EOF; with final, what stands there
+// without a newline is a line as well.
+func (r *reader) next(final bool) (string, error) {
+	if r.file == nil {
+		f, err := openRegular(r.root, r.name, os.O_RDONLY)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", io.EOF
+		}
+		if err != nil {
+			return "", err
+		}
+		r.open(f)
+	}
+	for {
+		part, err := r.buf.ReadSlice('\n')
+		r.pending = append(r.pending, part...)
+		switch {
+		case err == nil:
+			return r.take(len(r.pending) - 1), nil
+		case len(r.pending) >= MaxLine:
+			return r.take(len(r.pending)), nil
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case !errors.Is(err, io.EOF):
+			return "", err
+		}
+		moved, err := r.advance()
+		if err != nil {
+			return "", err
+		}
+		if moved {
+			continue
+		}
+		if final && len(r.pending) > 0 {
+			return r.take(len(r.pending)), nil
+		}
+		return "", io.EOF
+	}
+}
+
+func (r *reader) take(n int) string {
+	line := string(r.pending[:n])
+	r.pending = r.pending[:0]
+	return line
+}
+
+// advance goes on to the file that was begun after this one, if this one has been rotated away and is read to its end.
+func (r *reader) advance() (bool, error) {
+	here, err := r.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	files, err := r.files()
+	if err != nil {
+		return false, err
+	}
+	next := len(files) - 1 // rotated out of existence: the oldest there is
+	for i, f := range files {
+		if st, err := f.Stat(); err == nil && os.SameFile(here, st) {
+			next = i - 1
+			break
+		}
+	}
+	// The writer may have added to the file between our reading its end and the rotation.
+	pos, _ := r.file.Seek(0, io.SeekCurrent)
+	if st, err := r.file.Stat(); err == nil && st.Size() > pos {
+		next = -1
+	}
+	for i, f := range files {
+		if i != next {
+			f.Close()
+		}
+	}
+	if next < 0 {
+		return false, nil
+	}
+	r.open(files[next])
+	return true, nil
+}

@@ -1,0 +1,156 @@
+package protocol
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// Versions of the protocol that this build speaks.
+const (
+	MinVersion = 1
+	MaxVersion = 1
+)
+
+// A Role is what a connection is for.
+type Role string
+
+// The roles.
+const (
+	RoleControl Role = "control"
+	RoleExec    Role = "exec"
+)
+
+// Hello is the client's first frame.
+type Hello struct {
+	MinVersion int                  `json:"min_version"`
+	MaxVersion int                  `json:"max_version"`
+	Secret     string               `json:"secret"`
+	Role       Role                 `json:"role"`
+	Exec       *machine.ExecRequest `json:"exec,omitempty"` // for RoleExec
+}
+
+// Welcome is the shim's answer. With an Error the connection ends.
+type Welcome struct {
+	Version int    `json:"version"` // the one that is spoken from here on
+	Build   string `json:"build"`   // of the shim's binary
+	PID     int    `json:"pid"`
+	VMM     int    `json:"vmm"` // pid of the hypervisor
+	Error   *Error `json:"error,omitempty"`
+}
+
+// The methods of a control connection.
+const (
+	MethodStop  = "stop"  // Stop → nothing; the exit comes as a notice
+	MethodKill  = "kill"  // nothing → nothing; the exit comes as a notice
+	MethodStat  = "stat"  // Stat → machine.FileInfo
+	MethodProbe = "probe" // Probe → health.Result
+	MethodStats = "stats" // nothing → machine.Stats
+	MethodPorts = "ports" // nothing → []machine.Port
+)
+
+// A Request asks for one thing.
+type Request struct {
+	ID     uint64          `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// A Reply answers the request of its id.
+type Reply struct {
+	ID     uint64          `json:"id"`
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  *Error          `json:"error,omitempty"`
+}
+
+// A Cancel takes a request back; it is still answered.
+type Cancel struct {
+	ID uint64 `json:"id"`
+}
+
+// Stop asks the guest to end in an orderly way.
+type Stop struct {
+	Grace time.Duration `json:"grace"`
+}
+
+// Stat asks for a path in the guest.
+type Stat struct {
+	Path        string `json:"path"`
+	FollowLinks bool   `json:"follow_links"`
+}
+
+// Probe asks for one probe.
+type Probe struct {
+	Policy json.RawMessage `json:"policy"` // a health.Policy
+}
+
+// ExecControl changes a running exec: its terminal's size, or a signal for it.
+type ExecControl struct {
+	Rows   uint16 `json:"rows,omitempty"`
+	Cols   uint16 `json:"cols,omitempty"`
+	Signal string `json:"signal,omitempty"`
+}
+
+// ExecEnd is the last frame of an exec connection.
+type ExecEnd struct {
+	Exit  machine.ExecExit `json:"exit"`
+	Error *Error           `json:"error,omitempty"` // the program's fate is not known
+}
+
+// An Error crosses the socket with its kind.
+type Error struct {
+	Kind    api.Kind `json:"kind"`
+	Message string   `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap makes errors.Is(err, api.NotFound) read the same on both sides of the socket.
+func (e *Error) Unwrap() error { return e.Kind }
+
+// ErrorOf turns err into one that can be sent; nil stays nil.
+func ErrorOf(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	kind := api.Internal
+	errors.As(err, &kind)
+	return &Error{Kind: kind, Message: err.Error()}
+}
+
+// A Config is what the daemon hands to a new shim on its standard input, as one JSON document. Descriptors are named
+// by their number in the shim.
+type Config struct {
+	Machine machine.Config `json:"machine"`
+	Secret  string         `json:"secret"`
+	Build   string         `json:"build"`
+
+	QEMU   string `json:"qemu"`  // path of the binary
+	Accel  string `json:"accel"` // "kvm" or "tcg"
+	Kernel string `json:"kernel"`
+	Initrd string `json:"initrd"`
+
+	LowerFD   int        `json:"lower_fd"`
+	UpperFD   int        `json:"upper_fd"`
+	ReadyFD   int        `json:"ready_fd"` // the shim writes one Ready and closes it
+	Listeners []Listener `json:"listeners,omitempty"`
+
+	Gateway      netip.Addr    `json:"gateway,omitzero"`
+	BootDeadline time.Duration `json:"boot_deadline"`
+}
+
+// A Listener is a published port that the daemon has bound.
+type Listener struct {
+	FD   int          `json:"fd"`
+	Port machine.Port `json:"port"`
+}
+
+// Ready is the shim's word that the machine has a process and the socket is there, or why not.
+type Ready struct {
+	VMM   int    `json:"vmm,omitempty"`
+	Error *Error `json:"error,omitempty"`
+}
