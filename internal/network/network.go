@@ -74,6 +74,7 @@ type Stack struct {
 	guest   tcpip.FullAddress // of the guest; Port is 0
 	refused func(Refusal)
 	limit   limiter // of refused; only the link's reader uses it
+	most    int32   // connections relayed at a time
 
 	ctx    context.Context // done when Close begins
 	cancel context.CancelFunc
@@ -115,6 +116,7 @@ func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
 		link:      newLink(link, c.MTU, id),
 		guest:     tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(id.guestIP)},
 		refused:   c.Refused,
+		most:      MaxConnections,
 		listeners: map[net.Listener]struct{}{},
 		seen:      make(chan struct{}),
 		done:      make(chan struct{}),
@@ -188,13 +190,12 @@ func tuneTCP(st *stack.Stack) tcpip.Error {
 		send      = tcpip.TCPSendBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
 		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
 		timeWait  = tcpip.TCPTimeWaitTimeoutOption(timeWait)
-		reuse     = tcpip.TCPTimeWaitReuseGlobal
 		finWait2  = tcpip.TCPLingerTimeoutOption(5 * time.Second)
 		recovery  = tcpip.TCPRACKLossDetection
 		algorithm = tcpip.CongestionControlOption("cubic")
 	)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &moderate, &send, &receive, &timeWait, &reuse, &finWait2, &recovery, &algorithm,
+		&sack, &moderate, &send, &receive, &timeWait, &finWait2, &recovery, &algorithm,
 	} {
 		if err := st.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return err
@@ -204,7 +205,7 @@ func tuneTCP(st *stack.Stack) tcpip.Error {
 }
 
 // timeWait is how long a port stays taken after a connection that this side closed first. A minute, which is usual, guards against
-// segments that wander in a large network; here it would let probes eat the ephemeral ports.
+// segments that wander in a large network; here it would let probes and short connections use up the 50,000 ephemeral ports.
 const timeWait = time.Second
 
 // run moves frames until the link ends or Close is called.
@@ -261,7 +262,7 @@ func (s *Stack) Close() error {
 		}
 	}
 	s.mu.Unlock()
-	s.stack.Close() // resets what is open, while the link still carries it
+	s.stack.Close()
 	s.link.stop()
 	s.wg.Wait()
 	s.stack.Wait()

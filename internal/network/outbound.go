@@ -108,9 +108,8 @@ func (s *Stack) refuse(f Flow, reason string) {
 
 // answer sends the guest what ends the attempt in frame at once.
 func (s *Stack) answer(frame []byte) {
-	if reply := s.link.id.refusal(frame); reply != nil {
-		s.link.enqueue(len(reply), reply)
-	}
+	reply := s.link.id.refusal(frame)
+	s.link.enqueue(len(reply), reply)
 }
 
 // A limiter lets limitBurst events through at once and one more for each limitEvery that passes.
@@ -140,14 +139,17 @@ func (l *limiter) allow(now time.Time) (unsaid uint64, ok bool) {
 	return unsaid, true
 }
 
-// refusal makes the frame that answers one whose verdict was begins or stray: a reset for TCP, else ICMP's "communication
-// administratively prohibited" from the gateway. Nil: no answer is due.
+// refusal makes the frame that answers one whose verdict was begins or stray: what the destination itself would say of a closed
+// port, for TCP and UDP, which every program understands; else "administratively prohibited" from the gateway.
 func (id *stations) refusal(frame []byte) []byte {
 	ip := header.IPv4(frame[header.EthernetMinimumSize:])
-	if Protocol(ip.Protocol()) == TCP {
+	switch Protocol(ip.Protocol()) {
+	case TCP:
 		return id.reset(ip)
+	case UDP:
+		return id.unreachable(ip, ip.DestinationAddress(), header.ICMPv4PortUnreachable)
 	}
-	return id.prohibited(ip)
+	return id.unreachable(ip, tcpip.AddrFrom4(id.gatewayIP), header.ICMPv4AdminProhibited)
 }
 
 // reset answers a segment as RFC 9293, section 3.10.7.1 has it for a port where nobody listens.
@@ -179,13 +181,13 @@ func (id *stations) reset(ip header.IPv4) []byte {
 	return out
 }
 
-// prohibited quotes the packet's header and the 8 bytes after it, which is what a system needs to find the socket.
-func (id *stations) prohibited(ip header.IPv4) []byte {
+// unreachable quotes the packet's header and the 8 bytes after it, which is what a system needs to find the socket.
+func (id *stations) unreachable(ip header.IPv4, from tcpip.Address, code header.ICMPv4Code) []byte {
 	quote := ip[:min(int(ip.HeaderLength())+8, int(ip.TotalLength()))]
-	out, body := id.packet(tcpip.AddrFrom4(id.gatewayIP), header.ICMPv4ProtocolNumber, header.ICMPv4MinimumSize+len(quote))
+	out, body := id.packet(from, header.ICMPv4ProtocolNumber, header.ICMPv4MinimumSize+len(quote))
 	m := header.ICMPv4(body)
 	m.SetType(header.ICMPv4DstUnreachable)
-	m.SetCode(header.ICMPv4AdminProhibited)
+	m.SetCode(code)
 	copy(m.Payload(), quote)
 	m.SetChecksum(^checksum.Checksum(m, 0))
 	return out

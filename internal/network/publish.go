@@ -57,7 +57,7 @@ func (s *Stack) acceptLoop(ln net.Listener, port uint16) {
 		}
 		pause = time.Millisecond
 		n := s.open.Add(1)
-		if n > MaxConnections {
+		if n > s.most {
 			s.open.Add(-1)
 			s.turned.Add(1)
 			resetConn(c)

@@ -1,0 +1,63 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// A real TCP stack in the guest takes the refusal for what it is, and waits for nothing.
+func TestGuestFailsFast(t *testing.T) {
+	s, g := pair(t, testConfig())
+	for _, to := range []string{"203.0.113.7:443", "10.77.0.1:22", "169.254.169.254:80"} {
+		addr := netip.MustParseAddrPort(to)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		full := tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(addr.Addr().As4()), Port: addr.Port()}
+		start := time.Now()
+		c, err := gonet.DialContextTCP(ctx, g.stack, full, ipv4.ProtocolNumber)
+		cancel()
+		if err == nil {
+			c.Close()
+			t.Errorf("the guest reached %v", to)
+		} else if took := time.Since(start); took > 900*time.Millisecond { // a second is its first retry
+			t.Errorf("the guest's connection to %v failed after %v: %v", to, took, err)
+		}
+	}
+	if n := s.Counters().Refused; n != 3 {
+		t.Errorf("%d refusals counted, want 3", n)
+	}
+}
+
+func TestGuestDatagramFailsFast(t *testing.T) {
+	_, g := pair(t, testConfig())
+	var queue waiter.Queue
+	ep, terr := g.stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
+	if terr != nil {
+		t.Fatal(terr)
+	}
+	defer ep.Close()
+	entry, failed := waiter.NewChannelEntry(waiter.EventErr)
+	queue.EventRegister(&entry)
+	if err := ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4([4]byte{203, 0, 113, 7}), Port: 53}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ep.Write(strings.NewReader("question"), tcpip.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-failed:
+	case <-soon(t).Done():
+		t.Fatal("a datagram outside is left without an answer")
+	}
+	if _, refused := ep.LastError().(*tcpip.ErrConnectionRefused); !refused {
+		t.Error("a datagram outside is not refused")
+	}
+}
