@@ -1,6 +1,7 @@
 package health
 
 import (
+	"log/slog"
 	"os"
 	"strings"
 	"syscall"
@@ -22,6 +23,17 @@ func HostBoot() (Boot, error) {
 		return Boot{}, err
 	}
 	return Boot{ID: strings.TrimSpace(string(id)), Uptime: uptime}, nil
+}
+
+// hostBoot returns this host's clock. Without a boot id a record of an earlier boot could be taken for one of this: so it gets one
+// that no record has.
+func hostBoot(log *slog.Logger) Boot {
+	b, err := HostBoot()
+	if err != nil {
+		log.Warn("the host's boot id cannot be read; health windows will not outlive this daemon", "error", err)
+		b = Boot{ID: "unknown since " + time.Now().UTC().Format(time.RFC3339Nano), Uptime: uptime}
+	}
+	return b
 }
 
 func uptime() time.Duration {

@@ -2,40 +2,205 @@ package health
 
 import (
 	"context"
+	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// A Set is the loops of all instances.
+// A Set is the loops of all instances of this host. Its methods may be called from any goroutine; those that read never wait for
+// a probe or a disk.
 type Set struct {
 	config Config
+	hooks  Hooks // none is nil
+	clock  clock
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	loopWG sync.WaitGroup
+
+	watched atomic.Int64
+	active  atomic.Int64 // Unix nanoseconds of the last step of any loop
+
 	mu     sync.Mutex
+	loops  map[string]*loop
+	closed bool
 }
 
-// NewSet returns an empty set.
-func NewSet(c Config) *Set { return &Set{config: c} }
+// NewSet returns an empty set. Close ends it.
+func NewSet(c Config) *Set {
+	s := &Set{config: c, hooks: c.Hooks.orNothing(), log: c.Log, loops: make(map[string]*loop)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if c.Boot.Uptime == nil {
+		c.Boot = hostBoot(s.log)
+	}
+	s.clock = newClock(c.Boot)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.touch(time.Now())
+	return s
+}
 
-// Sync takes what the controller knows of one instance now.
-func (s *Set) Sync(o Observed) {}
+// Sync takes what the controller knows of one instance now; it is level-triggered and may be called again at will. It returns once
+// the loop has taken it: a Snapshot read after it shows the new phase and the new window. It waits for the commit of a transition
+// that follows from it (a second at most), never for a probe. The first Sync of an instance reads its record. Two calls for one
+// instance must not overlap. After Close it does nothing.
+func (s *Set) Sync(o Observed) {
+	if l := s.loop(o.ID, true); l != nil {
+		l.send(message{seen: &o})
+	}
+}
 
-// Forget ends the loop of an instance that was deleted.
-func (s *Set) Forget(id string) {}
+// Forget ends the loop of an instance that was deleted, and returns when nothing of it is left. Its record is not written again, so
+// the caller removes the instance's directory after it.
+func (s *Set) Forget(id string) {
+	s.mu.Lock()
+	l := s.loops[id]
+	delete(s.loops, id)
+	s.mu.Unlock()
+	if l != nil {
+		l.forget()
+	}
+}
 
-// Snapshot returns what was published last.
-func (s *Set) Snapshot(id string) (Snapshot, bool) { return Snapshot{}, false }
+// Snapshot returns what was published last of an instance; false if it was never Synced.
+func (s *Set) Snapshot(id string) (Snapshot, bool) {
+	l := s.loop(id, false)
+	if l == nil {
+		return Snapshot{}, false
+	}
+	return l.snapshot()
+}
 
-// CheckNow joins the probe in flight, or runs one.
+// CheckNow joins the probe in flight, or runs one, and returns its result. It returns ErrUnknown, ErrNoPolicy, ErrInactive or
+// ErrClosed where nothing can be probed, and wakes nothing; or ctx's cause.
 func (s *Set) CheckNow(ctx context.Context, id string) (WindowResult, error) {
+	l := s.loop(id, false)
+	if l == nil {
+		return WindowResult{}, ErrUnknown
+	}
+	reply := make(chan answer, 1)
+	l.send(message{reply: reply})
+	select {
+	case a := <-reply:
+		return a.result, a.err
+	case <-ctx.Done():
+		return WindowResult{}, context.Cause(ctx)
+	case <-l.done:
+	}
+	select {
+	case a := <-reply: // both came true
+		return a.result, a.err
+	default:
+	}
+	if s.ctx.Err() != nil {
+		return WindowResult{}, ErrClosed
+	}
 	return WindowResult{}, ErrUnknown
 }
 
-// Ask asks for a probe at once and does not wait for it.
-func (s *Set) Ask(id string) {}
+// Ask asks for a probe now and does not wait for its result: for one who waits on a stale instance. A probe in flight will do.
+func (s *Set) Ask(id string) {
+	if l := s.loop(id, false); l != nil {
+		l.send(message{})
+	}
+}
 
-// Changed is closed at the next published change.
-func (s *Set) Changed(id string) <-chan struct{} { return nil }
+// Changed returns a channel that is closed at the next published change of an instance (a result, a phase, a transition), or when
+// it is forgotten. Take it before the Snapshot. For one that is unknown it is closed already.
+func (s *Set) Changed(id string) <-chan struct{} {
+	l := s.loop(id, false)
+	if l == nil {
+		return closedChannel
+	}
+	return l.changes()
+}
 
-// Watched is the number of instances that are active and have a policy.
-func (s *Set) Watched() int { return 0 }
+// Watched returns how many instances are active and have a policy.
+func (s *Set) Watched() int { return int(s.watched.Load()) }
 
-// Close ends all loops and saves.
-func (s *Set) Close(ctx context.Context) error { return nil }
+// LastActivity returns when a loop last did anything.
+func (s *Set) LastActivity() time.Time { return time.Unix(0, s.active.Load()) }
+
+// Close ends all loops: probes in flight leave no result, records are written, and statuses stay as they are for the next daemon.
+// When ctx is done first it returns ctx's cause, and the rest goes on without it.
+func (s *Set) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	done := make(chan struct{})
+	go func() { s.loopWG.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// loop returns the loop of an instance, or nil. With start, one that is not there is made.
+func (s *Set) loop(id string, start bool) *loop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.loops[id]
+	if l == nil && start && !s.closed {
+		l = newLoop(s, id)
+		s.loops[id] = l
+		s.loopWG.Go(l.run)
+	}
+	return l
+}
+
+func newLoop(s *Set, id string) *loop {
+	l := &loop{
+		set: s, id: id, hash: hashID(id), log: s.log.With("instance", id),
+		inbox: make(chan message), results: make(chan Result, 1), done: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(s.ctx)
+	return l
+}
+
+// send gives the loop a message, and returns when it was taken or the loop has ended.
+func (l *loop) send(m message) {
+	m.taken = make(chan struct{})
+	select {
+	case l.inbox <- m:
+		<-m.taken
+	case <-l.done:
+	}
+}
+
+func (l *loop) forget() {
+	l.forgot.Store(true)
+	l.cancel()
+	<-l.done
+}
+
+func (s *Set) touch(now time.Time) { s.active.Store(now.UnixNano()) }
+
+func (s *Set) count(watched bool) {
+	if watched {
+		s.watched.Add(1)
+	} else {
+		s.watched.Add(-1)
+	}
+}
+
+// orNothing fills in hooks that do nothing.
+func (h Hooks) orNothing() Hooks {
+	if h.Probed == nil {
+		h.Probed = func(Type, Outcome, string, time.Duration) {}
+	}
+	if h.Transition == nil {
+		h.Transition = func(Status, Status, bool) {}
+	}
+	if h.SaveFailed == nil {
+		h.SaveFailed = func() {}
+	}
+	if h.Panicked == nil {
+		h.Panicked = func() {}
+	}
+	return h
+}

@@ -1,6 +1,11 @@
 package health
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
 
 // A Status is health_status.status.
 type Status string
@@ -29,6 +34,28 @@ const (
 	Initializing              // probed; failures never count, never healthy
 	Running
 )
+
+var phases = [...]string{"inactive", "initializing", "running"}
+
+func (p Phase) String() string {
+	if p < 0 || int(p) >= len(phases) {
+		return "phase " + strconv.Itoa(int(p))
+	}
+	return phases[p]
+}
+
+// MarshalText writes a phase as a record holds it.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (p *Phase) UnmarshalText(b []byte) error {
+	i := slices.Index(phases[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("unknown phase %q", b)
+	}
+	*p = Phase(i)
+	return nil
+}
 
 // An Observed is what the controller knows of one instance. Set.Sync takes it whole, so a caller that lost track lists again
 // and Syncs everything. It is level, not edge.

@@ -1,0 +1,359 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	probeSlack    = 10 * time.Second // beyond the timeout, for what probes for us to answer: it also clears up after an exec
+	saveEvery     = 5 * time.Second  // counters may lag behind by as much
+	restartPause  = time.Second      // after a panic
+	commitPatient = time.Second      // then a transition is announced without its commit
+)
+
+var errOverdue = errors.New("what probes for us did not answer in time")
+
+// A loop watches one instance. One goroutine, run, owns every field of the first group.
+type loop struct {
+	set  *Set
+	id   string
+	hash uint64
+	log  *slog.Logger
+
+	p          Policy
+	s          State
+	due        time.Time // of the next probe, as Next said
+	flight     *flight   // the probe in flight; nil: none
+	probes     uint64    // begun so far, by this process
+	waiters    []chan<- answer
+	loaded     bool
+	agentTold  uint64     // the window in which the log was told that the agent is missing
+	committing chan error // a commit that took too long and is not over; nil: none
+	saver      saver
+	counted    bool // as one of set.watched
+
+	inbox   chan message
+	results chan Result // of the flight; a buffer of one
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when run has ended and nothing of it is left
+	forgot  atomic.Bool   // set before cancel: the instance is deleted, so nothing is saved
+
+	mu      sync.Mutex // of what follows, for readers; never held while anything waits
+	shown   State
+	history history
+	changed chan struct{} // closed at the next change; nil: nobody waits
+	over    bool
+}
+
+// A flight is one probe.
+type flight struct {
+	start  time.Time
+	window uint64
+	asked  bool
+	cut    bool // its instance stopped, or its window ended: whatever it answers says nothing
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// A message asks the loop for something.
+type message struct {
+	seen  *Observed     // take this
+	taken chan struct{} // closed when it was taken
+	reply chan<- answer // of one who waits for a result; a buffer of one; nil: nobody does
+}
+
+type answer struct {
+	result WindowResult
+	err    error
+}
+
+// run is the loop's goroutine.
+func (l *loop) run() {
+	defer l.end()
+	for !l.contained() {
+		select { // the inbox waits as long
+		case <-l.ctx.Done():
+		case <-time.After(restartPause):
+		}
+	}
+}
+
+// contained runs the loop until it is told to end. After a panic, which is told to the log, it returns false.
+func (l *loop) contained() (ended bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.log.Error("the health loop panicked; it is started again", "panic", r, "stack", string(debug.Stack()))
+			l.set.hooks.Panicked()
+		}
+	}()
+	if !l.loaded {
+		l.loaded = true
+		l.load()
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(l.wake()))
+		select {
+		case <-l.ctx.Done():
+			return true
+		case m := <-l.inbox:
+			l.take(m)
+		case r := <-l.results:
+			l.landed(r)
+		case err := <-l.saver.done:
+			l.saved(err)
+		case <-timer.C:
+			l.next(time.Now(), Input{Kind: Tick})
+		}
+		l.begin()
+		l.save()
+	}
+}
+
+// wake returns when something is to be done without anybody's asking.
+func (l *loop) wake() time.Time {
+	at := time.Now().Add(time.Hour)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(at) {
+			at = t
+		}
+	}
+	if l.flight == nil {
+		sooner(l.due)
+	}
+	sooner(l.s.StaleAt(l.p))
+	sooner(l.saver.at())
+	return at
+}
+
+// next takes one step, commits what changed and publishes it.
+func (l *loop) next(now time.Time, in Input) {
+	l.set.touch(now)
+	before := l.s
+	l.s, l.due = before.Next(l.p, now, in)
+	var t *Transition
+	if l.s.N != before.N {
+		made := l.s.transition(before, l.p, now, in)
+		l.commit(&made)
+		t = &made
+	}
+	if in.Kind == Begun || in.Kind == Asking || l.s == before {
+		return
+	}
+	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
+		l.saver.dirty(t != nil)
+	}
+	l.publish(t, in)
+}
+
+// publish makes the state visible to readers.
+func (l *loop) publish(t *Transition, in Input) {
+	l.mu.Lock()
+	l.shown = l.s
+	if in.Kind == Probed {
+		l.history.addResult(WindowResult{Result: in.Result, Window: l.s.Window})
+	}
+	if t != nil {
+		l.history.addTransition(*t)
+	}
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	l.mu.Unlock()
+	if watched := l.s.probing(l.p); watched != l.counted {
+		l.counted = watched
+		l.set.count(watched)
+	}
+	if t == nil {
+		return
+	}
+	persisted := t.Persisted == nil
+	l.set.hooks.Transition(t.From, t.To, persisted)
+	if t.From == t.To {
+		l.log.Info("health is "+string(t.To), "stale", t.Stale, "reason", t.Reason)
+	} else {
+		l.log.Info("health is "+string(t.To), "was", t.From, "reason", t.Reason)
+	}
+}
+
+// take answers a message.
+func (l *loop) take(m message) {
+	defer close(m.taken)
+	if m.seen != nil {
+		l.seen(*m.seen)
+		return
+	}
+	if err := l.refusal(); err != nil {
+		if m.reply != nil {
+			m.reply <- answer{err: err}
+		}
+		return
+	}
+	if m.reply != nil {
+		l.waiters = append(l.waiters, m.reply)
+	}
+	if l.flight == nil {
+		l.next(time.Now(), Input{Kind: Asking})
+	}
+}
+
+// refusal says why nothing is probed; nil if something is.
+func (l *loop) refusal() error {
+	switch {
+	case l.p.Disabled():
+		return ErrNoPolicy
+	case l.s.Phase == Inactive:
+		return ErrInactive
+	}
+	return nil
+}
+
+// seen takes the controller's view, and cuts the probe in flight short if it is no longer wanted.
+func (l *loop) seen(o Observed) {
+	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent}
+	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
+	l.p = o.Policy
+	l.next(time.Now(), in)
+	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
+		f.cut = true
+		f.cancel()
+	}
+}
+
+// begin begins a probe if one is due and none is in flight.
+func (l *loop) begin() {
+	now := time.Now()
+	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
+		return
+	}
+	f := &flight{start: now, window: l.s.Window, asked: l.s.Due.IsZero() || now.Before(l.s.Due)}
+	f.ctx, f.cancel = context.WithTimeoutCause(l.ctx, l.p.Timeout+probeSlack, errOverdue)
+	l.flight = f
+	l.probes++
+	l.next(now, Input{Kind: Begun})
+	go l.probe(f.ctx, l.p)
+}
+
+// probe asks once. Its answer is waited for in every case.
+func (l *loop) probe(ctx context.Context, p Policy) {
+	r := Result{Outcome: Inconclusive, Cause: CausePanic, Reason: "the probe panicked: the daemon's log has the stack"}
+	defer func() {
+		if v := recover(); v != nil {
+			l.log.Error("a probe panicked", "panic", v, "stack", string(debug.Stack()))
+			l.set.hooks.Panicked()
+		}
+		l.results <- r
+	}()
+	r = l.set.config.Probe(ctx, l.id, p)
+}
+
+// landed takes the answer of the probe in flight.
+func (l *loop) landed(r Result) {
+	f, now := l.flight, time.Now()
+	l.flight = nil
+	overdue := errors.Is(context.Cause(f.ctx), errOverdue)
+	f.cancel()
+	if f.window != l.s.Window || l.p.Disabled() {
+		l.unanswered()
+		return
+	}
+	r = r.clean()
+	r.Start = f.start
+	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
+		r.Duration = took
+	}
+	switch {
+	case f.cut:
+		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}
+	case overdue && r.Outcome != Success:
+		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseNoAnswer, Reason: errOverdue.Error()}
+	}
+	r = l.s.judge(r)
+	l.set.hooks.Probed(l.p.Type, r.Outcome, r.Cause, r.Duration)
+	if r.Reason == reasonNoAgent && l.agentTold != l.s.Window {
+		l.agentTold = l.s.Window
+		l.log.Warn("the guest agent is not connected: exec checks fail until it is back")
+	}
+	l.next(now, Input{Kind: Probed, Result: r, Asked: f.asked, Hash: mix(l.hash + l.probes)})
+	for _, w := range l.waiters {
+		w <- answer{result: WindowResult{Result: r, Window: f.window}}
+	}
+	l.waiters = nil
+}
+
+// unanswered is for those who waited for a probe that left no result: they wait for the new window's first, if there will be one.
+func (l *loop) unanswered() {
+	err := l.refusal()
+	if err == nil {
+		return
+	}
+	for _, w := range l.waiters {
+		w <- answer{err: err}
+	}
+	l.waiters = nil
+}
+
+// end leaves nothing behind: no probe, no writer, nobody who waits.
+func (l *loop) end() {
+	if l.flight != nil {
+		l.flight.cancel()
+		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
+	}
+	l.settle()
+	if l.saver.stale && !l.forgot.Load() {
+		l.write(time.Now())
+		l.settle()
+	}
+	if l.committing != nil {
+		<-l.committing
+	}
+	if l.counted {
+		l.set.count(false)
+	}
+	l.mu.Lock()
+	l.over = true
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	l.mu.Unlock()
+	close(l.done)
+}
+
+// snapshot returns what was published last; false before anything was.
+func (l *loop) snapshot() (Snapshot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &l.shown
+	return Snapshot{
+		Status: s.Status, LastStatus: s.Last, Since: s.Since,
+		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
+		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
+		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
+		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
+	}, s.Status != ""
+}
+
+// closedChannel is what nobody has to wait for.
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (l *loop) changes() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return closedChannel
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}

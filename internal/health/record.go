@@ -1,0 +1,121 @@
+package health
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// recordVersion is that of the health record's format. One of another version is not read.
+const recordVersion = 1
+
+// A record is what health.json holds: a person can read it. Times of the wall clock are dates; those that decide something are
+// nanoseconds since the boot that Boot names.
+type record struct {
+	Version int    `json:"version"`
+	Boot    string `json:"boot"`
+	Policy  Policy `json:"policy"`
+
+	Run     uint64 `json:"run"`
+	Window  uint64 `json:"window"`
+	Phase   Phase  `json:"phase"`
+	Agent   bool   `json:"agent,omitempty"`
+	Status  Status `json:"status"`
+	Last    Status `json:"last_status,omitempty"`
+	Verdict Status `json:"verdict,omitempty"`
+	N       uint64 `json:"transitions_so_far"`
+	Stale   string `json:"stale,omitempty"`
+
+	Successes     int       `json:"consecutive_successes"`
+	Failures      int       `json:"consecutive_failures"`
+	GraceFailures int       `json:"grace_failures"`
+	Since         time.Time `json:"since,omitzero"`
+	CheckedAt     time.Time `json:"last_checked_at,omitzero"`
+	SuccessAt     time.Time `json:"last_success_at,omitzero"`
+	FailureAt     time.Time `json:"last_failure_at,omitzero"`
+	WindowAt      time.Time `json:"window_started_at,omitzero"`
+	Error         string    `json:"last_error,omitempty"`
+
+	Fresh      time.Duration `json:"fresh_uptime,omitempty"`
+	Entered    time.Duration `json:"entered_uptime,omitempty"`
+	GraceEnd   time.Duration `json:"grace_end_uptime,omitempty"`
+	AgentBy    time.Duration `json:"agent_by_uptime,omitempty"`
+	Due        time.Duration `json:"due_uptime,omitempty"`
+	CountFrom  time.Duration `json:"count_from_uptime,omitempty"`
+	Gap        time.Duration `json:"gap,omitempty"`
+	Pace       time.Duration `json:"pace,omitempty"`
+	Confirming bool          `json:"confirming,omitempty"`
+
+	Results     []WindowResult `json:"results"`
+	Transitions []Transition   `json:"transitions"`
+}
+
+func encode(c clock, p Policy, s State, h *history) ([]byte, error) {
+	return json.Marshal(record{
+		Version: recordVersion, Boot: c.bootID, Policy: p,
+		Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent,
+		Status: s.Status, Last: s.Last, Verdict: s.Verdict, N: s.N, Stale: s.Stale,
+		Successes: s.Successes, Failures: s.Failures, GraceFailures: s.GraceFailures,
+		Since: s.Since, CheckedAt: s.CheckedAt, SuccessAt: s.SuccessAt, FailureAt: s.FailureAt, WindowAt: s.WindowAt, Error: s.Error,
+		Fresh: c.sinceBoot(s.Fresh), Entered: c.sinceBoot(s.Entered), GraceEnd: c.sinceBoot(s.GraceEnd), AgentBy: c.sinceBoot(s.AgentBy),
+		Due: c.sinceBoot(s.Due), CountFrom: c.sinceBoot(s.CountFrom), Gap: s.Gap, Pace: s.Pace, Confirming: s.Confirming,
+		Results: h.listResults(), Transitions: h.listTransitions(),
+	})
+}
+
+// decode reads what encode wrote. A record of another boot has no times left that decide anything: its machine is gone.
+func decode(c clock, blob []byte) (Policy, State, history, error) {
+	var r record
+	if err := json.Unmarshal(blob, &r); err != nil {
+		return Policy{}, State{}, history{}, err
+	}
+	if err := r.check(); err != nil {
+		return Policy{}, State{}, history{}, err
+	}
+	s := State{
+		Run: r.Run, Window: r.Window, Phase: r.Phase, Agent: r.Agent,
+		Status: r.Status, Last: r.Last, Verdict: r.Verdict, N: r.N, Stale: r.Stale,
+		Successes: r.Successes, Failures: r.Failures, GraceFailures: r.GraceFailures,
+		Since: r.Since, CheckedAt: r.CheckedAt, SuccessAt: r.SuccessAt, FailureAt: r.FailureAt, WindowAt: r.WindowAt, Error: r.Error,
+		Gap: r.Gap, Pace: r.Pace, Confirming: r.Confirming,
+	}
+	if r.Boot == c.bootID {
+		s.Fresh, s.Entered, s.GraceEnd, s.AgentBy = c.fromBoot(r.Fresh), c.fromBoot(r.Entered), c.fromBoot(r.GraceEnd), c.fromBoot(r.AgentBy)
+		s.Due, s.CountFrom = c.fromBoot(r.Due), c.fromBoot(r.CountFrom)
+	}
+	var h history
+	for _, w := range r.Results {
+		h.addResult(w)
+	}
+	for _, t := range r.Transitions {
+		h.addTransition(t)
+	}
+	return r.Policy, s, h, nil
+}
+
+// check refuses a record that this package did not write.
+func (r *record) check() error {
+	if r.Version != recordVersion {
+		return fmt.Errorf("health record of version %d, not %d", r.Version, recordVersion)
+	}
+	known := func(s Status) bool { return s == "" || slices.Contains(statuses, s) }
+	durations := []time.Duration{r.Fresh, r.Entered, r.GraceEnd, r.AgentBy, r.Due, r.CountFrom, r.Gap, r.Pace}
+	switch {
+	case !known(r.Status) || !known(r.Last) || !known(r.Verdict) || !slices.Contains(stales, r.Stale):
+		return fmt.Errorf("health record with an unknown status")
+	case min(r.Successes, r.Failures, r.GraceFailures) < 0 || slices.Min(durations) < 0:
+		return fmt.Errorf("health record with a negative number")
+	}
+	for _, w := range r.Results {
+		if !slices.Contains(outcomes, w.Outcome) {
+			return fmt.Errorf("health record with an unknown outcome")
+		}
+	}
+	for _, t := range r.Transitions {
+		if !known(t.From) || !known(t.To) || !slices.Contains(stales, t.Stale) {
+			return fmt.Errorf("health record with an unknown transition")
+		}
+	}
+	return nil
+}

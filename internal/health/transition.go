@@ -1,0 +1,67 @@
+package health
+
+import (
+	"fmt"
+	"time"
+)
+
+// tells reports whether the way from before to s is a transition: one of status, or of staleness. The first status of an instance
+// is none, and that the daemon was away is no news of the instance.
+func (s State) tells(before State) bool {
+	if before.Status == "" {
+		return false
+	}
+	return s.Status != before.Status || s.Stale != before.Stale && s.Stale != StaleRestarted
+}
+
+// transition describes the way from before to s, which tells.
+func (s State) transition(before State, p Policy, now time.Time, in Input) Transition {
+	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.Stale}
+	if in.Kind == Probed && in.Result.Outcome == Failure {
+		t.Output = in.Result.Output
+	}
+	switch {
+	case s.Stale == StaleInconclusive && before.Stale != StaleInconclusive && s.Status == before.Status:
+		t.Reason = fmt.Sprintf("no conclusive result for %s", now.Sub(s.Fresh).Round(time.Second))
+	case in.Kind == Probed:
+		t.Reason = in.Result.Reason
+	case s.Status == StatusDisabled:
+		t.Reason = "no health check is set"
+	case s.Status == StatusUnknown:
+		t.Reason = "the instance is not running"
+	case s.Window != before.Window && s.Run == before.Run:
+		t.Reason = "the health check changed"
+	case s.Window != before.Window:
+		t.Reason = "the instance started"
+	case before.Status == StatusUnknown:
+		t.Reason = "the instance goes on"
+	case s.Status == StatusHealthy:
+		t.Reason = "it answered while it was initializing"
+	}
+	return t
+}
+
+// replay applies transitions that the log holds and the record behind s has not seen: the log is the commit.
+func (s State) replay(log []Transition) State {
+	for _, t := range log {
+		if t.N <= s.N {
+			continue
+		}
+		if t.Window != s.Window {
+			// The record knows nothing of that window; the controller's first word opens it anew.
+			s = State{Run: s.Run, Window: t.Window, Phase: s.Phase, Agent: s.Agent, Last: s.Last, Verdict: StatusStarting}
+		}
+		s.N, s.Stale = t.N, t.Stale
+		if t.From != t.To {
+			s.Since = t.Time
+		}
+		s.Status = t.To
+		switch t.To {
+		case StatusStarting, StatusHealthy, StatusUnhealthy:
+			s.Verdict = t.To
+		case StatusUnknown:
+			s.Last = t.From
+		}
+	}
+	return s
+}
