@@ -1,0 +1,287 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// Bounds of the daemon's patience with a shim. A shim that does not answer in time is broken, and is ended.
+const (
+	handshakeTimeout = 5 * time.Second
+	requestTimeout   = 10 * time.Second
+	killTimeout      = 3 * time.Second
+	deathTimeout     = 5 * time.Second
+	probeMargin      = 2 * time.Second // beyond the policy's own timeout
+)
+
+// errGone is the answer to whoever asks a machine that has ended.
+var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
+
+// A Machine is the daemon's side of one shim. Its methods may be called from any goroutine, also after the machine's exit.
+type Machine struct {
+	log    *slog.Logger
+	dir    *runDir
+	record record
+	proc   process
+	vmm    int
+	ports  []machine.Port
+
+	conn    net.Conn
+	writeMu sync.Mutex // one frame at a time
+
+	mu      sync.Mutex
+	nextID  uint64
+	pending map[uint64]chan protocol.Reply // nil: the connection has ended
+
+	notices chan machine.Notice
+	gone    chan struct{} // closed when the exit has been delivered
+}
+
+// attach opens the control connection to a shim that runs, and begins to listen to it.
+func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc process) (*Machine, error) {
+	conn, welcome, err := dir.dial(ctx, r, protocol.Hello{Role: protocol.RoleControl})
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
+		pending: make(map[uint64]chan protocol.Reply),
+		notices: make(chan machine.Notice, 3), // there are never more
+		gone:    make(chan struct{}),
+	}
+	go m.read()
+	return m, nil
+}
+
+// Notices delivers what the machine says about itself, in order; the channel is closed after Exited.
+func (m *Machine) Notices() <-chan machine.Notice { return m.notices }
+
+// Ports tells which host ports the published ports got.
+func (m *Machine) Ports() []machine.Port { return m.ports }
+
+// Stop asks the guest to end in an orderly way and returns when it was asked.
+func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
+	return m.call(ctx, requestTimeout, protocol.MethodStop, protocol.Stop{Grace: grace}, nil)
+}
+
+// Kill ends the machine at once: by asking the shim, and where that is of no use by killing the shim, which takes the
+// hypervisor with it.
+func (m *Machine) Kill(ctx context.Context) error {
+	if err := m.call(ctx, killTimeout, protocol.MethodKill, nil, nil); err != nil && !errors.Is(err, errGone) {
+		m.log.Warn("the shim does not answer: killing it", "err", err)
+		if err := m.proc.kill(); err != nil {
+			return fmt.Errorf("kill the shim: %w", err)
+		}
+	}
+	select {
+	case <-m.gone:
+		return nil
+	case <-time.After(killTimeout):
+		if err := m.proc.kill(); err != nil {
+			return fmt.Errorf("kill the shim: %w", err)
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-m.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Stat looks at a path in the guest.
+func (m *Machine) Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error) {
+	var info machine.FileInfo
+	err := m.call(ctx, requestTimeout, protocol.MethodStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info)
+	return info, err
+}
+
+// Stats tells what the machine uses now.
+func (m *Machine) Stats(ctx context.Context) (machine.Stats, error) {
+	var s machine.Stats
+	err := m.call(ctx, requestTimeout, protocol.MethodStats, nil, &s)
+	return s, err
+}
+
+// Probe asks the workload once. What keeps the shim from asking is inconclusive, with its cause.
+func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
+	start := time.Now()
+	inconclusive := func(cause string, err error) health.Result {
+		return health.Result{Start: start, Duration: time.Since(start), Outcome: health.Inconclusive, Cause: cause, Reason: err.Error()}
+	}
+	policy, err := json.Marshal(p)
+	if err != nil {
+		return inconclusive(CauseShim, err)
+	}
+	var r health.Result
+	err = m.call(ctx, p.Timeout+probeMargin, protocol.MethodProbe, protocol.Probe{Policy: policy}, &r)
+	switch {
+	case ctx.Err() != nil:
+		return inconclusive(health.CauseCutShort, context.Cause(ctx))
+	case err != nil:
+		return inconclusive(CauseShim, err)
+	}
+	return r
+}
+
+// CauseShim is the cause of a probe that is inconclusive because the process beside the machine did not answer.
+const CauseShim = "shim_unavailable"
+
+// call sends one request and waits for its reply, at most timeout and not longer than ctx. A reply that comes too late is dropped.
+func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any) error {
+	req := protocol.Request{Method: method}
+	if params != nil {
+		b, err := json.Marshal(params)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", method, err)
+		}
+		req.Params = b
+	}
+	answer := make(chan protocol.Reply, 1)
+	m.mu.Lock()
+	if m.pending == nil {
+		m.mu.Unlock()
+		return errGone
+	}
+	m.nextID++
+	req.ID = m.nextID
+	m.pending[req.ID] = answer
+	m.mu.Unlock()
+
+	defer func() {
+		m.mu.Lock()
+		delete(m.pending, req.ID)
+		m.mu.Unlock()
+	}()
+	if err := m.send(protocol.KindRequest, req); err != nil {
+		return fmt.Errorf("ask the shim to %s: %w", method, err)
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case reply, ok := <-answer:
+		switch {
+		case !ok:
+			return errGone
+		case reply.Error != nil:
+			return reply.Error
+		case result == nil:
+			return nil
+		}
+		if err := json.Unmarshal(reply.Result, result); err != nil {
+			return fmt.Errorf("the shim's answer to %s: %w", method, err)
+		}
+		return nil
+	case <-ctx.Done():
+		m.cancel(req.ID)
+		return context.Cause(ctx)
+	case <-timer.C:
+		m.cancel(req.ID)
+		return fmt.Errorf("the shim did not answer to %s within %v: %w", method, timeout, api.Unavailable)
+	}
+}
+
+func (m *Machine) cancel(id uint64) {
+	if err := m.send(protocol.KindCancel, protocol.Cancel{ID: id}); err != nil {
+		m.log.Debug("cancel a request", "err", err)
+	}
+}
+
+func (m *Machine) send(k protocol.Kind, v any) error {
+	m.writeMu.Lock()
+	defer m.writeMu.Unlock()
+	m.conn.SetWriteDeadline(time.Now().Add(requestTimeout))
+	return protocol.WriteJSON(m.conn, k, v)
+}
+
+// read hands out replies and notices until the connection ends, and then tells how the machine ended.
+func (m *Machine) read() {
+	defer close(m.gone)
+	defer close(m.notices)
+	exit, exited := m.readFrames()
+	m.conn.Close()
+	m.mu.Lock()
+	for _, answer := range m.pending {
+		close(answer)
+	}
+	m.pending = nil
+	m.mu.Unlock()
+
+	// The shim ends right after its last notice. Whoever is told of the exit may rely on nothing being left.
+	m.bury()
+	if !exited {
+		exit = m.dir.exit(m.record)
+	}
+	m.dir.clean()
+	m.notices <- machine.Notice{Kind: machine.Exited, Time: exit.Time, Exit: exit}
+}
+
+func (m *Machine) readFrames() (machine.Exit, bool) {
+	seen := make(map[machine.NoticeKind]bool)
+	for {
+		kind, payload, err := protocol.Read(m.conn)
+		if err != nil {
+			m.log.Debug("the shim's connection ended", "err", err)
+			return machine.Exit{}, false
+		}
+		switch kind {
+		case protocol.KindReply:
+			var r protocol.Reply
+			if json.Unmarshal(payload, &r) != nil {
+				return machine.Exit{}, false
+			}
+			m.mu.Lock()
+			if answer, ok := m.pending[r.ID]; ok {
+				delete(m.pending, r.ID)
+				answer <- r
+			}
+			m.mu.Unlock()
+		case protocol.KindNotice:
+			var n machine.Notice
+			if json.Unmarshal(payload, &n) != nil || seen[n.Kind] {
+				return machine.Exit{}, false
+			}
+			seen[n.Kind] = true
+			switch n.Kind {
+			case machine.Exited:
+				return n.Exit, true
+			case machine.AgentReady, machine.Started:
+				m.notices <- n
+			}
+		default:
+			m.log.Warn("the shim does not speak the protocol", "kind", kind)
+			return machine.Exit{}, false
+		}
+	}
+}
+
+// bury waits for the shim's process to end, kills it where it does not, and sees that the hypervisor has gone with it.
+func (m *Machine) bury() {
+	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
+	defer cancel()
+	if err := m.proc.wait(ctx); err != nil {
+		m.log.Warn("the shim lives on without its connection: killing it", "pid", m.record.PID)
+		if err := m.proc.kill(); err != nil {
+			m.log.Error("kill the shim", "pid", m.record.PID, "err", err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
+		defer cancel()
+		if err := m.proc.wait(ctx); err != nil {
+			m.log.Error("the shim cannot be killed", "pid", m.record.PID, "err", err)
+		}
+	}
+	m.dir.awaitVMM(m.vmm)
+}

@@ -1,0 +1,151 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// execSession is a program in the guest, as internal/guest runs it.
+type execSession interface {
+	Stdin() io.WriteCloser
+	Stdout() io.Reader
+	Stderr() io.Reader
+	Resize(ctx context.Context, rows, cols uint16) error
+	Signal(ctx context.Context, name string) error
+	Wait(ctx context.Context) (machine.ExecExit, error)
+	Close() error
+}
+
+// converseExec runs one program for one connection. A client that goes away kills it.
+func (s *server) converseExec(conn *net.UnixConn, h protocol.Hello, w protocol.Welcome) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	session, err := s.handler.exec(ctx, *h.Exec)
+	w.Error = protocol.ErrorOf(err)
+	if err := protocol.WriteJSON(conn, protocol.KindWelcome, w); err != nil || w.Error != nil {
+		if session != nil {
+			session.Close()
+		}
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })()
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer session.Close()
+	wg.Go(func() {
+		defer cancel() // the client is gone, or the program has ended and the connection with it
+		feed(ctx, conn, session)
+	})
+	wg.Go(func() { watchHangup(ctx, conn, cancel) })
+	var writeMu sync.Mutex
+	var out sync.WaitGroup
+	out.Go(func() { spill(conn, &writeMu, protocol.KindStdout, session.Stdout()) })
+	out.Go(func() { spill(conn, &writeMu, protocol.KindStderr, session.Stderr()) })
+	exit, err := session.Wait(ctx)
+	if ctx.Err() != nil {
+		session.Close() // frees the two readers
+	}
+	out.Wait()
+	if ctx.Err() == nil {
+		writeMu.Lock()
+		protocol.WriteJSON(conn, protocol.KindExit, protocol.ExecEnd{Exit: exit, Error: protocol.ErrorOf(err)})
+		writeMu.Unlock()
+	}
+	cancel()
+}
+
+// watchHangup calls gone when the client has closed its end, which feed does not see while a program that does not read
+// its input holds it up.
+func watchHangup(ctx context.Context, conn *net.UnixConn, gone func()) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var events int16
+		err := raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			unix.Poll(p, 0)
+			events = p[0].Revents
+		})
+		if err != nil || events != 0 {
+			gone()
+			return
+		}
+	}
+}
+
+// feed passes on what the client sends, until it goes away.
+func feed(ctx context.Context, conn io.Reader, session execSession) {
+	stdin := session.Stdin()
+	ended := false
+	for {
+		kind, payload, err := protocol.Read(conn)
+		if err != nil {
+			return
+		}
+		switch kind {
+		case protocol.KindStdin:
+			switch {
+			case ended:
+			case len(payload) == 0:
+				ended = true
+				stdin.Close()
+			default:
+				if _, err := stdin.Write(payload); err != nil {
+					ended = true // the program does not read any more; the rest is dropped, as by a closed pipe
+				}
+			}
+		case protocol.KindControl:
+			var c protocol.ExecControl
+			if json.Unmarshal(payload, &c) != nil {
+				return
+			}
+			if c.Signal != "" {
+				session.Signal(ctx, c.Signal)
+			}
+			if c.Rows > 0 && c.Cols > 0 {
+				session.Resize(ctx, c.Rows, c.Cols)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// spill sends a stream to the client as it comes. A client that stalls stalls this stream, and through its window the program.
+func spill(conn io.Writer, mu *sync.Mutex, k protocol.Kind, r io.Reader) {
+	buf := make([]byte, protocol.MaxChunk)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			mu.Lock()
+			werr := protocol.Write(conn, k, buf[:n])
+			mu.Unlock()
+			if werr != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}

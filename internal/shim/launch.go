@@ -1,0 +1,340 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// Boot deadlines, from the machine's start to the agent's HELLO, unless a machine.Config has its own (design.md, "Defaults").
+const (
+	bootDeadlineKVM = 20 * time.Second
+	bootDeadlineTCG = 60 * time.Second
+)
+
+// readyTimeout is how long a shim may take to start its hypervisor.
+const readyTimeout = 15 * time.Second
+
+// A Platform is what machines are started with on this host.
+type Platform struct {
+	QEMU   string // path of the binary
+	Accel  string // "kvm" or "tcg"
+	Kernel string // path of the guest's kernel
+	Initrd string // path of the initrd that holds the guest agent
+}
+
+// A Launcher starts shims and finds those that run.
+type Launcher struct {
+	// Platform tells what to start machines with; it is asked at every start, so that a host that is set up while the daemon
+	// runs serves at once. An error of kind api.Unavailable says what is missing.
+	platform func(context.Context) (Platform, error)
+	build    string
+	log      *slog.Logger
+}
+
+// NewLauncher returns a Launcher. build is the version of this binary, for the records.
+func NewLauncher(platform func(context.Context) (Platform, error), build string, log *slog.Logger) *Launcher {
+	return &Launcher{platform: platform, build: build, log: log}
+}
+
+// Start starts the machine's shim and returns when the hypervisor has a process. An error leaves no process, socket or port behind.
+func (l *Launcher) Start(ctx context.Context, c machine.Config) (*Machine, error) {
+	platform, err := l.platform(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDir(c.Dir); err != nil {
+		return nil, err
+	}
+	dir := &runDir{path: c.Dir}
+	if err := dir.make(); err != nil {
+		return nil, fmt.Errorf("prepare the machine's directory: %w", err)
+	}
+	s := starting{launcher: l, dir: dir, platform: platform, machine: c}
+	defer s.closeFiles()
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	m, err := s.run(ctx)
+	if err != nil {
+		dir.clean()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Recover takes back the machine of a shim that an earlier daemon started. An error of kind api.NotFound: it is gone;
+// the *Ended that it wraps says how it ended.
+func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, error) {
+	dir := &runDir{path: c.Dir}
+	r, err := dir.readRecord()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no shim is on record: %w", api.NotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ended := func() error {
+		dir.clean()
+		return &Ended{Exit: dir.exit(r)}
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	if boot != r.BootID {
+		return nil, ended()
+	}
+	proc, err := openProcess(r.PID, r.StartTime)
+	if err != nil {
+		return nil, ended()
+	}
+	if !isShim(r.PID, c.ID) {
+		proc.close()
+		return nil, ended()
+	}
+	m, err := attach(ctx, l.log.With("instance", c.ID), dir, r, proc)
+	if err != nil {
+		// It runs, but it will not be talked to: nobody could ever stop it. It goes, and its machine with it.
+		l.log.Warn("a shim does not let the daemon in: killing it", "instance", c.ID, "pid", r.PID, "err", err)
+		if err := proc.kill(); err != nil {
+			return nil, fmt.Errorf("kill shim %d: %w", r.PID, err)
+		}
+		proc.wait(ctx)
+		proc.close()
+		return nil, ended()
+	}
+	return m, nil
+}
+
+// Ended is the error of a Recover whose machine has ended meanwhile.
+type Ended struct{ Exit machine.Exit }
+
+func (e *Ended) Error() string { return "the machine has ended: " + string(e.Exit.Reason) }
+
+// Unwrap makes it a thing that is not there.
+func (e *Ended) Unwrap() error { return api.NotFound }
+
+// starting is one start under way: what it has opened, to be closed when the shim has its copies.
+type starting struct {
+	launcher *Launcher
+	dir      *runDir
+	platform Platform
+	machine  machine.Config
+
+	files     []*os.File // inherited by the shim, from descriptor 3 on
+	config    protocol.Config
+	ready     *os.File // our end
+	listeners []net.Listener
+}
+
+func (s *starting) closeFiles() {
+	for _, f := range s.files {
+		f.Close()
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	if s.ready != nil {
+		s.ready.Close()
+	}
+}
+
+// inherit has the shim inherit f and returns the number it will have there.
+func (s *starting) inherit(f *os.File) int {
+	s.files = append(s.files, f)
+	return 2 + len(s.files)
+}
+
+// open opens everything that the shim is given: disks, ports, and a pipe to say that it is ready.
+func (s *starting) open(ctx context.Context) error {
+	c := s.machine
+	s.config = protocol.Config{
+		Machine: c, Secret: newSecret(), Build: s.launcher.build,
+		QEMU: s.platform.QEMU, Accel: s.platform.Accel, Kernel: s.platform.Kernel, Initrd: s.platform.Initrd,
+		BootDeadline: c.BootDeadline,
+	}
+	if s.config.BootDeadline == 0 {
+		s.config.BootDeadline = bootDeadlineTCG
+		if s.platform.Accel == "kvm" {
+			s.config.BootDeadline = bootDeadlineKVM
+		}
+	}
+	lower, err := os.Open(c.RootDisk)
+	if err != nil {
+		return fmt.Errorf("open the image's disk: %w", err)
+	}
+	s.config.LowerFD = s.inherit(lower)
+	upper, err := openUpper(ctx, filepath.Join(c.Dir, upperName), c.Overlay)
+	if err != nil {
+		return fmt.Errorf("the writable layer: %w", err)
+	}
+	s.config.UpperFD = s.inherit(upper)
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.ready = r
+	s.config.ReadyFD = s.inherit(w)
+	return nil
+}
+
+// listen binds the published ports here, so that a shim of no privilege can have port 80.
+func (s *starting) listen(ctx context.Context) error {
+	if s.machine.Network == nil {
+		return nil
+	}
+	ports := make([]machine.Port, 0, len(s.machine.Network.Ports))
+	for i, p := range s.machine.Network.Ports {
+		var lc net.ListenConfig
+		ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(p.HostAddr, p.HostPort).String())
+		if err != nil {
+			return portError(i, p, err)
+		}
+		s.listeners = append(s.listeners, ln)
+		f, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			return fmt.Errorf("publish port %d: %w", p.HostPort, err)
+		}
+		p.HostPort = uint16(ln.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, p)
+		s.config.Listeners = append(s.config.Listeners, protocol.Listener{FD: s.inherit(f), Port: p})
+	}
+	network := *s.machine.Network
+	network.Ports = ports
+	s.config.Machine.Network = &network
+	return nil
+}
+
+func portError(i int, p machine.Port, err error) error {
+	field := fmt.Sprintf("network.ports[%d].host_port", i)
+	at := netip.AddrPortFrom(p.HostAddr, p.HostPort)
+	e := &api.Error{Kind: api.Invalid, Code: "invalid_request", Message: fmt.Sprintf("port %v cannot be published: %v", at, errors.Unwrap(err)), NoRetry: true}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.Kind, e.Code = api.Conflict, "port_in_use"
+		e.Message = fmt.Sprintf("port %v of the host is in use", at)
+	case errors.Is(err, syscall.EACCES):
+		e.Message = fmt.Sprintf("port %v of the host may not be bound by this user: choose one above 1023", at)
+	}
+	e.Details = []api.Detail{{Code: e.Code, Message: e.Message, Field: field}}
+	return e
+}
+
+// run starts the shim's process, writes it down, and only then tells it what to do.
+func (s *starting) run(ctx context.Context) (*Machine, error) {
+	stderr, err := os.OpenFile(filepath.Join(s.dir.path, stderrName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	cmd := exec.Command("/proc/self/exe", Command, s.machine.ID)
+	cmd.Args[0] = "hale"
+	cmd.Dir = s.dir.path
+	cmd.Stderr = stderr
+	cmd.ExtraFiles = s.files
+	cmd.Env = shimEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		stdin.Close()
+		return nil, fmt.Errorf("start the shim: %w", err)
+	}
+	proc, r, err := s.record(cmd.Process.Pid)
+	if err != nil {
+		stdin.Close() // a shim without a configuration does nothing and ends
+		cmd.Wait()
+		return nil, err
+	}
+	go cmd.Wait() // only reaps: proc is what the exit is awaited with
+	for _, f := range s.files {
+		f.Close()
+	}
+	s.files = nil
+	m, err := s.configure(ctx, stdin, r, proc)
+	if err != nil {
+		proc.kill()
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), deathTimeout)
+		defer cancel()
+		proc.wait(wait)
+		proc.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (s *starting) record(pid int) (process, record, error) {
+	proc, err := openProcess(pid, 0)
+	if err != nil {
+		return process{}, record{}, err
+	}
+	start, err := startTimeOf(pid)
+	if err == nil {
+		var boot string
+		if boot, err = bootID(); err == nil {
+			r := record{PID: pid, StartTime: start, BootID: boot, Secret: s.config.Secret, Build: s.launcher.build}
+			if n := s.config.Machine.Network; n != nil {
+				r.Ports = n.Ports
+			}
+			if err = s.dir.writeRecord(r); err == nil {
+				return proc, r, nil
+			}
+		}
+	}
+	proc.close()
+	return process{}, record{}, err
+}
+
+// configure hands the configuration over, waits until the hypervisor has a process, and connects.
+func (s *starting) configure(ctx context.Context, stdin interface {
+	Write([]byte) (int, error)
+	Close() error
+}, r record, proc process) (*Machine, error) {
+	err := json.NewEncoder(stdin).Encode(s.config)
+	if cerr := stdin.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("configure the shim: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { s.ready.SetReadDeadline(aLongTimeAgo) })
+	defer stop()
+	s.ready.SetReadDeadline(time.Now().Add(readyTimeout))
+	var ready protocol.Ready
+	if err := json.NewDecoder(s.ready).Decode(&ready); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("the shim did not start: %s", s.dir.exit(r).Message)
+	}
+	if ready.Error != nil {
+		return nil, ready.Error
+	}
+	return attach(ctx, s.launcher.log.With("instance", s.machine.ID), s.dir, r, proc)
+}
+
+// shimEnv is the environment of a shim: small, for its memory's sake (measured: 8 MB quiet, 16 MB after a storm), and
+// with nothing of the daemon's in it but the path.
+func shimEnv() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOMEMLIMIT=16MiB", "GOTRACEBACK=single"}
+}

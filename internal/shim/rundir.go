@@ -1,0 +1,241 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// Names below a machine's directory. The record lies beside that directory, where only the daemon writes.
+const (
+	recordName = "shim.json"
+	socketName = "run/shim.sock"
+	exitName   = "run/exit.json"
+	stderrName = "run/shim.stderr"
+	upperName  = "rw.ext4"
+	logDirName = "log"
+	runDirName = "run"
+)
+
+const maxExitFile = 64 << 10
+
+// A record is what the daemon wrote down about a shim before the shim did anything: enough to find it again, to be
+// sure that it is the same process, and to be let in.
+type record struct {
+	PID       int            `json:"pid"`
+	StartTime uint64         `json:"start_time"` // clock ticks after boot, field 22 of /proc/PID/stat
+	BootID    string         `json:"boot_id"`
+	Secret    string         `json:"secret"`
+	Build     string         `json:"build"`
+	Ports     []machine.Port `json:"ports,omitempty"`
+}
+
+// runDir is the daemon's view of one machine's directory. What a shim wrote there is read without following links.
+type runDir struct {
+	path string // of vm/, absolute
+}
+
+func (d *runDir) recordPath() string { return filepath.Join(filepath.Dir(d.path), recordName) }
+
+func (d *runDir) writeRecord(r record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(d.recordPath(), b, 0o600); err != nil {
+		return fmt.Errorf("record the shim: %w", err)
+	}
+	return nil
+}
+
+func (d *runDir) readRecord() (record, error) {
+	var r record
+	b, err := os.ReadFile(d.recordPath())
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", d.recordPath(), err)
+	}
+	return r, nil
+}
+
+// make creates what a shim expects to find, and removes what an earlier one left.
+func (d *runDir) make() error {
+	for _, name := range []string{"", runDirName, logDirName} {
+		if err := os.Mkdir(filepath.Join(d.path, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	for _, name := range []string{socketName, exitName, stderrName} {
+		if err := os.Remove(filepath.Join(d.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// clean removes what makes sense only while the shim lives.
+func (d *runDir) clean() {
+	os.Remove(filepath.Join(d.path, socketName))
+	os.Remove(d.recordPath())
+}
+
+// dial connects to the shim's socket and says hello. The path may be longer than a socket's address can be, and no
+// link is followed: the address goes through a descriptor of the directory. The answer must come from the recorded process.
+func (d *runDir) dial(ctx context.Context, r record, h protocol.Hello) (*net.UnixConn, protocol.Welcome, error) {
+	conn, err := d.connect(ctx)
+	if err != nil {
+		return nil, protocol.Welcome{}, fmt.Errorf("connect to the shim: %w", err)
+	}
+	h.MinVersion, h.MaxVersion, h.Secret = protocol.MinVersion, protocol.MaxVersion, r.Secret
+	w, err := greet(conn, r.PID, h)
+	if err != nil {
+		conn.Close()
+		return nil, protocol.Welcome{}, err
+	}
+	return conn, w, nil
+}
+
+func (d *runDir) connect(ctx context.Context) (*net.UnixConn, error) {
+	dir, err := unix.Open(filepath.Join(d.path, runDirName), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	name := fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(socketName))
+	if st, err := os.Lstat(name); err != nil {
+		return nil, err
+	} else if st.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s is not a socket", socketName)
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+func greet(conn *net.UnixConn, pid int, h protocol.Hello) (protocol.Welcome, error) {
+	var w protocol.Welcome
+	cred, err := peer(conn)
+	if err != nil {
+		return w, fmt.Errorf("look at the shim's socket: %w", err)
+	}
+	if int(cred.Pid) != pid {
+		return w, fmt.Errorf("process %d answers on the socket of shim %d", cred.Pid, pid)
+	}
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	if err := protocol.WriteJSON(conn, protocol.KindHello, h); err != nil {
+		return w, fmt.Errorf("greet the shim: %w", err)
+	}
+	if err := protocol.Expect(conn, protocol.KindWelcome, &w); err != nil {
+		return w, fmt.Errorf("greet the shim: %w", err)
+	}
+	if w.Error != nil {
+		return w, w.Error
+	}
+	return w, conn.SetDeadline(time.Time{})
+}
+
+// peer tells whose process is at the other end of conn.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(err, credErr)
+}
+
+// exit is how the machine ended according to what its shim left behind; without that, the shim died.
+func (d *runDir) exit(r record) machine.Exit {
+	if b, err := d.readFile(exitName, maxExitFile); err == nil {
+		var e machine.Exit
+		if err := json.Unmarshal(b, &e); err == nil && e.Reason != "" {
+			return e
+		}
+	}
+	e := machine.Exit{
+		Reason:  machine.ShimDied,
+		Message: fmt.Sprintf("the process beside the machine (hale shim, pid %d) died, and the machine with it", r.PID),
+		Time:    time.Now(),
+	}
+	if b, err := d.readFile(stderrName, maxExitFile); err == nil {
+		if line, _, _ := strings.Cut(string(bytes.TrimSpace(b)), "\n"); line != "" {
+			e.Message += ": " + line
+		}
+	}
+	return e
+}
+
+// readFile reads a regular file of at most limit bytes that a shim wrote; it follows no link and waits for nothing.
+func (d *runDir) readFile(name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(d.path)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// awaitVMM waits until the hypervisor is gone, which ends by the kernel's hand when its shim does.
+func (d *runDir) awaitVMM(pid int) {
+	if pid == 0 {
+		return
+	}
+	p, err := openProcess(pid, 0)
+	if err != nil {
+		return
+	}
+	defer p.close()
+	// The pid may be another process's by now: only one that still is a child of the dead shim's session would be ours,
+	// and the kernel kills that one by itself. So this waits, and never kills.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	p.wait(ctx)
+}
+
+func newSecret() string { return rand.Text() }
+
+// checkDir refuses a machine directory that is not the daemon's to write in.
+func checkDir(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("the machine's directory %q is not absolute: %w", path, api.Internal)
+	}
+	return nil
+}

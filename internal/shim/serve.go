@@ -1,0 +1,295 @@
+package shim
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// Bounds of what one shim serves at a time. The daemon is one client; a person's execs are the rest.
+const (
+	maxConns    = 128
+	maxRequests = 64 // at a time on one control connection
+	writeLimit  = 10 * time.Second
+)
+
+// handler answers the requests of control connections and runs execs; *run is the real one.
+type handler interface {
+	handle(ctx context.Context, method string, params json.RawMessage) (any, error)
+	exec(ctx context.Context, r machine.ExecRequest) (execSession, error)
+}
+
+// server is the shim's end of the socket.
+type server struct {
+	ln      *net.UnixListener
+	secret  string
+	welcome protocol.Welcome
+	handler handler
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	conns   map[*net.UnixConn]bool
+	notices []machine.Notice
+	changed chan struct{} // closed and replaced when a notice is added
+}
+
+// listen binds the socket below the current directory, where paths are short.
+func listen(name, secret string) (*server, error) {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: name})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(name, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &server{ln: ln, secret: secret, ctx: ctx, cancel: cancel, conns: make(map[*net.UnixConn]bool), changed: make(chan struct{})}, nil
+}
+
+// serve answers connections until close.
+func (s *server) serve(h handler, w protocol.Welcome) {
+	s.handler, s.welcome = h, w
+	s.wg.Go(func() {
+		for {
+			conn, err := s.ln.AcceptUnix()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil { // no descriptors left: what is open goes on, and the daemon tries again
+				select {
+				case <-time.After(100 * time.Millisecond):
+					continue
+				case <-s.ctx.Done():
+					return
+				}
+			}
+			if !s.add(conn) {
+				conn.Close()
+				continue
+			}
+			s.wg.Go(func() {
+				defer s.remove(conn)
+				s.converse(conn)
+			})
+		}
+	})
+}
+
+func (s *server) add(conn *net.UnixConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) >= maxConns {
+		return false
+	}
+	s.conns[conn] = true
+	return true
+}
+
+func (s *server) remove(conn *net.UnixConn) {
+	conn.Close()
+	s.mu.Lock()
+	delete(s.conns, conn)
+	s.mu.Unlock()
+}
+
+// close ends everything. Control connections are given the time to deliver the last notice.
+func (s *server) close() {
+	s.ln.Close()
+	s.cancel()
+	s.wg.Wait()
+}
+
+// notify tells n to everyone who is connected, and to everyone who will be.
+func (s *server) notify(n machine.Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notices = append(s.notices, n)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *server) converse(conn *net.UnixConn) {
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	var hello protocol.Hello
+	if err := protocol.Expect(conn, protocol.KindHello, &hello); err != nil {
+		return
+	}
+	w := s.welcome
+	if err := s.admit(conn, hello); err != nil {
+		w = protocol.Welcome{Error: protocol.ErrorOf(err)}
+	}
+	w.Version = min(hello.MaxVersion, protocol.MaxVersion)
+	if hello.Role == protocol.RoleExec && w.Error == nil {
+		s.converseExec(conn, hello, w)
+		return
+	}
+	if err := protocol.WriteJSON(conn, protocol.KindWelcome, w); err != nil || w.Error != nil {
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	s.converseControl(conn)
+}
+
+// admit lets in whoever runs as our user or root, knows the secret, and speaks a version that we speak.
+func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
+	cred, err := peer(conn)
+	if err != nil {
+		return err
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Getuid() {
+		return fmt.Errorf("uid %d is not served: %w", cred.Uid, api.Unauthorized)
+	}
+	if subtle.ConstantTimeCompare([]byte(h.Secret), []byte(s.secret)) != 1 {
+		return fmt.Errorf("wrong secret: %w", api.Unauthorized)
+	}
+	if h.MaxVersion < protocol.MinVersion || h.MinVersion > protocol.MaxVersion {
+		return fmt.Errorf("the shim speaks versions %d to %d, the client %d to %d: %w",
+			protocol.MinVersion, protocol.MaxVersion, h.MinVersion, h.MaxVersion, api.Unsupported)
+	}
+	if h.Role != protocol.RoleControl && (h.Role != protocol.RoleExec || h.Exec == nil) {
+		return fmt.Errorf("role %q: %w", h.Role, api.Unsupported)
+	}
+	return nil
+}
+
+// control is one control connection.
+type control struct {
+	server *server
+	conn   *net.UnixConn
+	ctx    context.Context
+	slots  chan struct{}
+
+	writeMu sync.Mutex
+
+	mu      sync.Mutex
+	cancels map[uint64]context.CancelFunc
+}
+
+func (s *server) converseControl(conn *net.UnixConn) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
+	c := &control{server: s, conn: conn, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := c.tell(); err != nil {
+			cancel()
+		}
+	})
+	c.listen(&wg)
+	cancel()
+}
+
+// tell sends the notices, those that have already happened first. When the shim ends it sends the last ones.
+func (c *control) tell() error {
+	for told := 0; ; {
+		c.server.mu.Lock()
+		notices, changed := c.server.notices[told:], c.server.changed
+		c.server.mu.Unlock()
+		for _, n := range notices {
+			if err := c.send(protocol.KindNotice, n); err != nil {
+				return err
+			}
+			told++
+		}
+		if len(notices) > 0 {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-c.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// listen answers requests until the connection ends.
+func (c *control) listen(wg *sync.WaitGroup) {
+	for {
+		kind, payload, err := protocol.Read(c.conn)
+		if err != nil {
+			return
+		}
+		switch kind {
+		case protocol.KindRequest:
+			var r protocol.Request
+			if json.Unmarshal(payload, &r) != nil {
+				return
+			}
+			select {
+			case c.slots <- struct{}{}:
+			case <-c.ctx.Done():
+				return
+			}
+			ctx := c.begin(r.ID)
+			wg.Go(func() {
+				defer func() { <-c.slots }()
+				defer c.end(r.ID)
+				c.answer(ctx, r)
+			})
+		case protocol.KindCancel:
+			var r protocol.Cancel
+			if json.Unmarshal(payload, &r) != nil {
+				return
+			}
+			c.end(r.ID)
+		default:
+			return
+		}
+	}
+}
+
+func (c *control) begin(id uint64) context.Context {
+	ctx, cancel := context.WithCancel(c.ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancels[id] = cancel
+	return ctx
+}
+
+func (c *control) end(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cancel, ok := c.cancels[id]; ok {
+		delete(c.cancels, id)
+		cancel()
+	}
+}
+
+func (c *control) answer(ctx context.Context, r protocol.Request) {
+	reply := protocol.Reply{ID: r.ID}
+	result, err := c.server.handler.handle(ctx, r.Method, r.Params)
+	if err == nil && result != nil {
+		reply.Result, err = json.Marshal(result)
+	}
+	reply.Error = protocol.ErrorOf(err)
+	if err := c.send(protocol.KindReply, reply); err != nil {
+		c.conn.CloseRead()
+	}
+}
+
+func (c *control) send(k protocol.Kind, v any) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+	return protocol.WriteJSON(c.conn, k, v)
+}
