@@ -1,31 +1,174 @@
-// Package probe asks a workload once whether it is well.
+// Package probe asks a workload once whether it is well, and says in words a person can act on what it found. It runs in the process
+// beside the machine, which reaches the guest's network and its agent; when to ask and what a result means is decided elsewhere
+// (package health).
+//
+// # What is asked
+//
+//   - tcp succeeds when the connection opens, and closes it.
+//   - http sends one HTTP/1.1 request on a connection of its own, with Connection: close, and compares the answer's status, and its
+//     body if the check says so. A redirect is an answer like any other; it is never followed. There is no proxy, no cookie, no
+//     connection that is used again, and no TLS setting that another check could see.
+//   - exec runs a command through the guest's agent, with its last 4 KiB of output.
+//
+// A check of another type would be another case in Run and another file beside these.
+//
+// # What the outcomes mean
+//
+// Success and failure say something of the workload; inconclusive says that the host could not ask, and why, in Result.Cause. A
+// failure is definite where it is no matter of slowness: refused, reset or closed before the first byte of an answer, or a command
+// that does not exist. A timeout never is.
+//
+// # The guest is hostile
+//
+// Whatever it sends is bounded: 64 KiB of headers, interim answers included, 64 KiB of body, 64 KiB or 100 ms after the verdict, and
+// the policy's timeout over all of it. Nothing it sends is interpreted beyond that.
+//
+// # Concurrency
+//
+// Run may be called from any number of goroutines at once, and shares nothing between calls. It starts no goroutine that outlives
+// it. It never panics: the process that it runs in holds a machine.
 package probe
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
+	"syscall"
+	"time"
 
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 )
 
-// ErrNoAgent is what Target.Exec's error wraps while no guest agent is connected.
+// ErrNoAgent is what the error of Target.Exec wraps while no guest agent is connected.
 var ErrNoAgent = errors.New("the guest agent is not connected")
 
 // A Target is one machine, as the process beside it reaches it.
 type Target struct {
-	// Dial opens a TCP connection to a port of the guest's own address. A refusal is ECONNREFUSED.
+	// Dial opens a TCP connection to a port of the guest's own address. nil: the instance has no network.
 	Dial func(ctx context.Context, port uint16) (net.Conn, error)
 	// Exec runs a program in the guest and returns when it has ended, or when ctx is done.
 	Exec func(ctx context.Context, r machine.ExecRequest) (machine.ExecExit, error)
-	// NetworkUp reports whether the guest can have a network by now: a frame came from it, the agent said HELLO, or its program
-	// was started. nil: yes.
+	// NetworkUp reports whether the guest can have a network by now: a frame came from it, its agent said HELLO, or its program
+	// was started. Until then a check over the network would only hang, so nothing is sent. nil: it can.
 	NetworkUp func() bool
 	Version   string // of hale, for the User-Agent
 }
 
-// Run asks once, as p says. It returns when it knows, at p.Timeout at the latest, or when ctx is done.
-func Run(ctx context.Context, t Target, p health.Policy) health.Result {
-	return health.Result{Outcome: health.Inconclusive}
+// Run asks once, as p says, and returns as soon as it knows: within p.Timeout, for an exec a few seconds more while what the command
+// left behind is killed, or when ctx is done, which is inconclusive. Start and Duration of the result are those of the question,
+// without what is done afterwards to end a connection in order.
+func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
+	start := time.Now()
+	defer func() {
+		if v := recover(); v != nil {
+			r = inconclusive(health.CausePanic, fmt.Sprintf("the probe panicked: %.200v", v))
+		}
+		r.Start = start
+		if r.Duration == 0 {
+			r.Duration = time.Since(start)
+		}
+	}()
+	switch p.Type {
+	case health.TypeTCP:
+		return t.tcp(ctx, p)
+	case health.TypeHTTP:
+		return t.http(ctx, p)
+	case health.TypeExec:
+		return t.exec(ctx, p)
+	}
+	return inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
+}
+
+func (t Target) tcp(ctx context.Context, p health.Policy) health.Result {
+	conn, failed := t.dial(ctx, p, p.TCP.Port)
+	if failed != nil {
+		return *failed
+	}
+	conn.Close()
+	return success(fmt.Sprintf("port %d is open", p.TCP.Port))
+}
+
+// errTimeout is the cause of a context whose probe had its time.
+var errTimeout = errors.New("timeout")
+
+// dial opens a connection within p.Timeout, or returns what the attempt amounts to.
+func (t Target) dial(ctx context.Context, p health.Policy, port uint16) (net.Conn, *health.Result) {
+	if t.Dial == nil || t.NetworkUp != nil && !t.NetworkUp() {
+		r := inconclusive(health.CauseNoNetwork, "the guest has no network yet")
+		return nil, &r
+	}
+	within, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTimeout)
+	defer cancel()
+	conn, err := t.Dial(within, port)
+	if err == nil {
+		return conn, nil
+	}
+	r := unreached(ctx, err, p, port)
+	return nil, &r
+}
+
+// unreached says what a connection that did not open means.
+func unreached(ctx context.Context, err error, p health.Policy, port uint16) health.Result {
+	if r, ok := hosts(ctx, err); ok {
+		return r
+	}
+	switch {
+	case timedOut(err):
+		return failure(fmt.Sprintf("timeout after %s: no connection to port %d", p.Timeout, port))
+	case refused(err):
+		return definite(fmt.Sprintf("connection refused (port %d)", port))
+	case reset(err):
+		return definite(fmt.Sprintf("connection reset (port %d)", port))
+	}
+	return failure(fmt.Sprintf("no connection to port %d: %s", port, words(err)))
+}
+
+// hosts recognises what lies with the host rather than with the workload: the caller gave up, or the host is out of something.
+func hosts(ctx context.Context, err error) (health.Result, bool) {
+	if ctx.Err() != nil {
+		return inconclusive(health.CauseCutShort, "cut short: "+words(context.Cause(ctx))), true
+	}
+	// EADDRNOTAVAIL: no ephemeral port is left.
+	for _, no := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, no) {
+			return inconclusive(health.CauseResources, "the host is out of resources: "+no.Error()), true
+		}
+	}
+	return health.Result{}, false
+}
+
+func timedOut(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTimeout) || ok && t.Timeout()
+}
+
+// The errors of a user-mode stack are texts: no errno is in them.
+func refused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "connection was refused")
+}
+
+func reset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || strings.Contains(err.Error(), "connection reset by peer")
+}
+
+// words returns an error's text, or as much of it as a reason can hold.
+func words(err error) string { return fmt.Sprintf("%.300s", err.Error()) }
+
+func success(reason string) health.Result {
+	return health.Result{Outcome: health.Success, Reason: reason}
+}
+
+func failure(reason string) health.Result {
+	return health.Result{Outcome: health.Failure, Reason: reason}
+}
+
+func definite(reason string) health.Result {
+	return health.Result{Outcome: health.Failure, Reason: reason, Definite: true}
+}
+
+func inconclusive(cause, reason string) health.Result {
+	return health.Result{Outcome: health.Inconclusive, Cause: cause, Reason: reason}
 }

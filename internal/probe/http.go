@@ -1,0 +1,226 @@
+package probe
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/halevm/hale/internal/health"
+)
+
+// Bounds on what a guest may send.
+const (
+	maxHeaders = 64 << 10
+	maxBody    = 64 << 10
+	maxDrain   = 64 << 10
+	drainTime  = 100 * time.Millisecond
+)
+
+var errHeaders = errors.New("more than 64 KiB of headers")
+
+// http opens a connection, asks, compares, and ends the connection in order.
+func (t Target) http(ctx context.Context, p health.Policy) health.Result {
+	start := time.Now()
+	conn, failed := t.dial(ctx, p, p.HTTP.Port)
+	if failed != nil {
+		return *failed
+	}
+	defer conn.Close()
+	conn.SetDeadline(start.Add(p.Timeout))
+	unhook := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer unhook()
+
+	x := exchange{ctx: ctx, policy: p, check: p.HTTP, host: hostOf(p.HTTP), raw: &counted{Conn: conn}}
+	x.conn = x.raw
+	r := x.run(requestBytes(p.HTTP, x.host, t.Version))
+	r.Duration = time.Since(start)
+	if x.answered && unhook() { // ctx can no longer set a deadline
+		x.drain()
+	}
+	return r
+}
+
+// An exchange is one request and its answer.
+type exchange struct {
+	ctx      context.Context
+	policy   health.Policy
+	check    *health.HTTPCheck
+	host     string
+	raw      *counted // the connection
+	conn     net.Conn // what is spoken through: raw, or TLS over it
+	answered bool     // there was an answer: the connection can end in order
+}
+
+// run sends the request and judges what comes back.
+func (x *exchange) run(request []byte) health.Result {
+	if x.check.Scheme == "https" {
+		secure := tls.Client(x.raw, tlsConfig(x.check, x.host))
+		if err := secure.HandshakeContext(x.ctx); err != nil {
+			return x.handshakeFailed(err)
+		}
+		x.conn = secure
+	}
+	// A server may answer and close before it has read everything, so an error here is told only if nothing can be read.
+	_, writeErr := x.conn.Write(request)
+	bound := &bounded{r: x.conn, left: maxHeaders}
+	answer, err := readAnswer(bufio.NewReader(bound), x.check.Method)
+	if err != nil {
+		if writeErr != nil && x.raw.received == 0 {
+			err = writeErr
+		}
+		return x.unanswered(err)
+	}
+	x.answered = true
+	if !x.check.Expects(answer.StatusCode) {
+		return failure(fmt.Sprintf("status %d, expected %s", answer.StatusCode, expected(x.check)))
+	}
+	if x.check.BodyContains == "" {
+		return success(fmt.Sprintf("status %d", answer.StatusCode))
+	}
+	bound.left = 16 * maxBody // of raw bytes: chunks of one byte cost six
+	return x.judgeBody(answer)
+}
+
+// readAnswer reads the head of the answer. Interim ones are skipped; 101 is not one, for no other answer follows it.
+func readAnswer(br *bufio.Reader, method string) (*http.Response, error) {
+	for {
+		answer, err := http.ReadResponse(br, &http.Request{Method: method})
+		if err != nil {
+			return nil, err
+		}
+		if s := answer.StatusCode; s < 100 || s >= 200 || s == http.StatusSwitchingProtocols {
+			return answer, nil
+		}
+	}
+}
+
+// unanswered says what an answer that did not come, or was none, means.
+func (x *exchange) unanswered(err error) health.Result {
+	if r, ok := hosts(x.ctx, err); ok {
+		return r
+	}
+	port, first := x.check.Port, x.raw.received == 0
+	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	switch {
+	case errors.Is(err, errHeaders):
+		return failure("the answer has " + errHeaders.Error())
+	case timedOut(err) && first:
+		return failure(fmt.Sprintf("timeout after %s: no answer to %s %.200s", x.policy.Timeout, x.check.Method, x.check.Path))
+	case timedOut(err):
+		return failure(fmt.Sprintf("timeout after %s: the answer to %s %.200s is not complete", x.policy.Timeout, x.check.Method, x.check.Path))
+	case reset(err) && first:
+		return definite(fmt.Sprintf("connection reset before the first byte (port %d)", port))
+	case closed && first:
+		return definite(fmt.Sprintf("closed before the first byte (port %d)", port))
+	case reset(err):
+		return failure("connection reset in the middle of the answer")
+	case closed:
+		return failure("closed in the middle of the answer")
+	}
+	return failure("not an HTTP answer: " + words(err))
+}
+
+func (x *exchange) handshakeFailed(err error) health.Result {
+	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case notTLS:
+		return failure(fmt.Sprintf("port %d does not speak TLS", x.check.Port))
+	case untrusted:
+		return failure("the certificate is refused: " + words(err))
+	case timedOut(err) || reset(err) || errors.Is(err, io.EOF) || x.ctx.Err() != nil:
+		r := x.unanswered(err)
+		if r.Outcome == health.Failure {
+			r.Reason += ", in the TLS handshake"
+		}
+		return r
+	}
+	return failure("TLS handshake: " + words(err))
+}
+
+// judgeBody looks for the expected text as the body comes.
+func (x *exchange) judgeBody(answer *http.Response) health.Result {
+	want := []byte(x.check.BodyContains)
+	quoted := fmt.Sprintf("%.100q", x.check.BodyContains)
+	body, chunk := make([]byte, 0, 4<<10), make([]byte, 4<<10)
+	for len(body) < maxBody {
+		n, err := answer.Body.Read(chunk[:min(len(chunk), maxBody-len(body))])
+		from := max(0, len(body)-len(want))
+		body = append(body, chunk[:n]...)
+		if bytes.Contains(body[from:], want) {
+			return success(fmt.Sprintf("status %d, and the body contains %s", answer.StatusCode, quoted))
+		}
+		switch {
+		case err == io.EOF:
+			return failure("the body does not contain " + quoted)
+		case err != nil:
+			return x.bodyFailed(err, quoted)
+		}
+	}
+	return failure("the first 64 KiB of the body do not contain " + quoted)
+}
+
+func (x *exchange) bodyFailed(err error, quoted string) health.Result {
+	if r, ok := hosts(x.ctx, err); ok {
+		return r
+	}
+	if timedOut(err) {
+		return failure(fmt.Sprintf("timeout after %s: the body does not contain %s so far", x.policy.Timeout, quoted))
+	}
+	return failure(fmt.Sprintf("the body ends early and does not contain %s: %s", quoted, words(err)))
+}
+
+// drain reads what is left, so that the server sees its connection end in order; one that sends on and on is reset.
+func (x *exchange) drain() {
+	x.raw.SetDeadline(time.Now().Add(drainTime))
+	n, err := io.Copy(io.Discard, io.LimitReader(x.conn, maxDrain))
+	if err == nil && n < maxDrain {
+		return
+	}
+	if l, ok := x.raw.Conn.(interface{ SetLinger(int) error }); ok {
+		l.SetLinger(0) // other stacks reset a connection that is closed with data unread
+	}
+}
+
+// expected lists what a status was compared with.
+func expected(c *health.HTTPCheck) string {
+	if len(c.ExpectedStatuses) == 0 {
+		return fmt.Sprint(c.ExpectedStatus)
+	}
+	return fmt.Sprintf("%.200s", strings.Join(c.ExpectedStatuses, " or "))
+}
+
+// counted is a connection that knows how much was received.
+type counted struct {
+	net.Conn
+	received int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.received += int64(n)
+	return n, err
+}
+
+// bounded ends with errHeaders after so many bytes.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errHeaders
+	}
+	n, err := b.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
