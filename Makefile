@@ -1,0 +1,57 @@
+# hale: everything is `make demo` and `make test`; each fetches what is missing by itself and says so.
+SHELL := /bin/bash
+GO ?= go
+TOOL := $(GO) tool -modfile=tools/go.mod
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
+AGENT := internal/kernel/agentbin/bin/hale-guest
+GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
+
+.PHONY: build demo test unit e2e lint gen check-gen bench fuzz clean
+
+build: bin/hale
+
+# The guest agent is PID 1 of every machine: static, and embedded in the one binary.
+$(AGENT): $(GO_FILES)
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./cmd/hale-guest
+
+bin/hale: $(AGENT) $(GO_FILES)
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/hale
+
+# A first look: an image, a machine, its health, in less than a minute after set-up.
+demo: build
+	@examples/demo.sh
+
+test: lint unit e2e
+
+# Needs no root, no virtual machine and no network.
+unit: $(AGENT)
+	$(GO) test -race -timeout 5m ./...
+
+# Boots real virtual machines.
+e2e: build
+	@test/e2e/run.sh
+
+lint: check-gen
+	@test -z "$$(gofmt -l api cmd internal sdk test examples | tee /dev/stderr)"
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	@tools/lint-openapi.sh
+
+gen:
+	$(GO) generate ./...
+
+check-gen:
+	@tools/check-gen.sh
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Twenty seconds for each decoder of outside bytes.
+fuzz: $(AGENT)
+	@tools/fuzz.sh 20s
+
+clean:
+	rm -rf bin internal/kernel/agentbin/bin/hale-guest
