@@ -1,4 +1,19 @@
 // Package event is the ordered log of what happened to the instances of this host.
+//
+// Order. Every event has an ID, EPOCH-SEQ. Seq grows by one with each event; all readers see the same events in that
+// order, none twice and none left out.
+//
+// Durability. Append returns when the event is on disk, and no reader sees it before: the append is the commit of what it
+// tells. Appends that come together share one fsync. An append that the disk refuses is an error and leaves no trace, and its number
+// goes to the next one. After a crash a torn end is cut off at the last sound record; since what stood there may
+// have been read, a new epoch begins behind it. The log knows up to where each epoch that it keeps was sound, so a reader
+// that comes back from before the loss goes on without one, and one that had seen what was lost is told.
+//
+// Back-pressure. There is none: a reader never delays an append. The log keeps the last Options.MaxEvents events or
+// Options.MaxBytes, whichever is less; a reader that fell behind that, or that comes from an epoch that the log does not know, gets an
+// event of TypeResync and lists again. Nothing is left out in silence.
+//
+// What it does not know: what events mean, who may read them, and how they go over a wire.
 package event
 
 import (
@@ -22,15 +37,13 @@ var ErrID = errors.New(`not an event id (want EPOCH-SEQ, as in "k3v9x2mp-42")`)
 
 // ParseID reads what String wrote.
 func ParseID(s string) (ID, error) {
-	epoch, seq, ok := strings.Cut(s, "-")
-	if !ok || !validEpoch(epoch) || seq == "" || len(seq) > 1 && seq[0] == '0' || seq[0] == '+' {
-		return ID{}, fmt.Errorf("%.64q: %w", s, ErrID)
-	}
+	epoch, seq, _ := strings.Cut(s, "-")
 	n, err := strconv.ParseUint(seq, 10, 64)
-	if err != nil {
+	id := ID{Epoch: epoch, Seq: n}
+	if err != nil || !validEpoch(epoch) || id.String() != s {
 		return ID{}, fmt.Errorf("%.64q: %w", s, ErrID)
 	}
-	return ID{Epoch: epoch, Seq: n}, nil
+	return id, nil
 }
 
 func validEpoch(s string) bool {
