@@ -59,7 +59,8 @@ type Log struct {
 // An entry is an event on its way to the disk.
 type entry struct {
 	e    Event
-	done chan error // buffered
+	then func(Event) // nil, or what happens between the disk and the readers
+	done chan error  // buffered
 }
 
 // Open opens the log in dir, which is made when missing; "" keeps it in memory, for tests. What is unsound in it is
@@ -107,7 +108,13 @@ func openFiles(fs files, o Options) (*Log, error) {
 // most 63 KiB. On an error the event is not in the log, with two exceptions: when ctx ends while it is being written it may come all
 // the same, and what a disk took but neither confirmed nor gave back may be there after a restart. An error of a full disk unwraps to ENOSPC, and the log goes on when there is room again.
 func (l *Log) Append(ctx context.Context, t Type, instance, name string, data any) (Event, error) {
-	en := &entry{e: Event{Type: t, Instance: instance, Name: name}, done: make(chan error, 1)}
+	return l.Commit(ctx, t, instance, name, data, nil)
+}
+
+// Commit is Append that calls then once the event is on disk and before any reader sees it, so that whoever reads the
+// event finds what it tells. Calls come in the order of the events; then must be quick and must not use the log.
+func (l *Log) Commit(ctx context.Context, t Type, instance, name string, data any, then func(Event)) (Event, error) {
+	en := &entry{e: Event{Type: t, Instance: instance, Name: name}, then: then, done: make(chan error, 1)}
 	if data != nil {
 		b, err := json.Marshal(data)
 		if err != nil {
@@ -215,6 +222,11 @@ func (l *Log) write(batch []*entry) {
 	}
 	err := l.commit(buf)
 	if err == nil {
+		for _, en := range good {
+			if en.then != nil {
+				en.then(en.e)
+			}
+		}
 		l.publish(good, int64(len(buf)))
 		l.retain()
 	}

@@ -88,6 +88,24 @@ func TestAppendAndFollow(t *testing.T) {
 	}
 }
 
+// What an event tells is in place before anyone reads the event.
+func TestCommitThen(t *testing.T) {
+	l := openLog(t, "", Options{})
+	var told ID
+	e, err := l.Commit(t.Context(), TypeState, "i", "n", nil, func(e Event) {
+		told = e.ID
+		if l.Last() == e.ID {
+			t.Error("readers see the event already")
+		}
+	})
+	if err != nil || told != e.ID || l.Last() != e.ID {
+		t.Errorf("told %s, last %s, want %s; %v", told, l.Last(), e.ID, err)
+	}
+	if _, err := l.Commit(t.Context(), TypeState, "i", "n", strings.Repeat("x", maxRecord), func(Event) { t.Error("told of nothing") }); err == nil {
+		t.Error("took an event over the bound")
+	}
+}
+
 func TestNextWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := openLog(t, "", Options{})
