@@ -1,0 +1,93 @@
+// Package hypervisor holds what a virtual machine is made of, as data, and the small interface of whoever runs one.
+// internal/hypervisor/qemu is the one driver there is. The package knows no instance, no image and no policy.
+package hypervisor
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// An Accel is how the guest's code is run.
+type Accel string
+
+// The accelerators.
+const (
+	KVM Accel = "kvm"
+	TCG Accel = "tcg" // software emulation
+)
+
+// A Config is one virtual machine. The number and order of its devices follow from it and from which Files there are.
+type Config struct {
+	Name    string // for the process list
+	Accel   Accel
+	VCPUs   int
+	Memory  int64  // bytes, whole MiB
+	Kernel  string // path of an uncompressed kernel with a PVH note, or of a bzImage
+	Initrd  string // path
+	Cmdline string // added to what the driver needs itself
+	MAC     string // of the network card, where Files.Net is given
+	MTU     int    // bytes; 0 is 1500
+}
+
+// Files are the hypervisor's ends of everything it is connected to. The driver does not close them. All but Net are required.
+type Files struct {
+	Net     *os.File // frames: a length of four bytes, big-endian, and an Ethernet frame
+	Control *os.File // the agent's control port
+	Bulk    *os.File // the agent's bulk port
+	Output  *os.File // the program's output
+	Console *os.File // the serial console
+	Lower   *os.File // the image's disk, read-only
+	Upper   *os.File // the writable layer's disk
+}
+
+// Close closes all that are open.
+func (f Files) Close() error {
+	var errs []error
+	for _, f := range []*os.File{f.Net, f.Control, f.Bulk, f.Output, f.Console, f.Lower, f.Upper} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// An Event is something that a virtual machine did.
+type Event struct {
+	Kind  EventKind
+	Guest bool // the guest did it, rather than somebody on the host
+	Time  time.Time
+}
+
+// EventKind says what.
+type EventKind string
+
+// The events.
+const (
+	ShutDown EventKind = "shutdown" // it powered off
+	Reset    EventKind = "reset"    // it rebooted, which ends it
+	Panicked EventKind = "panicked" // its kernel told the board that it panicked
+)
+
+// An Exit is how the hypervisor's process ended.
+type Exit struct {
+	Code   int
+	Signal string // "SIGKILL", where it was killed by one that was not the driver's
+	Error  string // its own words, where it ended with an error
+}
+
+// A VM is one virtual machine. Its methods may be called from any goroutine.
+type VM interface {
+	PID() int
+	// Events delivers what the machine did, and is closed with its end. Whoever started the machine must read it.
+	Events() <-chan Event
+	// Done is closed when the process is gone.
+	Done() <-chan struct{}
+	// Wait waits for Done and says how it ended.
+	Wait() Exit
+	// Kill ends the process at once and returns when it is gone.
+	Kill() error
+	// Pause and Resume stop and continue the guest.
+	Pause() error
+	Resume() error
+}

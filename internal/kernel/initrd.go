@@ -1,0 +1,86 @@
+package kernel
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/u-root/u-root/pkg/cpio"
+)
+
+// initrdFormat is part of an initrd's name: raise it when what is in one changes in a way that its contents do not show.
+const initrdFormat = 1
+
+// Initrd returns the path of the initrd with agent as its /init, and makes it where it is missing. Its name follows from
+// its contents, so one that is there is the one that is wanted.
+//
+// It holds /init, /modules/order (one file name a line, in the order of loading) and those files, and /dev/console.
+func (k Kernel) Initrd(agent []byte) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%d %s %s %s\n", initrdFormat, k.Version, k.Digest, strings.Join(needed, " "))
+	sum.Write(agent)
+	path := filepath.Join(k.Dir, fmt.Sprintf("initrd-%x.cpio", sum.Sum(nil)[:8]))
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	modules, err := k.modules()
+	if err != nil {
+		return "", err
+	}
+	var buf bytes.Buffer
+	if err := writeInitrd(&buf, agent, modules); err != nil {
+		return "", fmt.Errorf("make the initrd: %w", err)
+	}
+	if err := renameio.WriteFile(path, buf.Bytes(), 0o644); err != nil {
+		return "", fmt.Errorf("make the initrd: %w", err)
+	}
+	k.removeOldInitrds(path)
+	return path, nil
+}
+
+func writeInitrd(buf *bytes.Buffer, agent []byte, modules []module) error {
+	records := []cpio.Record{
+		cpio.Directory("dev", 0o755),
+		cpio.CharDev("dev/console", 0o600, 5, 1),
+		cpio.Directory("modules", 0o755),
+		cpio.StaticFile("init", string(agent), 0o755),
+	}
+	var order strings.Builder
+	for i, m := range modules {
+		name := fmt.Sprintf("%02d-%s.ko", i, m.name)
+		records = append(records, cpio.StaticFile("modules/"+name, string(m.data), 0o644))
+		order.WriteString(name + "\n")
+	}
+	records = append(records, cpio.StaticFile("modules/order", order.String(), 0o644))
+	w := cpio.Newc.Writer(buf)
+	if err := cpio.WriteRecords(w, records); err != nil {
+		return err
+	}
+	return cpio.WriteTrailer(w)
+}
+
+// removeOldInitrds removes those of agents that came before, but for the newest: an older daemon may be at work still.
+func (k Kernel) removeOldInitrds(current string) {
+	paths, err := filepath.Glob(filepath.Join(k.Dir, "initrd-*.cpio"))
+	if err != nil {
+		return
+	}
+	var newest string
+	var newestTime int64
+	for _, p := range paths {
+		if st, err := os.Stat(p); err == nil && p != current && st.ModTime().UnixNano() > newestTime {
+			newest, newestTime = p, st.ModTime().UnixNano()
+		}
+	}
+	for _, p := range paths {
+		if p != current && p != newest {
+			os.Remove(p)
+		}
+	}
+}

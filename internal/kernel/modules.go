@@ -1,0 +1,168 @@
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/halevm/hale/api"
+)
+
+// needed is what a machine needs that a kernel may have as a module: its disks, card, ports and random numbers over
+// PCI, and overlayfs. ext4, unix, packet and inet are built into every kernel that is meant for virtual machines.
+var needed = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "overlay"}
+
+// maxModule bounds one module, decompressed.
+const maxModule = 64 << 20
+
+// A module is a kernel module, decompressed.
+type module struct {
+	name string // with underscores
+	data []byte
+}
+
+// modules reads the modules that a machine needs, each after those that it depends on.
+//
+// What a module depends on is read from the module itself (its .modinfo, which is what depmod reads): the packages
+// ship no modules.dep, for that is made when a kernel is installed.
+func (k Kernel) modules() ([]module, error) {
+	tree := filepath.Join(k.Dir, modulesName, k.Version)
+	files, err := moduleFiles(tree)
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := builtins(tree)
+	if err != nil {
+		return nil, err
+	}
+	var ordered []module
+	done := make(map[string]bool)
+	var add func(name string) error
+	add = func(name string) error {
+		if done[name] || builtin[name] {
+			return nil
+		}
+		done[name] = true
+		path, ok := files[name]
+		if !ok {
+			return fmt.Errorf("kernel %s has no module %s, built in or beside it: %w", k.Version, name, api.Unsupported)
+		}
+		data, err := readModule(path)
+		if err != nil {
+			return fmt.Errorf("module %s: %w", path, err)
+		}
+		deps, err := dependencies(data)
+		if err != nil {
+			return fmt.Errorf("module %s: %w", path, err)
+		}
+		for _, d := range deps {
+			if err := add(d); err != nil {
+				return err
+			}
+		}
+		ordered = append(ordered, module{name: name, data: data})
+		return nil
+	}
+	for _, name := range needed {
+		if err := add(name); err != nil {
+			return nil, err
+		}
+	}
+	return ordered, nil
+}
+
+// canonical is a module's name as the kernel has it: without directory and endings, and with underscores.
+func canonical(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+func moduleFiles(tree string) (map[string]string, error) {
+	files := make(map[string]string)
+	err := filepath.WalkDir(filepath.Join(tree, "kernel"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.Contains(d.Name(), ".ko") {
+			files[canonical(path)] = path
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the kernel's modules: %w", err)
+	}
+	return files, nil
+}
+
+func builtins(tree string) (map[string]bool, error) {
+	b, err := os.ReadFile(filepath.Join(tree, "modules.builtin"))
+	if err != nil {
+		return nil, fmt.Errorf("the kernel's modules: %w", err)
+	}
+	names := make(map[string]bool)
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		names[canonical(lines.Text())] = true
+	}
+	return names, nil
+}
+
+// readModule reads a module and decompresses it: the guest has no program for that.
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader = f
+	switch {
+	case strings.HasSuffix(path, ".xz"):
+		r, err = xz.NewReader(bufio.NewReader(f))
+	case strings.HasSuffix(path, ".zst"):
+		var d *zstd.Decoder
+		if d, err = zstd.NewReader(f); err == nil {
+			defer d.Close()
+			r = d
+		}
+	case !strings.HasSuffix(path, ".ko"):
+		err = fmt.Errorf("unknown compression")
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err == nil && len(b) > maxModule {
+		err = fmt.Errorf("over %d MiB", maxModule>>20)
+	}
+	return b, err
+}
+
+// dependencies reads `depends=` of a module's .modinfo section.
+func dependencies(ko []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(ko))
+	if err != nil {
+		return nil, err
+	}
+	section := f.Section(".modinfo")
+	if section == nil {
+		return nil, fmt.Errorf("no .modinfo section")
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, err
+	}
+	var deps []string
+	for entry := range bytes.SplitSeq(info, []byte{0}) {
+		if list, ok := strings.CutPrefix(string(entry), "depends="); ok && list != "" {
+			for name := range strings.SplitSeq(list, ",") {
+				deps = append(deps, canonical(name))
+			}
+		}
+	}
+	return deps, nil
+}
