@@ -1,0 +1,351 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/guest"
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/logfile"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/network"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// How long the shim waits for things that should follow by themselves.
+const (
+	powerOffTimeout = 10 * time.Second // from the program's end to the machine's
+	stopMargin      = 5 * time.Second  // beyond the grace of an orderly stop
+	drainTimeout    = 2 * time.Second  // for the last output after the hypervisor's end
+)
+
+// A Hypervisor starts virtual machines; internal/hypervisor/qemu is the real one.
+type Hypervisor interface {
+	Start(ctx context.Context, c hypervisor.Config, f hypervisor.Files) (hypervisor.VM, error)
+}
+
+// Main is the shim's process. It reads its configuration from stdin, runs one machine to its end, and returns the
+// process's exit code. The working directory is the machine's.
+func Main(stdin io.Reader, newHypervisor func(protocol.Config, *slog.Logger) Hypervisor) int {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	var c protocol.Config
+	if err := json.NewDecoder(stdin).Decode(&c); err != nil {
+		fmt.Fprintln(os.Stderr, "hale shim: this command is run by the daemon, which configures it on standard input:", err)
+		return 2
+	}
+	ready := os.NewFile(uintptr(c.ReadyFD), "ready")
+	r, err := start(c, newHypervisor)
+	if err != nil {
+		json.NewEncoder(ready).Encode(protocol.Ready{Error: protocol.ErrorOf(err)})
+		return 1
+	}
+	json.NewEncoder(ready).Encode(protocol.Ready{VMM: r.vm.PID()})
+	ready.Close()
+	r.toTheEnd()
+	return 0
+}
+
+// run is one machine as its shim sees it.
+type run struct {
+	c      protocol.Config
+	log    *slog.Logger
+	root   *os.Root // the machine's directory
+	server *server
+	vm     hypervisor.VM
+	net    *network.Stack // nil without a network
+	agent  *guest.Conn
+	ports  []machine.Port
+
+	app     *logfile.Writer
+	vmm     *logfile.Writer
+	output  meter
+	console tail
+	copies  sync.WaitGroup // of output and console
+
+	asks chan ask // stop and kill, to toTheEnd
+
+	mu         sync.Mutex
+	said       bool // the agent said HELLO, so the guest has its network
+	policyText string
+	lastPolicy health.Policy
+}
+
+// ask is what a client wants of the machine's life.
+type ask struct {
+	kill  bool
+	grace time.Duration
+}
+
+// start brings up everything that belongs to the machine. An error leaves nothing behind.
+func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) Hypervisor) (_ *run, err error) {
+	var undo undo
+	defer func() {
+		if err != nil {
+			undo.run()
+		}
+	}()
+	r := &run{c: c, console: tail{keep: 2 * maxConsole}, asks: make(chan ask)}
+	if r.root, err = os.OpenRoot("."); err != nil {
+		return nil, err
+	}
+	undo.add(r.root.Close)
+	if r.vmm, err = logfile.Create(r.root, filepath.Join(logDirName, "vmm.log"), 0, 0); err != nil {
+		return nil, fmt.Errorf("the console's log: %w", err)
+	}
+	undo.add(r.vmm.Close)
+	if r.app, err = logfile.Create(r.root, filepath.Join(logDirName, "app.log"), 0, 0); err != nil {
+		return nil, fmt.Errorf("the program's log: %w", err)
+	}
+	undo.add(r.app.Close)
+	r.log = slog.New(slog.NewTextHandler(r.vmm, nil)).With("shim", os.Getpid())
+	if r.server, err = listen(socketName, c.Secret); err != nil {
+		return nil, fmt.Errorf("the shim's socket: %w", err)
+	}
+	undo.add(func() error { r.server.close(); return os.Remove(socketName) })
+
+	ends, err := connect(c.Machine.Network != nil)
+	if err != nil {
+		return nil, err
+	}
+	undo.add(ends.close)
+	defer ends.theirs.Close()
+	ends.theirs.Lower = os.NewFile(uintptr(c.LowerFD), "lower")
+	ends.theirs.Upper = os.NewFile(uintptr(c.UpperFD), "upper")
+	if r.vm, err = newHypervisor(c, r.log).Start(context.Background(), vmConfig(c), ends.theirs); err != nil {
+		return nil, err
+	}
+	undo.add(r.vm.Kill)
+	if c.Machine.Network != nil {
+		if err := r.startNetwork(ends.net); err != nil {
+			return nil, err
+		}
+		undo.add(r.net.Close)
+	}
+	r.copies.Go(func() { r.drain(ends.output, r.app, &r.output) })
+	r.copies.Go(func() { r.drain(ends.console, r.vmm, &r.console) })
+	r.agent = guest.Open(ends.control, ends.bulk, guest.Options{Boot: bootConfig(c), Log: r.log, Drained: r.output.await})
+	r.server.serve(r, protocol.Welcome{Build: c.Build, PID: os.Getpid(), VMM: r.vm.PID()})
+	return r, nil
+}
+
+// drain takes everything that the guest writes, so that it never waits for us: what the disk refuses is dropped.
+func (r *run) drain(from io.Reader, file *logfile.Writer, beside io.Writer) {
+	buf := make([]byte, 32<<10)
+	refused := false
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			_, werr := file.Write(buf[:n])
+			if werr != nil && !refused {
+				fmt.Fprintln(os.Stderr, "hale shim: output is dropped:", werr)
+			}
+			refused = werr != nil
+			beside.Write(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// undo is a stack of what to take back when a start fails half-way.
+type undo []func() error
+
+func (u *undo) add(f func() error) { *u = append(*u, f) }
+
+func (u undo) run() {
+	for i := len(u) - 1; i >= 0; i-- {
+		u[i]()
+	}
+}
+
+func (r *run) startNetwork(link net.Conn) error {
+	n := r.c.Machine.Network
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		return err
+	}
+	r.net, err = network.New(link, network.Config{Guest: n.Addr, GuestMAC: mac, Log: r.log, Refused: func(f network.Refusal) {
+		r.log.Warn("outbound refused", "flow", f.String())
+	}})
+	if err != nil {
+		return fmt.Errorf("the machine's network: %w", err)
+	}
+	for _, l := range r.c.Listeners {
+		ln, err := net.FileListener(os.NewFile(uintptr(l.FD), "listener"))
+		if err == nil {
+			err = r.net.Publish(ln, l.Port.GuestPort)
+		}
+		if err != nil {
+			r.net.Close()
+			return fmt.Errorf("publish port %d: %w", l.Port.HostPort, err)
+		}
+		r.ports = append(r.ports, l.Port)
+	}
+	return nil
+}
+
+// toTheEnd follows the machine until the hypervisor is gone, and then tells and records how it ended.
+func (r *run) toTheEnd() {
+	var f facts
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	boot := time.NewTimer(r.c.BootDeadline)
+	// end is when the machine is killed if it has not gone by itself: after the program's end, or an orderly stop.
+	end := time.NewTimer(0)
+	<-end.C
+	events, vmEvents := r.agent.Events(), r.vm.Events()
+	for gone := false; !gone; {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			r.hear(e, &f)
+			switch e.Kind {
+			case guest.Hello:
+				if boot.Stop() {
+					r.notify(machine.AgentReady)
+				}
+			case guest.Started:
+				r.notify(machine.Started)
+			case guest.ProgramFailed, guest.ProgramExited:
+				end.Reset(powerOffTimeout)
+			}
+		case e, ok := <-vmEvents:
+			if !ok {
+				vmEvents = nil
+				continue
+			}
+			if e.Guest {
+				f.guestDown = true
+			}
+		case a := <-r.asks:
+			if a.kill {
+				f.killed = true
+				r.vm.Kill()
+				continue
+			}
+			if !f.stopping {
+				f.stopping = true
+				end.Reset(a.grace + stopMargin)
+			}
+		case <-term:
+			f.killed = true
+			r.vm.Kill()
+		case <-boot.C:
+			f.bootTimeout = r.c.BootDeadline
+			r.vm.Kill()
+		case <-end.C:
+			if f.stopping {
+				f.killed = true
+			}
+			r.vm.Kill()
+		case <-r.vm.Done():
+			gone = true
+		}
+	}
+	r.finish(f)
+}
+
+// hear takes down what the agent said.
+func (r *run) hear(e guest.Event, f *facts) {
+	switch e.Kind {
+	case guest.Hello:
+		r.mu.Lock()
+		r.said = true
+		r.mu.Unlock()
+	case guest.Started:
+		f.started = true
+	case guest.ProgramFailed:
+		f.failed = e.Message
+		f.program = &program{code: e.Code, message: e.Message}
+	case guest.ProgramExited:
+		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
+	case guest.Lost:
+		r.log.Warn("the guest agent does not answer any more")
+	}
+}
+
+func (r *run) notify(k machine.NoticeKind) {
+	r.server.notify(machine.Notice{Kind: k, Time: time.Now()})
+	debug.FreeOSMemory() // the boot's garbage is not kept for the machine's life
+}
+
+// finish records the end before it tells anyone.
+func (r *run) finish(f facts) {
+	drained := make(chan struct{})
+	go func() { r.copies.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(drainTimeout):
+	}
+	r.agent.Close()
+	for e := range r.agent.Events() { // what the agent said last
+		r.hear(e, &f)
+	}
+	vm := r.vm.Wait()
+	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
+	exit := f.exit(time.Now())
+	if b, err := json.Marshal(exit); err == nil {
+		if err := renameio.WriteFile(exitName, b, 0o600); err != nil {
+			r.log.Error("record the exit", "err", err)
+		}
+	}
+	r.server.notify(machine.Notice{Kind: machine.Exited, Time: exit.Time, Exit: exit})
+	if r.net != nil {
+		r.net.Close()
+	}
+	r.server.close()
+	os.Remove(socketName)
+	r.app.Close()
+	r.vmm.Close()
+}
+
+var errNoAgent = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
+
+func noAgent(err error) error {
+	if errors.Is(err, guest.ErrNotConnected) {
+		return errNoAgent
+	}
+	return err
+}
+
+// vmConfig is the virtual machine's part of a configuration.
+func vmConfig(c protocol.Config) hypervisor.Config {
+	v := hypervisor.Config{
+		Name: c.Machine.ID, Accel: hypervisor.Accel(c.Accel), VCPUs: c.Machine.VCPUs, Memory: c.Machine.Memory,
+		Kernel: c.Kernel, Initrd: c.Initrd,
+	}
+	if n := c.Machine.Network; n != nil {
+		v.MAC, v.MTU = n.MAC, network.DefaultMTU
+	}
+	return v
+}
+
+// bootConfig is the agent's part.
+func bootConfig(c protocol.Config) guestprotocol.Boot {
+	b := guestprotocol.Boot{Process: c.Machine.Process, Hostname: c.Machine.Hostname}
+	if n := c.Machine.Network; n != nil {
+		b.Network = &guestprotocol.Network{Addr: n.Addr, Gateway: network.Gateway(n.Addr)}
+	}
+	return b
+}
