@@ -23,14 +23,18 @@ func TestInvariants(t *testing.T) {
 		m := &machine{sim: sim{p: brisk(t), now: epoch, run: 1}}
 		m.next(Input{Kind: Seen, Phase: Inactive})
 		t.Repeat(map[string]func(*rapid.T){
-			"":        m.check,
-			"phase":   m.drawPhase,
-			"policy":  m.drawPolicy,
-			"begin":   m.begin,
-			"end":     m.end,
-			"ask":     func(*rapid.T) { m.step(t, Input{Kind: Asking}) },
-			"pass":    func(t *rapid.T) { m.drawPass(t); m.step(t, Input{}) },
-			"restart": func(t *rapid.T) { m.flying = false; m.s = m.recorded(t); m.step(t, Input{Kind: Restarted, Hash: m.hash(t)}) },
+			"":       m.check,
+			"phase":  m.drawPhase,
+			"policy": m.drawPolicy,
+			"begin":  m.begin,
+			"end":    m.end,
+			"ask":    func(*rapid.T) { m.step(t, Input{Kind: Asking}) },
+			"pass":   func(t *rapid.T) { m.drawPass(t); m.step(t, Input{}) },
+			"restart": func(t *rapid.T) {
+				m.flying = false
+				m.s = m.recorded(t)
+				m.step(t, Input{Kind: Restarted, Hash: m.hash(t)})
+			},
 		})
 	})
 }

@@ -33,6 +33,7 @@ type loop struct {
 	probes     uint64    // begun so far, by this process
 	waiters    []chan<- answer
 	loaded     bool
+	shaken     bool       // a panic was contained, and the loop has not gone on yet
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
 	saver      saver
@@ -91,12 +92,17 @@ func (l *loop) contained() (ended bool) {
 		if r := recover(); r != nil {
 			l.log.Error("the health loop panicked; it is started again", "panic", r, "stack", string(debug.Stack()))
 			l.set.hooks.Panicked()
+			l.shaken = true
 		}
 	}()
 	if !l.loaded {
 		l.loaded = true
 		l.load()
 	}
+	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
+		l.next(time.Now(), Input{Kind: Asking})
+	}
+	l.shaken = false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -278,12 +284,12 @@ func (l *loop) landed(r Result) {
 		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseNoAnswer, Reason: errOverdue.Error()}
 	}
 	r = l.s.judge(r)
-	l.set.hooks.Probed(l.p.Type, r.Outcome, r.Cause, r.Duration)
 	if r.Reason == reasonNoAgent && l.agentTold != l.s.Window {
 		l.agentTold = l.s.Window
 		l.log.Warn("the guest agent is not connected: exec checks fail until it is back")
 	}
 	l.next(now, Input{Kind: Probed, Result: r, Asked: f.asked, Hash: mix(l.hash + l.probes)})
+	l.set.hooks.Probed(l.p.Type, r.Outcome, r.Cause, r.Duration)
 	for _, w := range l.waiters {
 		w <- answer{result: WindowResult{Result: r, Window: f.window}}
 	}

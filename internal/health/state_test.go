@@ -18,7 +18,9 @@ type sim struct {
 
 var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newSim(t *testing.T, policy string) *sim { return &sim{t: t, p: mustParse(t, policy), now: epoch, run: 1} }
+func newSim(t *testing.T, policy string) *sim {
+	return &sim{t: t, p: mustParse(t, policy), now: epoch, run: 1}
+}
 
 func (m *sim) next(in Input) { m.s, m.due = m.s.Next(m.p, m.now, in) }
 
@@ -432,7 +434,10 @@ func TestAgentMissing(t *testing.T) {
 	m.next(Input{Kind: Begun})
 	m.phase(Running)
 	m.next(Input{Kind: Probed, Result: Result{Start: m.now.Add(-1), Outcome: Inconclusive, Cause: CauseNoAgent}})
-	m.is(StatusStarting, 0, 0, 0) // it began while Initializing
+	m.is(StatusStarting, 0, 0, 0)
+	if m.s.Error != "" {
+		t.Errorf("a failure though the probe began while it was initializing: %s", m.s.Error)
+	}
 	m.probe(noAgent)
 	m.is(StatusStarting, 0, 1, 10*time.Second)
 	if m.s.Error != reasonNoAgent {

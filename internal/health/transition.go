@@ -57,8 +57,12 @@ func (s State) replay(log []Transition) State {
 		}
 		s.Status = t.To
 		switch t.To {
-		case StatusStarting, StatusHealthy, StatusUnhealthy:
+		case StatusStarting:
 			s.Verdict = t.To
+		case StatusHealthy:
+			s.Verdict, s.Failures = t.To, 0
+		case StatusUnhealthy:
+			s.Verdict, s.Successes, s.Error = t.To, 0, t.Reason
 		case StatusUnknown:
 			s.Last = t.From
 		}
