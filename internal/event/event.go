@@ -95,7 +95,7 @@ const (
 	TypeState   Type = "state"   // Data: StateChange
 	TypeUpdated Type = "updated" // Data: Updated
 	TypeHealth  Type = "health"  // Data: a health.Transition
-	TypeDeleted Type = "deleted"
+	TypeDeleted Type = "deleted" // Data: Deleted
 	TypeResync  Type = "resync" // never in the log: tells a reader to list again
 )
 
@@ -125,4 +125,9 @@ type Created struct {
 // Updated is the data of a TypeUpdated event.
 type Updated struct {
 	Fields []string `json:"fields"` // the API's names of what changed, sorted: "env", "expires_at", "health_check"
+}
+
+// Deleted is the data of a TypeDeleted event.
+type Deleted struct {
+	Reason string `json:"reason,omitempty"` // "requested", "expired"
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 )
@@ -13,16 +14,25 @@ import (
 // for speed, and both pass the conformance test of internal/instance/drivertest.
 type Driver interface {
 	// Start starts the machine and returns once it has a process, long before it has booted. An error means that
-	// nothing was left behind. ctx bounds the call only.
+	// nothing was left behind; an *api.Error among its causes (a published port in use, no room) is the caller's answer. ctx
+	// bounds the call only.
 	Start(ctx context.Context, c machine.Config) (Machine, error)
 }
 
 // A Recoverer finds machines that outlived the daemon. It is an ability of a Driver; without it a machine ends with its daemon.
 type Recoverer interface {
 	// Recover takes back the machine that was started with c. Its notices begin with what it said before. An error of
-	// kind api.NotFound: it is gone, nobody knows how.
+	// kind api.NotFound: it is gone, and an *Ended among its causes says how. Any other error: nobody knows.
 	Recover(ctx context.Context, c machine.Config) (Machine, error)
 }
+
+// Ended is Recover's error for a machine that ended while no daemon watched.
+type Ended struct{ Exit machine.Exit }
+
+func (e *Ended) Error() string { return "the machine has ended: " + string(e.Exit.Reason) }
+
+// Unwrap makes it a thing that is not there.
+func (e *Ended) Unwrap() error { return api.NotFound }
 
 // A Machine is one run of an instance, from Start to its exit. Its methods may be called from any goroutine, also after the exit.
 type Machine interface {
@@ -83,14 +93,14 @@ type Images interface {
 
 // An Image is what an instance needs of one.
 type Image struct {
-	Ref        string // normalised
-	Digest     string // sha256:…, of the manifest
-	Disk       string // absolute path of the read-only ext4
-	Platform   string // "linux/amd64"
-	Entrypoint []string
-	Cmd        []string
-	Env        []string // KEY=value
-	WorkingDir string
-	User       string
-	StopSignal string
+	Ref        string   `json:"ref"`                // normalised
+	Digest     string   `json:"digest"`             // sha256:…, of the manifest
+	Disk       string   `json:"disk"`               // absolute path of the read-only ext4
+	Platform   string   `json:"platform,omitempty"` // "linux/amd64"
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	Env        []string `json:"env,omitempty"` // KEY=value
+	WorkingDir string   `json:"working_dir,omitempty"`
+	User       string   `json:"user,omitempty"`
+	StopSignal string   `json:"stop_signal,omitempty"`
 }

@@ -1,3 +1,18 @@
+// Package instance is the record and the lifecycle of every instance of one host: what it was asked to be, the state
+// that it is in, and the one goroutine that moves it from state to state.
+//
+// Concurrency. One goroutine owns each instance and does one thing at a time; calls queue behind it, and an operation
+// that has begun is finished also when its caller goes away. Find, List, Machine and Changed return what was published
+// last, as a value, and wait for nobody. Whoever learns of a change from the event log finds it published.
+//
+// Durability. A change is written in three steps: the next record is prepared beside the present one, the event is appended
+// to the log, and the record is put in place. The append is the commit. After a crash before it the prepared record is
+// dropped and nothing happened; after a crash behind it Open finds the event in the log and puts the record in place. An exit that cannot be
+// written (a full disk) is published all the same, and written when there is room. The directory of an instance is the
+// instance: one that is made but was never committed is removed at Open, and one that is gone never comes back.
+//
+// What it does not know: how a machine is run (Driver), where images come from (Images), whether the work inside is well
+// (internal/health), and how its answers travel.
 package instance
 
 import (
@@ -29,8 +44,8 @@ type Spec struct {
 	Image       string            `json:"image"`        // normalised reference: "docker.io/library/nginx:latest"
 	ImageDigest string            `json:"image_digest"` // sha256:…, of the manifest; fixed at create
 	Platform    string            `json:"platform,omitempty"`
-	Entrypoint  []string          `json:"entrypoint,omitempty"` // nil: the image's
-	Cmd         []string          `json:"cmd,omitempty"`        // nil: the image's
+	Entrypoint  []string          `json:"entrypoint,omitzero"` // nil: the image's; empty: none
+	Cmd         []string          `json:"cmd,omitzero"`        // nil: the image's, unless an entrypoint is given; empty: none
 	Env         map[string]string `json:"env,omitempty"`
 	VCPUs       int               `json:"vcpus"`
 	Memory      Size              `json:"memory"`
@@ -59,4 +74,38 @@ type Instance struct {
 	IP    string         `json:"ip,omitempty"`
 	MAC   string         `json:"mac,omitempty"`
 	Ports []machine.Port `json:"ports,omitempty"` // as they are published now
+}
+
+// Active reports whether a machine belongs to the state: memory is taken, and a driver has work.
+func (s State) Active() bool {
+	switch s {
+	case Initializing, Running, Paused, Shutdown, Unknown:
+		return true
+	}
+	return false
+}
+
+// StateError is why the instance is in its state, for a person; "" where there is nothing to say: a program that
+// ended with 0, or an instance that was stopped on request. The console's last lines follow a boot that failed.
+func (i Instance) StateError() string {
+	e := i.Exit
+	if e == nil || e.Reason == machine.Stopped || e.Reason == machine.Killed && e.Message == "" {
+		return ""
+	}
+	if e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
+		return ""
+	}
+	text := why(*e)
+	if e.Console != "" {
+		text += "\n" + e.Console
+	}
+	return text
+}
+
+// why is an exit in one line: its reason, and what there is to say of it.
+func why(e machine.Exit) string {
+	if e.Message == "" {
+		return string(e.Reason)
+	}
+	return string(e.Reason) + ": " + e.Message
 }

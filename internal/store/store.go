@@ -62,10 +62,14 @@ func (r *Root) WriteFile(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return p.Commit()
+	if err := p.Commit(); err != nil {
+		p.Abort()
+		return err
+	}
+	return nil
 }
 
-// A Pending is the next content of a file, on disk beside it. Exactly one of Commit and Abort is called.
+// A Pending is the next content of a file, on disk beside it, until Commit or Abort; a crash leaves it for Prepared to find.
 type Pending struct {
 	r    *Root
 	name string
@@ -100,7 +104,6 @@ func (r *Root) writeNew(name string, data []byte) error {
 // Commit makes what was prepared the file's content, and returns once that is on disk.
 func (p *Pending) Commit() error {
 	if err := p.r.root.Rename(p.name+nextSuffix, p.name); err != nil {
-		p.Abort()
 		return p.r.fail("write", p.name, err)
 	}
 	return p.r.fail("write", p.name, p.r.syncDir(path.Dir(p.name)))
@@ -108,6 +111,9 @@ func (p *Pending) Commit() error {
 
 // Abort forgets what was prepared.
 func (p *Pending) Abort() { _ = p.r.root.Remove(p.name + nextSuffix) }
+
+// Read returns what was prepared, as ReadFile would.
+func (p *Pending) Read(limit int64) ([]byte, error) { return p.r.ReadFile(p.name+nextSuffix, limit) }
 
 // Prepared returns what a crash left between Prepare and Commit of name, with fs.ErrNotExist where there is nothing.
 func (r *Root) Prepared(name string) (*Pending, error) {

@@ -77,6 +77,9 @@ func TestPrepare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got, err := p.Read(100); err != nil || string(got) != "new" {
+		t.Errorf("prepared: %q, %v", got, err)
+	}
 	if err := p.Commit(); err != nil {
 		t.Fatal(err)
 	}

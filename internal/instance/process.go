@@ -1,0 +1,68 @@
+package instance
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// defaultPath is what a program finds its commands in when neither the image nor the request says.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// process resolves what is to be run, as Docker does: a request's entrypoint replaces the image's and drops the image's cmd, a
+// request's cmd replaces the image's; the request's environment is laid over the image's.
+func process(spec Spec, img Image) (machine.Process, error) {
+	entrypoint, cmd := img.Entrypoint, img.Cmd
+	if spec.Entrypoint != nil {
+		entrypoint, cmd = spec.Entrypoint, nil
+	}
+	if spec.Cmd != nil {
+		cmd = spec.Cmd
+	}
+	argv := slices.Concat(entrypoint, cmd)
+	if len(argv) == 0 || argv[0] == "" {
+		return machine.Process{}, invalid("cmd", "there is nothing to run: the image names no program, so cmd or entrypoint must")
+	}
+	return machine.Process{
+		Argv:       argv,
+		Env:        environment(img.Env, spec.Env),
+		Dir:        img.WorkingDir,
+		User:       img.User,
+		StopSignal: img.StopSignal,
+	}, nil
+}
+
+// environment lays over upon base. Names keep the image's order; new ones follow, sorted.
+func environment(base []string, over map[string]string) []string {
+	env := make([]string, 0, len(base)+len(over)+1)
+	seen := map[string]bool{}
+	for _, kv := range base {
+		name, _, _ := strings.Cut(kv, "=")
+		if v, ok := over[name]; ok {
+			kv = name + "=" + v
+		}
+		if !seen[name] {
+			env = append(env, kv)
+		}
+		seen[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(over)) {
+		if !seen[name] {
+			env = append(env, name+"="+over[name])
+			seen[name] = true
+		}
+	}
+	if !seen["PATH"] {
+		env = append(env, defaultPath)
+	}
+	return env
+}
+
+// invalid is a request that is wrong in one field.
+func invalid(field, message string) *api.Error {
+	return &api.Error{Kind: api.Invalid, Code: "invalid_request", Message: field + ": " + message,
+		Details: []api.Detail{{Code: "invalid_request", Message: message, Field: field}}, NoRetry: true}
+}

@@ -1,0 +1,121 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path"
+
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/store"
+)
+
+const (
+	recordName    = "instance.json"
+	recordVersion = 1
+	maxRecordSize = 4 << 20
+	machineDir    = "vm"
+)
+
+// A record is what is kept of an instance on disk: DIR/instances/ID/instance.json.
+type record struct {
+	Instance Instance     `json:"instance"`
+	Image    Image        `json:"image"` // as it was at create: a tag that moves changes nothing
+	Addr     netip.Prefix `json:"addr,omitzero"`
+	// Seen is the log's newest event when this was prepared. An event of this instance behind it is the one that commits this.
+	Seen     event.ID `json:"seen"`
+	Deleting bool     `json:"deleting,omitempty"` // once committed, the instance is deleted
+}
+
+// prepare puts r on disk beside the record that it will replace.
+func (s *Set) prepare(r record) (*store.Pending, error) {
+	r.Seen = s.c.Events.Last()
+	data, err := store.EncodeJSON(recordVersion, r)
+	if err != nil {
+		return nil, fmt.Errorf("encode the record of instance %s: %w", r.Instance.ID, err)
+	}
+	return s.store.Prepare(path.Join(r.Instance.ID, recordName), data)
+}
+
+// errHalfMade is an instance whose creation was never committed.
+var errHalfMade = errors.New("never committed")
+
+// errDeleted is an instance whose deletion was committed, and not finished.
+var errDeleted = errors.New("deleted")
+
+// load reads the record of instance id, and first finishes what a crash interrupted: a prepared record is put in place
+// when the log holds the event that commits it, and dropped when not.
+func (s *Set) load(ctx context.Context, id string) (record, error) {
+	name := path.Join(id, recordName)
+	if p, err := s.store.Prepared(name); err == nil {
+		r, err := s.decode(name, func() ([]byte, error) { return p.Read(maxRecordSize) })
+		if err == nil {
+			committed, err := s.committed(ctx, r)
+			switch {
+			case err != nil:
+				return record{}, err
+			case committed && r.Deleting:
+				return r, errDeleted
+			case committed:
+				if err := p.Commit(); err != nil {
+					return record{}, err
+				}
+				return r, nil
+			}
+		}
+		// Torn, or never committed: a record is only committed when it is whole.
+		if there, err := s.store.Exists(name); err != nil {
+			return record{}, err
+		} else if !there {
+			return r, errHalfMade
+		}
+		p.Abort()
+	}
+	r, err := s.decode(name, func() ([]byte, error) { return s.store.ReadFile(name, maxRecordSize) })
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, errHalfMade
+	case err != nil:
+		return r, err
+	case r.Instance.ID != id:
+		return r, &store.Unreadable{Path: s.store.Path(name), Err: fmt.Errorf("it is the record of instance %q", clip(r.Instance.ID))}
+	}
+	return r, nil
+}
+
+func (s *Set) decode(name string, read func() ([]byte, error)) (record, error) {
+	data, err := read()
+	if err != nil {
+		return record{}, err
+	}
+	r, err := store.DecodeJSON[record](recordVersion, data)
+	if err != nil {
+		return record{}, &store.Unreadable{Path: s.store.Path(name), Err: err}
+	}
+	return r, nil
+}
+
+// committed reports whether the log holds an event of the record's instance behind what the record had seen.
+func (s *Set) committed(ctx context.Context, r record) (bool, error) {
+	last := s.c.Events.Last()
+	if r.Seen == last {
+		return false, nil
+	}
+	reader := s.c.Events.Follow(r.Seen, "instances")
+	defer reader.Close()
+	for {
+		e, err := reader.Next(ctx)
+		switch {
+		case err != nil:
+			return false, fmt.Errorf("read the event log: %w", err)
+		case e.Type == event.TypeResync:
+			return false, nil // what it had seen is lost, and so is what would commit it
+		case e.Instance == r.Instance.ID && e.Type != event.TypeHealth:
+			return true, nil
+		case e.ID == last:
+			return false, nil
+		}
+	}
+}

@@ -1,0 +1,319 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// Bounds on what a driver may take, beyond the grace period.
+const (
+	startTime   = 30 * time.Second // from asking for a machine to its process
+	askTime     = 5 * time.Second  // from asking the guest to stop to its answer
+	stopMargin  = 5 * time.Second  // from the end of the grace period, for the guest to sync and power off
+	killTime    = 15 * time.Second // from the kill to the machine's end
+	recoverTime = 15 * time.Second // from looking for a machine to holding it
+)
+
+const daemonStopped = "the daemon stopped while it ran"
+
+// StartOptions change what runs, in this and in later runs. A nil field leaves what was; an entrypoint without a cmd
+// drops the image's cmd, as at create.
+type StartOptions struct {
+	Entrypoint []string
+	Cmd        []string
+}
+
+// Start starts a stopped instance and returns it Initializing. Errors: api.NotFound, api.InvalidState unless it is
+// stopped, api.Exhausted when the host has no room, api.Conflict when a published port is in use, and the driver's;
+// the instance is Stopped again then.
+func (s *Set) Start(ctx context.Context, ref string, opt StartOptions) (Instance, error) {
+	return s.operate(ctx, ref, func(o *owner) error { return o.start(opt) })
+}
+
+// Stop stops an instance and returns it Stopped: in an orderly way, and by force when that takes longer than the grace
+// period and a margin. One that is stopped already is no error.
+func (s *Set) Stop(ctx context.Context, ref string) (Instance, error) {
+	return s.operate(ctx, ref, func(o *owner) error { return o.end(true) })
+}
+
+// operate carries out do in the owner's goroutine and returns the instance as do left it.
+func (s *Set) operate(ctx context.Context, ref string, do func(*owner) error) (Instance, error) {
+	s.mu.Lock()
+	o, err := s.resolve(ref)
+	s.mu.Unlock()
+	if err != nil {
+		return Instance{}, err
+	}
+	left := make(chan Instance, 1)
+	err = o.call(ctx, func() error {
+		err := do(o)
+		left <- o.rec.Instance
+		return err
+	})
+	if err != nil {
+		return Instance{}, err
+	}
+	return <-left, nil
+}
+
+func (o *owner) start(opt StartOptions) error {
+	if st := o.rec.Instance.State; st != Stopped {
+		return invalidState(o.rec.Instance, "only a stopped instance can be started")
+	}
+	next, c := o.step(Initializing)
+	spec := &next.Instance.Spec
+	if opt.Entrypoint != nil {
+		spec.Entrypoint = opt.Entrypoint
+	}
+	if opt.Cmd != nil {
+		spec.Cmd = opt.Cmd
+	}
+	if _, err := process(*spec, next.Image); err != nil {
+		return err
+	}
+	next.Image.Disk = o.disk()
+	next.Instance.Run++
+	next.Instance.StartedAt = next.Instance.Since
+	next.Instance.RunningAt = time.Time{}
+	next.Instance.Exit = nil
+	if err := o.s.hold(o); err != nil {
+		return err
+	}
+	if err := o.commit(next, change{event.TypeState, c}); err != nil {
+		o.s.release(o)
+		return err
+	}
+	m, err := o.boot()
+	if err != nil {
+		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: err.Error()})
+		return fmt.Errorf("start instance %s: %w", o.rec.Instance.Spec.Name, err)
+	}
+	o.attach(m)
+	return nil
+}
+
+// disk is where the image's disk lies now: the data directory may have moved, or the image may have been made again.
+func (o *owner) disk() string {
+	img, err := o.s.c.Images.Image(o.s.ctx, o.rec.Instance.Spec.Image)
+	if err != nil || img.Digest != o.rec.Image.Digest {
+		return o.rec.Image.Disk
+	}
+	return img.Disk
+}
+
+// boot asks the driver for a machine.
+func (o *owner) boot() (Machine, error) {
+	ctx, cancel := context.WithTimeoutCause(o.s.ctx, startTime, errSlow)
+	defer cancel()
+	o.log.Info("starting", "run", o.rec.Instance.Run, "image", o.rec.Instance.Spec.Image)
+	return o.s.c.Driver.Start(ctx, o.s.machineConfig(o.rec))
+}
+
+// machineConfig is what the driver makes a machine from. It is a function of the record, so that the same machine is
+// found again later.
+func (s *Set) machineConfig(r record) machine.Config {
+	spec := r.Instance.Spec
+	p, _ := process(spec, r.Image) // was checked before it came into the record
+	c := machine.Config{
+		ID:           r.Instance.ID,
+		Dir:          s.vmDir(r.Instance.ID),
+		RootDisk:     r.Image.Disk,
+		VCPUs:        spec.VCPUs,
+		Memory:       spec.Memory.Bytes,
+		Overlay:      spec.Overlay.Bytes,
+		Process:      p,
+		Hostname:     spec.Name,
+		BootDeadline: s.c.Boot,
+	}
+	if r.Addr.IsValid() {
+		c.Network = &machine.Network{Addr: r.Addr, MAC: r.Instance.MAC, Ports: spec.Ports}
+	}
+	return c
+}
+
+// attach makes m the present run.
+func (o *owner) attach(m Machine) {
+	o.m, o.notices, o.because = m, m.Notices(), ""
+	o.rec.Instance.Ports = publishedPorts(m, o.rec.Instance.Spec)
+	o.s.mu.Lock()
+	o.present = m
+	o.s.mu.Unlock()
+	o.publish(o.rec.Instance)
+}
+
+func publishedPorts(m Machine, spec Spec) []machine.Port {
+	if l, ok := m.(PortLister); ok {
+		return l.Ports()
+	}
+	return spec.Ports
+}
+
+// notice takes in what the machine says. ok is false when it went without a last word.
+func (o *owner) notice(n machine.Notice, ok bool) {
+	switch {
+	case !ok:
+		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: "the machine went without saying why"})
+	case n.Kind == machine.AgentReady:
+		o.log.Info("guest agent ready", "after", since(o.rec.Instance.StartedAt))
+	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
+		next, c := o.step(Running)
+		next.Instance.RunningAt = next.Instance.Since
+		o.happened(next, change{event.TypeState, c})
+		o.log.Info("running", "after", since(o.rec.Instance.StartedAt))
+	case n.Kind == machine.Exited:
+		o.ended(n.Exit)
+	}
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+
+// ended makes the instance Stopped.
+func (o *owner) ended(e machine.Exit) {
+	o.m, o.notices = nil, nil
+	if e.Time.IsZero() {
+		e.Time = now()
+	}
+	switch {
+	case o.because == daemonStopped:
+		e.Reason, e.Message = machine.DaemonStopped, daemonStopped
+	case o.because != "" && e.Message == "":
+		e.Message = o.because
+	}
+	o.because = ""
+	next, c := o.step(Stopped)
+	next.Instance.StoppedAt = next.Instance.Since
+	next.Instance.Exit = &e
+	next.Instance.Ports = nil
+	c.Reason, c.Code = why(e), e.Code
+	o.happened(next, change{event.TypeState, c})
+	attrs := []any{"reason", e.Reason}
+	if e.Code != nil {
+		attrs = append(attrs, "exit_code", *e.Code)
+	}
+	if e.Message != "" {
+		attrs = append(attrs, "message", e.Message)
+	}
+	o.log.Info("stopped", attrs...)
+}
+
+// end ends the run, and returns when it is over: in an orderly way first, where that is wanted.
+func (o *owner) end(graceful bool) error {
+	if o.m == nil && o.rec.Instance.State == Unknown {
+		o.takeBack()
+	}
+	if o.m == nil {
+		if o.rec.Instance.State.Active() {
+			return fmt.Errorf("instance %s: its machine cannot be reached: %w", o.rec.Instance.Spec.Name, api.Unavailable)
+		}
+		return nil
+	}
+	if o.rec.Instance.State != Shutdown {
+		next, c := o.step(Shutdown)
+		o.happened(next, change{event.TypeState, c})
+	}
+	if graceful {
+		over, err := o.askToStop()
+		if over || err != nil {
+			return err
+		}
+	}
+	return o.kill()
+}
+
+// askToStop gives the guest its grace period; it reports whether the run is over.
+func (o *owner) askToStop() (over bool, err error) {
+	grace := o.s.c.Grace
+	ctx, cancel := context.WithTimeoutCause(o.s.ctx, askTime, errSlow)
+	defer cancel()
+	o.log.Info("stopping", "grace", grace)
+	if err := o.m.Stop(ctx, grace); err != nil {
+		o.log.Warn("the guest cannot be asked to stop: the machine is killed", "error", err)
+		return false, nil
+	}
+	var closing <-chan struct{}
+	if o.s.recovers() {
+		closing = o.s.closing
+	}
+	if o.await(grace+stopMargin, closing) {
+		return true, nil
+	}
+	select {
+	case <-closing:
+		return false, errClosing // the next daemon goes on with it
+	default:
+	}
+	o.because = fmt.Sprintf("it did not stop within %s", grace+stopMargin)
+	o.log.Warn("the guest does not stop: the machine is killed", "after", grace+stopMargin)
+	return false, nil
+}
+
+func (o *owner) kill() error {
+	ctx, cancel := context.WithTimeoutCause(o.s.ctx, killTime, errSlow)
+	defer cancel()
+	err := o.m.Kill(ctx)
+	if o.await(stopMargin, nil) {
+		return nil
+	}
+	if err == nil {
+		err = errSlow
+	}
+	o.log.Error("the machine does not die", "error", err)
+	return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
+}
+
+// await takes in notices until the run is over, which it reports, or d has passed, or leave is closed.
+func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
+	timeout := time.NewTimer(d)
+	defer timeout.Stop()
+	for o.m != nil {
+		select {
+		case n, ok := <-o.notices:
+			o.notice(n, ok)
+		case <-timeout.C:
+			return false
+		case <-leave:
+			return false
+		}
+	}
+	return true
+}
+
+// takeBack finds the machine that should be there according to the record, or says how it ended.
+func (o *owner) takeBack() {
+	if !o.rec.Instance.State.Active() {
+		return
+	}
+	gone := machine.Exit{Reason: machine.DaemonStopped, Message: daemonStopped}
+	rec, ok := o.s.c.Driver.(Recoverer)
+	if !ok {
+		o.ended(gone)
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(o.s.ctx, recoverTime, errSlow)
+	defer cancel()
+	m, err := rec.Recover(ctx, o.s.machineConfig(o.rec))
+	switch e, known := errors.AsType[*Ended](err); {
+	case err == nil:
+		if o.rec.Instance.State == Unknown {
+			next, c := o.step(Initializing) // its notices say more
+			o.happened(next, change{event.TypeState, c})
+		}
+		o.attach(m)
+		o.log.Info("taken back")
+	case known:
+		o.ended(e.Exit)
+	case errors.Is(err, api.NotFound):
+		o.ended(gone)
+	case o.rec.Instance.State != Unknown:
+		next, c := o.step(Unknown)
+		c.Reason = err.Error()
+		o.happened(next, change{event.TypeState, c})
+		o.log.Error("its machine may run, but cannot be taken back; stop tries again", "error", err)
+	}
+}

@@ -1,0 +1,84 @@
+package instance
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/health"
+)
+
+// An Update changes an instance in place. Zero fields leave what they name alone.
+type Update struct {
+	HealthCheck *HealthUpdate
+	Env         map[string]*string // merged key by key for the next start: nil removes the key, "" sets it to nothing
+	ExpiresAt   *time.Time         // the zero time: never
+	Tags        map[string]string  // nil leaves them; else replaces them whole
+}
+
+// A HealthUpdate replaces the policy whole; with a nil Policy the request's is dropped, and the image's applies again.
+type HealthUpdate struct{ Policy *health.Policy }
+
+// Update changes an instance in place and returns it. It is durable on return, and one event names the fields that
+// changed; an update that changes nothing makes no event. It waits behind an operation in progress.
+func (s *Set) Update(ctx context.Context, ref string, u Update) (Instance, error) {
+	return s.operate(ctx, ref, func(o *owner) error { return o.update(u) })
+}
+
+func (o *owner) update(u Update) error {
+	next := o.rec
+	spec := &next.Instance.Spec
+	var fields []string
+	if u.Env != nil {
+		env := map[string]string{}
+		maps.Copy(env, spec.Env)
+		for name, value := range u.Env {
+			if value == nil {
+				delete(env, name)
+				continue
+			}
+			if err := checkEnv(name, *value); err != nil {
+				return err
+			}
+			env[name] = *value
+		}
+		if !maps.Equal(env, spec.Env) {
+			fields = append(fields, "env")
+			spec.Env = env
+		}
+	}
+	if u.ExpiresAt != nil && !u.ExpiresAt.Equal(spec.ExpiresAt) {
+		if !u.ExpiresAt.IsZero() && !u.ExpiresAt.After(time.Now()) {
+			return invalid("expires_at", "want a time that is yet to come")
+		}
+		fields = append(fields, "expires_at")
+		spec.ExpiresAt = u.ExpiresAt.UTC().Round(0)
+	}
+	if u.HealthCheck != nil && !samePolicy(spec.HealthCheck, u.HealthCheck.Policy) {
+		fields = append(fields, "health_check")
+		spec.HealthCheck = u.HealthCheck.Policy
+		if err := checkPolicy(*spec); err != nil {
+			return err
+		}
+	}
+	if u.Tags != nil && !maps.Equal(u.Tags, spec.Tags) {
+		fields = append(fields, "tags")
+		spec.Tags = maps.Clone(u.Tags)
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	if err := o.commit(next, change{event.TypeUpdated, event.Updated{Fields: fields}}); err != nil {
+		return err
+	}
+	o.log.Info("updated", "fields", fields)
+	return nil
+}
+
+func samePolicy(a, b *health.Policy) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(*b)
+}
