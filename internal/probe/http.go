@@ -3,6 +3,7 @@ package probe
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,7 +25,10 @@ const (
 	drainTime  = 100 * time.Millisecond
 )
 
-var errHeaders = errors.New("more than 64 KiB of headers")
+var (
+	errHeaders = errors.New("more than 64 KiB of headers")
+	errBody    = errors.New("its chunks are mostly overhead")
+)
 
 // http opens a connection, asks, compares, and ends the connection in order.
 func (t Target) http(ctx context.Context, p health.Policy) health.Result {
@@ -70,13 +74,10 @@ func (x *exchange) run(request []byte) health.Result {
 	}
 	// A server may answer and close before it has read everything, so an error here is told only if nothing can be read.
 	_, writeErr := x.conn.Write(request)
-	bound := &bounded{r: x.conn, left: maxHeaders}
+	bound := &bounded{r: x.conn, left: maxHeaders, over: errHeaders}
 	answer, err := readAnswer(bufio.NewReader(bound), x.check.Method)
 	if err != nil {
-		if writeErr != nil && x.raw.received == 0 {
-			err = writeErr
-		}
-		return x.unanswered(err)
+		return x.unanswered(cmp.Or(bound.err, unread(x, writeErr), err))
 	}
 	x.answered = true
 	if !x.check.Expects(answer.StatusCode) {
@@ -85,8 +86,16 @@ func (x *exchange) run(request []byte) health.Result {
 	if x.check.BodyContains == "" {
 		return success(fmt.Sprintf("status %d", answer.StatusCode))
 	}
-	bound.left = 16 * maxBody // of raw bytes: chunks of one byte cost six
+	bound.left, bound.over = 16*maxBody, errBody // of raw bytes: chunks of one byte cost six
 	return x.judgeBody(answer)
+}
+
+// unread returns the error of a request that could not be sent, if no answer came in spite of it.
+func unread(x *exchange, writeErr error) error {
+	if x.raw.received > 0 {
+		return nil
+	}
+	return writeErr
 }
 
 // readAnswer reads the head of the answer. Interim ones are skipped; 101 is not one, for no other answer follows it.
@@ -210,17 +219,24 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// bounded ends with errHeaders after so many bytes.
+// bounded ends with an error after so many bytes. It remembers what went wrong, for a reader of lines forgets it when it comes in
+// the middle of one.
 type bounded struct {
 	r    io.Reader
 	left int
+	over error
+	err  error // other than io.EOF
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, errHeaders
+		b.err = b.over
+		return 0, b.err
 	}
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
 	return n, err
 }
