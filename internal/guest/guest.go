@@ -13,24 +13,26 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/halevm/hale/internal/guest/protocol"
 )
 
-// The errors that callers tell apart.
+// The errors that callers tell apart. Whoever only wants to know whether there is an agent asks for ErrNotConnected:
+// ErrLost and ErrNoAnswer are that, too.
 var (
 	// ErrNotConnected: there is no session with an agent (yet, or any more).
 	ErrNotConnected = errors.New("the guest agent is not connected")
 	// ErrLost: the session ended while the call was under way.
-	ErrLost = errors.New("the guest agent was lost")
-	// ErrNoAnswer is the cause of a request that the agent did not answer in time.
-	ErrNoAnswer = errors.New("the guest agent did not answer in time")
+	ErrLost = fmt.Errorf("the guest agent was lost meanwhile: %w", ErrNotConnected)
+	// ErrNoAnswer: the agent did not answer the request in time.
+	ErrNoAnswer = fmt.Errorf("the guest agent did not answer in time: %w", ErrNotConnected)
 	// ErrTooMany: as many execs or requests as the channel allows are under way.
 	ErrTooMany = errors.New("too many requests to the guest agent at one time")
 	// ErrTooLarge: the request does not fit a frame.
-	ErrTooLarge = errors.New("the request is too large for the guest agent")
+	ErrTooLarge = fmt.Errorf("the request to the guest agent is too large: at most %d bytes fit", protocol.MaxPayload)
 	// ErrClosed: the Conn or the Exec was closed.
 	ErrClosed = errors.New("closed")
 )
@@ -51,15 +53,15 @@ type Options struct {
 	// bytes that the agent wrote to the output port. It returns once the host has read that many, or ctx is done (2 s);
 	// the guest powers off after the acknowledgement, and what then still waits in the hypervisor is gone.
 	Drained func(ctx context.Context, written uint64)
-	Hello   time.Duration // from one unanswered HELLO to the next; 0: 500 ms
+	Hello   time.Duration // from one unanswered HELLO to the next; 0: 250 ms
 	Answer  time.Duration // longest silence while an answer is due, and longest wait of a request; 0: 10 s
 }
 
 // An EventKind says what happened.
 type EventKind string
 
-// The events of one session are Hello, then Started, then ProgramFailed or ProgramExited, each once over the life of the
-// Conn but Hello; Lost ends a session. Started is missing before ProgramFailed.
+// Hello begins a session and Lost ends it. Started, and then one of ProgramFailed and ProgramExited, come once in the life
+// of a Conn, whatever sessions it has; before ProgramFailed, Started is missing.
 const (
 	Hello         EventKind = "hello"
 	Started       EventKind = "started"
