@@ -53,15 +53,10 @@ func (h *history) addResult(r WindowResult) {
 		start: r.Start.UnixNano(), duration: r.Duration, window: r.Window, reason: r.Reason, output: r.Output, cause: r.Cause,
 		outcome: index(outcomes, r.Outcome), definite: r.Definite,
 	}
-	if last := h.results.last(); last != nil { // the same words again and again are kept once
-		if last.reason == p.reason {
-			p.reason = last.reason
-		}
-		if last.cause == p.cause {
-			p.cause = last.cause
-		}
-		if last.output == p.output {
-			p.output = last.output
+	for i := h.results.len() - 1; i >= 0; i-- { // the same words again and again are kept once
+		if old := h.results.at(i); old.reason == p.reason && old.cause == p.cause && old.output == p.output {
+			p.reason, p.cause, p.output = old.reason, old.cause, old.output
+			break
 		}
 	}
 	h.results.add(p)
@@ -145,10 +140,3 @@ func (r *ring[T]) len() int { return len(r.buf) }
 
 // at returns the i-th value, the oldest first.
 func (r *ring[T]) at(i int) *T { return &r.buf[(r.start+i)%len(r.buf)] }
-
-func (r *ring[T]) last() *T {
-	if len(r.buf) == 0 {
-		return nil
-	}
-	return r.at(len(r.buf) - 1)
-}
