@@ -82,7 +82,7 @@ func argv(c hypervisor.Config, f fds) []string {
 		}
 		a = append(a,
 			"-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.net),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=%s,host_mtu=%d,romfile=", c.MAC, mtu))
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=net,mac=%s,host_mtu=%d,romfile=", escape(c.MAC), mtu))
 	}
 	return a
 }

@@ -1,0 +1,69 @@
+package shim
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/halevm/hale/internal/machine"
+)
+
+func TestExit(t *testing.T) {
+	ended := func(code int) *program { return &program{code: code} }
+	for _, c := range []struct {
+		name    string
+		facts   facts
+		reason  machine.Reason
+		message string
+		code    int // -1: none
+		console bool
+	}{
+		{"program ends", facts{started: true, program: ended(3), guestDown: true}, machine.ProgramExited, "the program exited with code 3", 3, false},
+		{"program dies of a signal", facts{started: true, program: &program{code: 139, signal: "SIGSEGV"}, guestDown: true}, machine.ProgramExited, "the program was ended by SIGSEGV", 139, false},
+		{"program is killed for want of memory", facts{started: true, program: &program{code: 137, signal: "SIGKILL", oom: true}}, machine.ProgramExited, "the program was killed for want of memory", 137, false},
+		{"program cannot start", facts{failed: "no such file: /nope", program: ended(127)}, machine.ProgramFailed, "no such file: /nope", 127, false},
+		{"stopped", facts{started: true, stopping: true, program: ended(0), guestDown: true}, machine.Stopped, "stopped, the program exited with code 0", 0, false},
+		{"stopped before it began", facts{stopping: true, guestDown: true}, machine.Stopped, "stopped", -1, false},
+		{"killed while stopping", facts{started: true, stopping: true, killed: true, program: ended(0)}, machine.Killed, "killed", 0, false},
+		{"killed from outside while stopping", facts{started: true, stopping: true, vmmSignal: "SIGKILL"}, machine.VMMKilled, "the hypervisor was killed by SIGKILL", -1, false},
+		{"panic", facts{started: true, guestDown: true, console: "x\n[ 1.0] Kernel panic - not syncing: sysrq triggered crash\ny"}, machine.GuestPanic, "Kernel panic - not syncing: sysrq triggered crash", -1, true},
+		{"a panic that comes after the program's end", facts{started: true, program: ended(0), console: panicMark}, machine.ProgramExited, "the program exited with code 0", 0, false},
+		{"no boot", facts{bootTimeout: time.Minute, console: "stuck"}, machine.BootTimeout, "the guest did not come up within 1m0s", -1, true},
+		{"killed by somebody", facts{started: true, vmmSignal: "SIGKILL"}, machine.VMMKilled, "the hypervisor was killed by SIGKILL", -1, false},
+		{"guest powers off", facts{started: true, guestDown: true}, machine.GuestShutdown, "the guest shut itself down", -1, false},
+		{"hypervisor fails", facts{vmmError: "exit code 1: no such device"}, machine.VMMFailed, "the hypervisor ended: exit code 1: no such device", -1, true},
+		{"ours", facts{started: true, linkFailed: "the network ended"}, machine.ShimFailed, "the network ended", -1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := time.Unix(1000, 0)
+			if c.console && c.facts.console == "" {
+				c.facts.console = "last words"
+			}
+			e := c.facts.exit(now)
+			if e.Reason != c.reason || e.Message != c.message || !e.Time.Equal(now) {
+				t.Errorf("got %s %q at %v", e.Reason, e.Message, e.Time)
+			}
+			if code := codeOf(e); code != c.code {
+				t.Errorf("code %d, want %d", code, c.code)
+			}
+			if (e.Console != "") != c.console {
+				t.Errorf("console %q", e.Console)
+			}
+		})
+	}
+}
+
+func codeOf(e machine.Exit) int {
+	if e.Code == nil {
+		return -1
+	}
+	return *e.Code
+}
+
+func TestConsoleIsCutAtALine(t *testing.T) {
+	long := strings.Repeat("0123456789\n", 1000)
+	got := lastOf(long)
+	if len(got) > maxConsole || !strings.HasPrefix(got, "0123456789\n") {
+		t.Errorf("%d bytes, beginning with %q", len(got), got[:12])
+	}
+}

@@ -1,0 +1,249 @@
+// Command workload is the program inside the machines of the end-to-end tests: static, and it does what its first
+// argument says.
+package main
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+var commands = map[string]func(args []string) error{
+	"serve":       serve,
+	"listen":      listen,
+	"sleep":       sleep,
+	"deaf":        deaf,
+	"exit":        exit,
+	"print":       print,
+	"panic":       panicKernel,
+	"write":       write,
+	"read":        read,
+	"exists":      exists,
+	"linger":      linger,
+	"env":         env,
+	"id":          id,
+	"cat":         cat,
+	"dial":        dial,
+	"agent-off":   func([]string) error { return bindAgent("unbind") },
+	"agent-on":    func([]string) error { return bindAgent("bind") },
+	"agent-cycle": cycleAgent,
+}
+
+func main() {
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "workload: no such command")
+		os.Exit(64)
+	}
+	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		os.Exit(1)
+	}
+}
+
+// serve answers HTTP at an address until SIGTERM, which it obeys at once.
+func serve(args []string) error {
+	go func() {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		<-c
+		fmt.Println("stopping")
+		os.Exit(0)
+	}()
+	var broken atomic.Bool
+	http.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello") })
+	http.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			http.Error(w, "broken", http.StatusInternalServerError)
+		}
+	})
+	http.HandleFunc("POST /break", func(w http.ResponseWriter, r *http.Request) { broken.Store(true) })
+	http.HandleFunc("POST /mend", func(w http.ResponseWriter, r *http.Request) { broken.Store(false) })
+	ln, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving at", args[0])
+	return http.Serve(ln, nil)
+}
+
+// listen accepts connections and says nothing.
+func listen(args []string) error {
+	ln, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+}
+
+func sleep([]string) error {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM)
+	<-c
+	return nil
+}
+
+// deaf does not end when it is asked to.
+func deaf([]string) error {
+	signal.Ignore(syscall.SIGTERM)
+	fmt.Println("deaf")
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func exit(args []string) error {
+	code, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("exiting with", code)
+	os.Exit(code)
+	return nil
+}
+
+func print(args []string) error {
+	fmt.Println(strings.Join(args, " "))
+	return nil
+}
+
+// panicKernel crashes the guest's kernel.
+func panicKernel([]string) error {
+	time.Sleep(200 * time.Millisecond)
+	return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
+}
+
+func write(args []string) error {
+	f, err := os.Create(args[0])
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString(args[1]); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func read(args []string) error {
+	b, err := os.ReadFile(args[0])
+	os.Stdout.Write(b)
+	return err
+}
+
+func exists(args []string) error {
+	_, err := os.Stat(args[0])
+	return err
+}
+
+// linger leaves a child in a session of its own, with its output open, and waits for longer than any check may take.
+func linger(args []string) error {
+	if len(args) > 0 {
+		time.Sleep(time.Hour)
+	}
+	_, err := syscall.ForkExec("/workload", []string{"/workload", "linger", "child"}, &syscall.ProcAttr{
+		Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return err
+	}
+	time.Sleep(time.Hour)
+	return nil
+}
+
+func env([]string) error {
+	for _, e := range os.Environ() {
+		fmt.Println(e)
+	}
+	wd, err := os.Getwd()
+	fmt.Println("PWD_IS=" + wd)
+	host, _ := os.Hostname()
+	fmt.Println("HOST_IS=" + host)
+	return err
+}
+
+func id([]string) error {
+	groups, err := os.Getgroups()
+	fmt.Println(os.Getuid(), os.Getgid(), groups)
+	return err
+}
+
+func cat([]string) error {
+	_, err := os.Stdout.ReadFrom(os.Stdin)
+	return err
+}
+
+// dial says what becomes of a connection to the outside.
+func dial(args []string) error {
+	c, err := net.DialTimeout("tcp", args[0], 5*time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// bindAgent takes the driver away from the agent's ports, or gives it back.
+func bindAgent(what string) error {
+	device, err := agentDevice()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("/sys/bus/virtio/drivers/virtio_console/"+what, []byte(device), 0)
+}
+
+const remembered = "/agent-device"
+
+// agentDevice is the virtio device with the agent's ports; while no driver is bound to it, it is the one that was.
+func agentDevice() (string, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil || strings.TrimSpace(string(b)) != "hale.control" {
+			continue
+		}
+		link, err := os.Readlink(filepath.Join(filepath.Dir(n), "device"))
+		if err != nil {
+			return "", err
+		}
+		device := filepath.Base(link)
+		return device, os.WriteFile(remembered, []byte(device), 0o600)
+	}
+	b, err := os.ReadFile(remembered)
+	return string(b), err
+}
+
+// cycleAgent takes the ports away for a while, from a process that does not need them.
+func cycleAgent(args []string) error {
+	away, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		_, err := syscall.ForkExec("/workload", []string{"/workload", "agent-cycle", args[0], "child"}, &syscall.ProcAttr{
+			Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		return err
+	}
+	if err := bindAgent("unbind"); err != nil {
+		log.Print(err)
+		return err
+	}
+	time.Sleep(away)
+	return bindAgent("bind")
+}
