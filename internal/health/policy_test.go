@@ -129,7 +129,7 @@ func TestDefaults(t *testing.T) {
 		json string
 		want Policy
 	}{
-		{`null`, Policy{}},
+		{` null `, Policy{}},
 		{`{"type":"none"}`, Policy{Type: TypeNone}},
 		{`{"type":"none","http":7,"interval":3,"bogus":true}`, Policy{Type: TypeNone}},
 		{`{"tcp":{"port":80}}`, base},

@@ -1,0 +1,251 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A bench is a Set with a workload, a journal and a log to look at, inside a synctest bubble.
+type bench struct {
+	*testing.T
+	*Set
+	journal *journal
+	log     *book
+	start   time.Time
+
+	mu      sync.Mutex
+	answer  Result
+	takes   time.Duration // of a probe
+	probes  []time.Duration
+	flying  int
+	panics  atomic.Int64
+	hooks   Hooks
+	ignores bool // ctx, until the probe's time is over
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{T: t, start: time.Now(), answer: good, journal: &journal{saved: make(map[string][]byte)}}
+	b.open()
+	return b
+}
+
+// open starts a daemon.
+func (b *bench) open() {
+	b.log = new(book)
+	hooks := b.hooks
+	hooks.Panicked = func() { b.panics.Add(1) }
+	b.Set = NewSet(Config{
+		Probe: b.probe, Journal: b.journal, Hooks: hooks,
+		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
+		Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour + time.Since(b.start) }},
+	})
+}
+
+func (b *bench) probe(ctx context.Context, id string, p Policy) Result {
+	b.mu.Lock()
+	if b.flying++; b.flying > 1 {
+		b.Error("two probes at once")
+	}
+	b.probes = append(b.probes, time.Since(b.start))
+	r, takes, ignores := b.answer, b.takes, b.ignores
+	b.mu.Unlock()
+	defer func() { b.mu.Lock(); b.flying--; b.mu.Unlock() }()
+	if r.Reason == "panic" {
+		panic("the prober has a bug")
+	}
+	if ignores {
+		time.Sleep(takes)
+		return r
+	}
+	select {
+	case <-time.After(takes):
+		return r
+	case <-ctx.Done():
+		return Result{Outcome: Inconclusive, Cause: CauseCutShort, Reason: context.Cause(ctx).Error()}
+	}
+}
+
+func (b *bench) answers(r Result, takes time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answer, b.takes = r, takes
+}
+
+// ignore makes probes go on though nobody wants them any more.
+func (b *bench) ignore(ignores bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ignores = ignores
+}
+
+// seen is a Sync of the instance "a".
+func (b *bench) seen(run uint64, phase Phase, policy string) {
+	b.Sync(Observed{ID: "a", Run: run, Phase: phase, Policy: mustParse(b, policy), Entered: time.Now()})
+}
+
+func (b *bench) snapshot() Snapshot {
+	b.Helper()
+	s, ok := b.Snapshot("a")
+	if !ok {
+		b.Fatal("no snapshot")
+	}
+	return s
+}
+
+// is waits until everything stands still, and checks the status.
+func (b *bench) is(want Status) Snapshot {
+	b.Helper()
+	synctest.Wait()
+	s := b.snapshot()
+	if s.Status != want {
+		b.Fatalf("at %v: %s, want %s", time.Since(b.start), s.Status, want)
+	}
+	return s
+}
+
+// probed checks when the probes so far began.
+func (b *bench) probed(want ...time.Duration) {
+	b.Helper()
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.probes, want) {
+		b.Fatalf("probes at %v, want %v", b.probes, want)
+	}
+}
+
+// count is how many probes began so far.
+func (b *bench) count() int {
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.probes)
+}
+
+func (b *bench) close() {
+	b.Helper()
+	if err := b.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// A book is what was logged.
+type book struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *book) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *book) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A journal is one in memory.
+type journal struct {
+	mu      sync.Mutex
+	saved   map[string][]byte
+	saves   int
+	log     []Transition
+	aside   [][]byte
+	refuse  error
+	hang    time.Duration
+	replays bool
+}
+
+func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
+	j.mu.Lock()
+	refuse, hang := j.refuse, j.hang
+	j.mu.Unlock()
+	time.Sleep(hang)
+	if refuse != nil {
+		return refuse
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.log = append(j.log, t)
+	return nil
+}
+
+func (j *journal) Save(id string, blob []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refuse != nil {
+		return j.refuse
+	}
+	j.saves++
+	j.saved[id] = blob
+	return nil
+}
+
+// breaks makes the disk slow, or refuse.
+func (j *journal) breaks(hang time.Duration, refuse error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.hang, j.refuse = hang, refuse
+}
+
+func (j *journal) Load(id string) ([]byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.saved[id], nil
+}
+
+func (j *journal) SetAside(id string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.aside = append(j.aside, j.saved[id])
+	delete(j.saved, id)
+	return nil
+}
+
+func (j *journal) Replay(id string) ([]Transition, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.replays {
+		return nil, nil
+	}
+	return slices.Clone(j.log), nil
+}
+
+// record is what was saved of "a", and in how many writes.
+func (j *journal) record() ([]byte, int) {
+	synctest.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.saved["a"], j.saves
+}
+
+// path is the transitions so far: "unknown>starting starting>healthy".
+func (j *journal) path() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var s []string
+	for _, t := range j.log {
+		s = append(s, string(t.From+">"+t.To))
+	}
+	return strings.Join(s, " ")
+}
+
+func first(b []byte, _ int) []byte { return b }
+
+const (
+	ms = time.Millisecond
+	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it.
+	pacedPolicy = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
+	execPolicy  = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"1s","exec":{"command":["x"]}}`
+)

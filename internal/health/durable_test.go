@@ -1,0 +1,261 @@
+package health
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A transition is announced when it is durable; or a second later, or when the log refuses, as not persisted.
+func TestCommit(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		hang      time.Duration
+		refuse    error
+		announced time.Duration
+		persisted bool
+	}{
+		{"slow", 300 * ms, nil, 300 * ms, true},
+		{"hanging", time.Minute, nil, time.Second, false},
+		{"refusing", 0, errors.New("disk full"), 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.hooks.Transition = func(from, to Status, persisted bool) {
+					if persisted != c.persisted {
+						t.Errorf("%s to %s: persisted %v", from, to, persisted)
+					}
+				}
+				b.open()
+				b.seen(0, Inactive, pacedPolicy)
+				b.journal.breaks(c.hang, c.refuse)
+				before := b.Changed("a")
+				go func() { b.seen(1, Running, pacedPolicy) }()
+				<-before
+				if at := time.Since(b.start); at != c.announced {
+					t.Errorf("announced after %v", at)
+				}
+				s := b.snapshot()
+				last := s.Transitions[0]
+				synctest.Wait()
+				if s.Status != StatusStarting || (last.Persisted == nil) != c.persisted {
+					t.Errorf("%+v", last)
+				}
+				if told := strings.Contains(b.log.String(), "not on disk"); told == c.persisted {
+					t.Errorf("the log: %s", b.log)
+				}
+				b.close()
+			})
+		})
+	}
+}
+
+// A daemon that is restarted goes on: no new window, no flip, no storm, and stale until the first conclusive result.
+func TestDaemonRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		const policy = `{"interval":"10s","timeout":"1s","start_period":"1h","failure_threshold":2,"tcp":{"port":80}}`
+		b.seen(1, Running, policy)
+		b.is(StatusHealthy)
+		b.answers(refusal, 0)
+		for b.is(StatusHealthy).ConsecutiveFailures == 0 {
+			time.Sleep(100 * ms)
+		}
+		before := b.snapshot()
+		b.close()
+		path := b.journal.path()
+
+		b.answers(dunno, 0)
+		time.Sleep(time.Minute)
+		n := b.count()
+		b.open()
+		b.seen(1, Running, policy)
+		after := b.is(StatusHealthy)
+		if !after.Stale || after.StaleReason != StaleRestarted {
+			t.Errorf("%+v", after)
+		}
+		after.Stale, after.StaleReason = false, ""
+		if got, want := fmt.Sprint(after), fmt.Sprint(before); got != want {
+			t.Errorf("goes on with\n%s\nwant\n%s", got, want)
+		}
+		if b.count() != n {
+			t.Error("probed at once")
+		}
+		time.Sleep(time.Second) // the gap that was due is the confirming one of a second; the spread is within it
+		synctest.Wait()
+		if b.count() != n+1 || !b.snapshot().Stale {
+			t.Errorf("%d probes, %+v", b.count()-n, b.snapshot())
+		}
+		b.answers(refusal, 0)
+		time.Sleep(time.Second)
+		if s := b.is(StatusUnhealthy); s.Stale {
+			t.Error("still stale")
+		}
+		b.close()
+		if got := b.journal.path(); got != path+" healthy>unhealthy" {
+			t.Errorf("transitions %s, then %s", path, got)
+		}
+	})
+}
+
+// The grace runs on the host's monotonic clock while the daemon is away.
+func TestGraceAcrossRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		const policy = `{"interval":"1s","timeout":"1s","start_period":"60s","failure_threshold":1,"tcp":{"port":80}}`
+		b.answers(bad, 0)
+		b.seen(1, Running, policy)
+		time.Sleep(10 * time.Second)
+		b.close()
+		b.open()
+		b.seen(1, Running, policy)
+		time.Sleep(49 * time.Second)
+		b.is(StatusStarting)
+		time.Sleep(2 * time.Second)
+		b.is(StatusUnhealthy)
+		b.close()
+	})
+}
+
+// A crash between the commit of a transition and the record's next write loses counters, not the status.
+func TestCrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		old, _ := b.journal.record()
+		b.answers(bad, 0)
+		time.Sleep(5 * time.Second)
+		since := b.is(StatusUnhealthy).Since
+		b.close()
+		b.journal.saved["a"] = old // what a crash would have left
+		path := b.journal.path()
+		b.open()
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusUnhealthy); !s.Since.Equal(since) || len(s.Transitions) != 2 || s.ConsecutiveSuccesses != 0 || s.LastError != bad.Reason {
+			t.Errorf("%+v", s)
+		}
+		b.close()
+		if got := b.journal.path(); got != path {
+			t.Errorf("the start made transitions: %s, then %s", path, got)
+		}
+	})
+}
+
+func TestUnreadableRecord(t *testing.T) {
+	for _, blob := range []string{`{`, `{"version":7}`, `{"version":1,"policy":{"tcp":{"port":0}}}`, `{"version":1,"status":"fine"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.journal.saved["a"] = []byte(blob)
+			b.seen(1, Running, pacedPolicy)
+			b.is(StatusHealthy)
+			b.close()
+			if len(b.journal.aside) != 1 || string(b.journal.aside[0]) != blob || !strings.Contains(b.log.String(), "set aside") {
+				t.Errorf("%s: set aside %q, log %s", blob, b.journal.aside, b.log)
+			}
+		})
+	}
+}
+
+// Counters are written every few seconds, transitions at once, and everything at the end.
+func TestSaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		status := func() string {
+			var r record
+			if err := json.Unmarshal(first(b.journal.record()), &r); err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprint(r.Status, r.Successes)
+		}
+		if got := status(); got != "healthy1" {
+			t.Errorf("after the transition: %s", got)
+		}
+		_, saves := b.journal.record()
+		time.Sleep(time.Minute)
+		if _, n := b.journal.record(); n-saves < 10 || n-saves > 12 {
+			t.Errorf("%d writes in a minute", n)
+		}
+		b.journal.breaks(0, errors.New("disk full"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(b.log.String(), "cannot be written"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		b.journal.breaks(0, nil)
+		b.close()
+		if got := status(); got != fmt.Sprint("healthy", b.snapshot().ConsecutiveSuccesses) {
+			t.Errorf("at the end: %s", got)
+		}
+	})
+}
+
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(good, 500*ms)
+		time.Sleep(1200 * ms) // in flight
+		delete(b.journal.saved, "a")
+		changed := b.Changed("a")
+		b.Forget("a")
+		<-changed
+		<-b.Changed("a")
+		if _, ok := b.Snapshot("a"); ok || b.Watched() != 0 {
+			t.Error("still there")
+		}
+		time.Sleep(time.Hour)
+		if b.journal.saved["a"] != nil {
+			t.Error("its record came back")
+		}
+		b.Forget("a")
+		b.close()
+	})
+}
+
+// One instance whose disk hangs does not delay another.
+func TestNobodyWaitsForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.Set.config.Probe = func(ctx context.Context, id string, p Policy) Result {
+			if id == "slow" {
+				<-ctx.Done()
+			}
+			return good
+		}
+		b.journal.breaks(400*ms, nil)
+		var wg sync.WaitGroup
+		for i := range 100 {
+			id := fmt.Sprint("i", i)
+			if i == 50 {
+				id = "slow"
+			}
+			wg.Go(func() {
+				b.Sync(Observed{ID: id, Run: 1, Phase: Running, Policy: mustParse(t, pacedPolicy)})
+			})
+		}
+		wg.Wait()
+		time.Sleep(400 * ms)
+		synctest.Wait()
+		for i := range 100 {
+			if s, ok := b.Snapshot(fmt.Sprint("i", i)); i != 50 && (!ok || s.Status != StatusHealthy) {
+				t.Fatalf("i%d is %s", i, s.Status)
+			}
+		}
+		if b.Watched() != 100 {
+			t.Errorf("%d watched", b.Watched())
+		}
+		b.close()
+	})
+}
