@@ -89,7 +89,7 @@ func (s State) Active() bool {
 // ended with 0, or an instance that was stopped on request. The console's last lines follow a boot that failed.
 func (i Instance) StateError() string {
 	e := i.Exit
-	if e == nil || e.Reason == machine.Stopped || e.Reason == machine.Killed && e.Message == "" {
+	if e == nil || e.Reason == machine.Stopped || why(*e) == string(machine.Killed) {
 		return ""
 	}
 	if e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
@@ -104,7 +104,7 @@ func (i Instance) StateError() string {
 
 // why is an exit in one line: its reason, and what there is to say of it.
 func why(e machine.Exit) string {
-	if e.Message == "" {
+	if e.Message == "" || e.Message == string(e.Reason) {
 		return string(e.Reason)
 	}
 	return string(e.Reason) + ": " + e.Message

@@ -182,7 +182,7 @@ func (o *owner) ended(e machine.Exit) {
 	switch {
 	case o.because == daemonStopped:
 		e.Reason, e.Message = machine.DaemonStopped, daemonStopped
-	case o.because != "" && e.Message == "":
+	case o.because != "" && e.Reason == machine.Killed:
 		e.Message = o.because
 	}
 	o.because = ""
