@@ -206,7 +206,7 @@ func TestForget(t *testing.T) {
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		b.answers(good, 500*ms)
-		time.Sleep(1200 * ms) // in flight
+		time.Sleep(2700 * ms) // one counter is not written yet, and a probe is in flight
 		delete(b.journal.saved, "a")
 		changed := b.Changed("a")
 		b.Forget("a")

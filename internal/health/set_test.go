@@ -155,6 +155,28 @@ func TestStopInFlight(t *testing.T) {
 	})
 }
 
+// A pause that is over before the probe it cut short is gone: its answer says nothing all the same.
+func TestPauseInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		policy := strings.Replace(pacedPolicy, `"failure_threshold":2`, `"failure_threshold":1`, 1)
+		b.seen(1, Running, policy)
+		b.is(StatusHealthy)
+		b.answers(bad, time.Second)
+		b.ignore(true)
+		time.Sleep(1100 * ms)
+		b.seen(1, Inactive, policy)
+		b.answers(good, 0)
+		b.seen(1, Running, policy)
+		time.Sleep(time.Second)
+		s := b.is(StatusHealthy)
+		if n := len(s.Results); n != 3 || s.Results[1].Cause != CauseCutShort || s.Results[2].Outcome != Success {
+			t.Errorf("%+v", s.Results)
+		}
+		b.close()
+	})
+}
+
 func TestCheckNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -247,6 +269,24 @@ func TestPanics(t *testing.T) {
 		s := b.is(StatusHealthy)
 		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || b.panics.Load() != 2 {
 			t.Errorf("%+v, %d panics", last, b.panics.Load())
+		}
+		b.close()
+	})
+}
+
+// A result that is lost in a panic, and with it the next probe's time, does not end the checks.
+func TestLostResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.log.panics = "agent is not connected"
+		b.answers(noAgent, 0)
+		b.seen(1, Running, strings.Replace(execPolicy, `"1h"`, `"0s"`, 1))
+		b.is(StatusStarting)
+		b.probed(0)
+		time.Sleep(restartPause)
+		b.probed(0, restartPause)
+		if s := b.is(StatusStarting); s.ConsecutiveFailures != 1 || b.panics.Load() != 1 {
+			t.Errorf("%+v, %d panics", s, b.panics.Load())
 		}
 		b.close()
 	})
