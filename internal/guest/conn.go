@@ -36,7 +36,7 @@ type Conn struct {
 	events        *queue
 	ctx           context.Context // done when the Conn is closed, or the control port gone
 	cancel        context.CancelCauseFunc
-	loops         group          // everything but the readers, which end only when their ports are closed
+	loops         group // everything but the readers, which end only when their ports are closed
 	readers       sync.WaitGroup
 
 	mu       sync.Mutex

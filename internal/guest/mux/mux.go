@@ -26,10 +26,15 @@ const chunk = 30 << 10
 // ErrOverrun is what a stream's reader gets when the other end sent more than it was allowed to.
 var ErrOverrun = errors.New("the other end of the stream did not keep to its window")
 
+// A Sender puts frames on the bulk port; it waits while the port is busy. A [protocol.Writer] is one.
+type Sender interface {
+	Send(context.Context, protocol.Frame) error
+}
+
 // A Mux is the set of one session's streams.
 type Mux struct {
 	session uint64
-	writer  *protocol.Writer
+	sender  Sender
 	ctx     context.Context // done when the Mux is closed
 	cancel  context.CancelCauseFunc
 
@@ -37,9 +42,9 @@ type Mux struct {
 	streams map[uint32]*Stream
 }
 
-// New returns the Mux of a session, which sends through w.
-func New(session uint64, w *protocol.Writer) *Mux {
-	m := &Mux{session: session, writer: w, streams: map[uint32]*Stream{}}
+// New returns the Mux of a session, which sends through to.
+func New(session uint64, to Sender) *Mux {
+	m := &Mux{session: session, sender: to, streams: map[uint32]*Stream{}}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	return m
 }
@@ -201,7 +206,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 
 // grant tells the other end that it may send n bytes more. If that cannot be said, the port is at its end.
 func (s *Stream) grant(n int) {
-	s.mux.writer.Send(s.mux.ctx, protocol.Frame{
+	s.mux.sender.Send(s.mux.ctx, protocol.Frame{
 		Type: protocol.TypeCredit, Stream: s.id, Session: s.mux.session,
 		Payload: binary.BigEndian.AppendUint32(nil, uint32(n)),
 	})
@@ -233,7 +238,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 func (s *Stream) send(b []byte) error {
-	return s.mux.writer.Send(s.mux.ctx, protocol.Frame{
+	return s.mux.sender.Send(s.mux.ctx, protocol.Frame{
 		Type: protocol.TypeData, Stream: s.id, Session: s.mux.session, Payload: b,
 	})
 }
