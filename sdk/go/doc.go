@@ -1,0 +1,2 @@
+// Package hale is the Go client of hale.
+package hale
