@@ -1,0 +1,468 @@
+package instance_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/machine"
+)
+
+const someID = "a23456789012345678901234"
+
+// What a crash leaves at any moment of an operation is finished or undone by the next Open, by what the log says.
+func TestOpenAfterCrash(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(name string) instance.Instance {
+		return instance.Instance{ID: someID, Spec: spec(name, img.Ref), State: instance.Stopped, IP: "10.77.0.9", Run: 1}
+	}
+	foreign := with("old")
+	foreign.ID = "b" + someID[1:]
+	whole := func(i instance.Instance, deleting bool) func(event.ID) []byte {
+		return func(seen event.ID) []byte {
+			b, err := instance.RecordFile(i, img, seen, deleting)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+	}
+	torn := func(event.ID) []byte { return []byte(`{"version":1,"value":{"inst`) }
+	for _, tt := range []struct {
+		name           string
+		record, next   func(seen event.ID) []byte // nil: no such file
+		event          event.Type                 // appended after next was prepared; "": none
+		want           string                     // the instance's name; "": it is gone
+		aside, machine bool                       // set aside; a machine runs, and must not any more
+	}{
+		{name: "an empty directory"},
+		{name: "create: prepared", next: whole(with("new"), false)},
+		{name: "create: prepared, the machine runs", next: whole(with("new"), false), machine: true},
+		{name: "create: torn", next: torn},
+		{name: "create: committed", next: whole(with("new"), false), event: event.TypeCreated, want: "new"},
+		{name: "change: prepared", record: whole(with("old"), false), next: whole(with("new"), false), want: "old"},
+		{name: "change: torn", record: whole(with("old"), false), next: torn, want: "old"},
+		{name: "change: committed", record: whole(with("old"), false), next: whole(with("new"), false), event: event.TypeUpdated, want: "new"},
+		{name: "change: another's event", record: whole(with("old"), false), next: whole(with("new"), false), event: event.TypeHealth, want: "old"},
+		{name: "delete: prepared", record: whole(with("old"), false), next: whole(with("old"), true), want: "old"},
+		{name: "delete: committed", record: whole(with("old"), false), next: whole(with("old"), true), event: event.TypeDeleted},
+		{name: "a torn record", record: torn, aside: true},
+		{name: "another's record", record: whole(foreign, false), aside: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHost(t)
+			h.driver = fake.Surviving{Driver: h.fake}
+			dir := filepath.Join(h.dir, someID)
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.events.Append(t.Context(), event.TypeState, someID, "old", nil); err != nil {
+				t.Fatal(err)
+			}
+			seen := h.events.Last()
+			for name, content := range map[string]func(event.ID) []byte{"instance.json": tt.record, "instance.json.next": tt.next} {
+				if content == nil {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), content(seen), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.event != "" {
+				if _, err := h.events.Append(t.Context(), tt.event, someID, "", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.machine {
+				_, err := h.fake.Start(t.Context(), machine.Config{ID: someID, Dir: filepath.Join(dir, "vm"), Process: machine.Process{Argv: []string{"sleep"}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := h.events.Last()
+			s := h.open()
+			i, err := s.Find(someID)
+			switch {
+			case tt.want != "" && (err != nil || i.Spec.Name != tt.want):
+				t.Errorf("found %q, %v; want %q", i.Spec.Name, err, tt.want)
+			case tt.want == "" && !errors.Is(err, api.NotFound):
+				t.Errorf("found %+v, %v", i, err)
+			}
+			left := h.left()
+			switch {
+			case tt.aside && (len(left) != 1 || !strings.HasPrefix(left[0], someID+".unreadable-")):
+				t.Errorf("left %v, want it set aside", left)
+			case !tt.aside && tt.want == "" && len(left) != 0:
+				t.Errorf("left %v", left)
+			}
+			if h.fake.Running() != 0 {
+				t.Error("a machine of nobody runs")
+			}
+			if h.events.Last() != before {
+				t.Errorf("events %v", h.told(before))
+			}
+			if tt.want == "" {
+				return
+			}
+			// What was found can be lived with, and the next Open finds the same.
+			h.close(s)
+			s = h.open()
+			if i, err := s.Find(someID); err != nil || i.Spec.Name != tt.want {
+				t.Errorf("the second time %q, %v", i.Spec.Name, err)
+			}
+			if got := create(t, s, "", "exit"); got.IP == i.IP {
+				t.Error("the address was given again")
+			}
+			if err := s.Delete(t.Context(), tt.want, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestOpenLeavesStrangersAlone(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{"README", "lost+found", someID + ".unreadable-20260101T000000Z"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(h.dir, ".trash-x", "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := h.open()
+	if len(s.List()) != 0 || len(h.left()) != 3 {
+		t.Errorf("instances %v, left %v", s.List(), h.left())
+	}
+}
+
+// A directory that a person deleted is an instance that is gone, whatever the log holds.
+func TestDeletedByHand(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := create(t, s, "web", "exit")
+	await(t, s, i.ID, instance.Stopped)
+	h.close(s)
+	if err := os.RemoveAll(filepath.Join(h.dir, i.ID)); err != nil {
+		t.Fatal(err)
+	}
+	s = h.open()
+	if len(s.List()) != 0 {
+		t.Errorf("it came back: %+v", s.List())
+	}
+	if again := create(t, s, "web", "exit"); again.ID == i.ID {
+		t.Error("it has the same id")
+	}
+}
+
+// A driver that cannot find its machines again loses them with the daemon.
+func TestRestartWithoutMachines(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	running := create(t, s, "web", "sleep")
+	await(t, s, running.ID, instance.Running)
+	h.close(s)
+	if h.fake.Running() != 0 {
+		t.Error("the machine was left to nobody")
+	}
+	if _, err := s.Create(t.Context(), spec("late", "sleep")); !errors.Is(err, api.Unavailable) {
+		t.Errorf("create after the end: %v", err)
+	}
+	if _, err := s.Stop(t.Context(), "web"); !errors.Is(err, api.Unavailable) {
+		t.Errorf("stop after the end: %v", err)
+	}
+	s = h.open()
+	i, err := s.Find("web")
+	if err != nil || i.State != instance.Stopped || i.Exit.Reason != machine.DaemonStopped || !strings.Contains(i.StateError(), "daemon stopped") {
+		t.Fatalf("%+v, %v", i, err)
+	}
+	if i, err = s.Start(t.Context(), "web", instance.StartOptions{}); err != nil || i.IP != running.IP || i.Run != 2 {
+		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+func TestRestartTakesBack(t *testing.T) {
+	h := newHost(t)
+	h.driver = fake.Surviving{Driver: h.fake}
+	s := h.open()
+	stays, ends := create(t, s, "stays", "sleep"), create(t, s, "ends", "sleep")
+	await(t, s, stays.ID, instance.Running)
+	await(t, s, ends.ID, instance.Running)
+	before := h.events.Last()
+	h.close(s)
+	if h.fake.Running() != 2 {
+		t.Fatalf("%d machines run, want 2", h.fake.Running())
+	}
+	m, err := h.driver.(instance.Recoverer).Recover(t.Context(), machine.Config{ID: ends.ID})
+	if err != nil || m.Kill(t.Context()) != nil {
+		t.Fatal(err)
+	}
+	s = h.open()
+	if i, err := s.Find("stays"); err != nil || i.State != instance.Running || i.Run != 1 {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if i, err := s.Find("ends"); err != nil || i.State != instance.Stopped || i.Exit.Reason != machine.DaemonStopped {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if got := h.told(before); !slices.Equal(got, []string{"state Stopped"}) {
+		t.Errorf("events %v", got)
+	}
+	if i, err := s.Stop(t.Context(), "stays"); err != nil || i.Exit.Reason != machine.Stopped {
+		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+// A stop that the daemon's end interrupts is the next one's to finish.
+func TestRestartWhileStopping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.driver = fake.Surviving{Driver: h.fake}
+		s := h.open()
+		i := create(t, s, "web", "stuck")
+		await(t, s, i.ID, instance.Running)
+		stopped := make(chan error)
+		go func() {
+			_, err := s.Stop(t.Context(), "web")
+			stopped <- err
+		}()
+		synctest.Wait()
+		h.close(s)
+		if err := <-stopped; !errors.Is(err, api.Unavailable) {
+			t.Errorf("stop: %v", err)
+		}
+		s = h.open()
+		await(t, s, i.ID, instance.Stopped)
+		if h.fake.Running() != 0 {
+			t.Error("the machine runs")
+		}
+	})
+}
+
+// elusive is a driver whose machines cannot be taken back until they can.
+type elusive struct {
+	fake.Surviving
+	err error
+}
+
+func (e *elusive) Recover(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e.Surviving.Recover(ctx, c)
+}
+
+func TestUnknown(t *testing.T) {
+	h := newHost(t)
+	d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
+	h.driver = d
+	s := h.open()
+	i := create(t, s, "web", "sleep")
+	await(t, s, i.ID, instance.Running)
+	h.close(s)
+	d.err = errors.New("the socket does not answer")
+	s = h.open()
+	if got, err := s.Find("web"); err != nil || got.State != instance.Unknown {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); !errors.Is(err, api.InvalidState) {
+		t.Errorf("start: %v", err)
+	}
+	if err := s.Delete(t.Context(), "web", true); !errors.Is(err, api.Unavailable) {
+		t.Errorf("delete: %v", err)
+	}
+	d.err = nil
+	if got, err := s.Stop(t.Context(), "web"); err != nil || got.State != instance.Stopped || got.Exit.Reason != machine.Stopped {
+		t.Errorf("%+v, %v", got, err)
+	}
+	// How it ended while nobody watched is told, where the driver knows.
+	if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.close(s)
+	d.err = &instance.Ended{Exit: machine.Exit{Reason: machine.GuestPanic, Message: "not syncing", Console: "last line"}}
+	s = h.open()
+	if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.StateError() != "guest_panic: not syncing\nlast line" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	h.fake.Crash(i.ID, machine.Exit{})
+}
+
+// What the disk refuses is refused, except for what has happened: that is published, and written when there is room.
+func TestDiskRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		i := create(t, s, "web", "sleep")
+		await(t, s, i.ID, instance.Running)
+		synctest.Wait() // until the record is in place too
+		before := h.events.Last()
+		obstacle := filepath.Join(h.dir, i.ID, "instance.json.next")
+		if err := os.MkdirAll(filepath.Join(obstacle, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Update(t.Context(), "web", instance.Update{Tags: map[string]string{"a": "b"}}); err == nil {
+			t.Error("an update that cannot be written was taken")
+		}
+		if got, _ := s.Find("web"); got.Spec.Tags != nil {
+			t.Errorf("published %+v", got.Spec.Tags)
+		}
+		h.fake.Crash(i.ID, machine.Exit{Reason: machine.VMMKilled})
+		if got := await(t, s, i.ID, instance.Stopped); got.Exit.Reason != machine.VMMKilled {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(10 * time.Second)
+		if got := h.told(before); len(got) != 0 {
+			t.Errorf("events %v", got)
+		}
+		if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err == nil {
+			t.Error("a start that cannot be written was taken")
+		}
+		if a := s.Allocated(); a.Active != 0 {
+			t.Errorf("allocated %+v", a)
+		}
+		if err := os.RemoveAll(obstacle); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := h.told(before); !slices.Equal(got, []string{"state Stopped"}) {
+			t.Errorf("events %v", got)
+		}
+		h.close(s)
+		s = h.open()
+		if got, err := s.Find("web"); err != nil || got.Exit == nil || got.Exit.Reason != machine.VMMKilled {
+			t.Errorf("%+v, %v", got, err)
+		}
+		// A deletion makes the room that it needs.
+		if err := os.MkdirAll(filepath.Join(obstacle, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(t.Context(), "web", true); err != nil {
+			t.Fatal(err)
+		}
+		if left := h.left(); len(left) != 0 {
+			t.Errorf("left %v", left)
+		}
+		if got := h.told(before); got[len(got)-1] != "deleted" {
+			t.Errorf("events %v", got)
+		}
+	})
+}
+
+// A log that takes nothing refuses a create, and nothing is left of it.
+func TestLogRefusesCreate(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	h.events.Close()
+	if i, err := s.Create(t.Context(), spec("web", "sleep")); err == nil {
+		t.Errorf("created %+v", i)
+	}
+	if len(s.List()) != 0 || len(h.left()) != 0 || h.fake.Running() != 0 {
+		t.Errorf("left %v, %v, %d machines", s.List(), h.left(), h.fake.Running())
+	}
+}
+
+// jumpy is a driver that panics when it is told to.
+type jumpy struct {
+	*fake.Driver
+	start, stop bool
+}
+
+type jumpyMachine struct {
+	instance.Machine
+	d *jumpy
+}
+
+func (d *jumpy) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	if d.start {
+		panic("start")
+	}
+	m, err := d.Driver.Start(ctx, c)
+	return &jumpyMachine{m, d}, err
+}
+
+func (m *jumpyMachine) Stop(ctx context.Context, grace time.Duration) error {
+	if m.d.stop {
+		panic("stop")
+	}
+	return m.Machine.Stop(ctx, grace)
+}
+
+func TestPanicIsContained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &jumpy{Driver: h.fake}
+		h.driver = d
+		panics := make(chan any, 10)
+		h.config = func(c *instance.Config) {
+			c.Panicked = func(loop string, v any) { panics <- v }
+		}
+		s := h.open()
+		i, other := create(t, s, "web", "sleep"), create(t, s, "other", "sleep")
+		await(t, s, i.ID, instance.Running)
+		await(t, s, other.ID, instance.Running)
+		d.stop = true
+		if _, err := s.Stop(t.Context(), "web"); !errors.Is(err, api.Internal) {
+			t.Errorf("stop: %v", err)
+		}
+		d.stop = false
+		if got, err := s.Stop(t.Context(), "other"); err != nil || got.State != instance.Stopped {
+			t.Errorf("another: %+v, %v", got, err)
+		}
+		if got, err := s.Stop(t.Context(), "web"); err != nil || got.State != instance.Stopped {
+			t.Errorf("the same, later: %+v, %v", got, err)
+		}
+		d.start = true
+		if _, err := s.Create(t.Context(), spec("new", "sleep")); !errors.Is(err, api.Internal) {
+			t.Errorf("create: %v", err)
+		}
+		d.start = false
+		time.Sleep(time.Minute)
+		if got := create(t, s, "new", "sleep"); got.State != instance.Initializing {
+			t.Errorf("%+v", got)
+		}
+		if len(panics) != 2 || <-panics != "stop" || <-panics != "start" || len(h.left()) != 3 {
+			t.Errorf("%d panics, left %v", len(panics), h.left())
+		}
+	})
+}
+
+// The daemon's log of an instance tells its life to a person.
+func TestOwnLog(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := create(t, s, "web", "exit")
+	await(t, s, i.ID, instance.Stopped)
+	h.close(s)
+	s.Logger(i.ID).Info("a word from elsewhere")
+	s.Logger(i.ID).Debug("not for people")
+	b, err := os.ReadFile(filepath.Join(s.Dir(i.ID), instance.LogName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, at := string(b), 0
+	for _, want := range []string{"starting", "guest agent ready", "running", "stopped", "exit_code=0", "a word from elsewhere"} {
+		n := strings.Index(text[at:], want)
+		if n < 0 {
+			t.Errorf("%q is missing in\n%s", want, text)
+			continue
+		}
+		at += n
+	}
+	if strings.Contains(text, "not for people") {
+		t.Errorf("debug lines in\n%s", text)
+	}
+}
