@@ -133,6 +133,52 @@ func TestOpenAfterCrash(t *testing.T) {
 	}
 }
 
+// A daemon that dies between the event and the record's place: the next one finds the record as the event tells.
+func TestCrashBehindTheCommit(t *testing.T) {
+	for _, later := range []time.Duration{0, 10 * time.Second} { // at once, and after it was tried again
+		synctest.Test(t, func(t *testing.T) {
+			h := newHost(t)
+			s := h.open()
+			i := create(t, s, "web", "sleep")
+			await(t, s, i.ID, instance.Running)
+			synctest.Wait()
+			name := filepath.Join(h.dir, i.ID, "instance.json")
+			old, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Remove(name), os.MkdirAll(filepath.Join(name, "x"), 0o700)); err != nil { // nothing can take its place
+				t.Fatal(err)
+			}
+			h.fake.Crash(i.ID, machine.Exit{Reason: machine.VMMKilled})
+			await(t, s, i.ID, instance.Stopped)
+			time.Sleep(later)
+			synctest.Wait()
+			next, err := os.ReadFile(name + ".next")
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			after := newHost(t)
+			after.events = h.events
+			dir := filepath.Join(after.dir, i.ID)
+			err = errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "instance.json"), old, 0o600),
+				os.WriteFile(filepath.Join(dir, "instance.json.next"), next, 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := h.events.Last()
+			found, err := after.open().Find("web")
+			if err != nil || found.State != instance.Stopped || found.Exit.Reason != machine.VMMKilled || h.events.Last() != before {
+				t.Errorf("after %s: %+v, %v; events %v", later, found, err, h.told(before))
+			}
+			if err := os.RemoveAll(name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestOpenLeavesStrangersAlone(t *testing.T) {
 	h := newHost(t)
 	for _, name := range []string{"README", "lost+found", someID + ".unreadable-20260101T000000Z"} {

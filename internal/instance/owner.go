@@ -10,6 +10,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/store"
 )
 
 const (
@@ -216,21 +217,27 @@ func (o *owner) settle() error {
 	if len(o.owed) == 0 && !o.unsaved {
 		return nil
 	}
-	p, err := o.s.prepare(o.rec)
+	prepare := o.s.prepare
+	if o.unsaved { // the log is ahead of the record on disk already
+		prepare = func(r record) (*store.Pending, error) {
+			r.Seen = event.ID{}
+			return o.s.put(r)
+		}
+	}
+	p, err := prepare(o.rec)
 	if err != nil {
 		return err
 	}
-	for appended := false; len(o.owed) > 0; appended = true {
+	for len(o.owed) > 0 {
 		c := o.owed[0]
 		if _, err := o.s.c.Events.Append(o.s.ctx, c.typ, o.id, o.rec.Instance.Spec.Name, c.data); err != nil {
-			if !appended {
+			if !o.unsaved {
 				p.Abort()
 			}
 			return err
 		}
-		o.owed = o.owed[1:]
+		o.owed, o.unsaved = o.owed[1:], true
 	}
-	o.unsaved = true
 	if err := p.Commit(); err != nil {
 		return err
 	}

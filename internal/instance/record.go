@@ -25,13 +25,18 @@ type record struct {
 	Image    Image        `json:"image"` // as it was at create: a tag that moves changes nothing
 	Addr     netip.Prefix `json:"addr,omitzero"`
 	// Seen is the log's newest event when this was prepared. An event of this instance behind it is the one that commits this.
-	Seen     event.ID `json:"seen"`
+	// Zero: its event was in the log before.
+	Seen     event.ID `json:"seen,omitzero"`
 	Deleting bool     `json:"deleting,omitempty"` // once committed, the instance is deleted
 }
 
-// prepare puts r on disk beside the record that it will replace.
+// prepare puts r on disk beside the record that it will replace; the event that commits it comes next.
 func (s *Set) prepare(r record) (*store.Pending, error) {
 	r.Seen = s.c.Events.Last()
+	return s.put(r)
+}
+
+func (s *Set) put(r record) (*store.Pending, error) {
 	data, err := store.EncodeJSON(recordVersion, r)
 	if err != nil {
 		return nil, fmt.Errorf("encode the record of instance %s: %w", r.Instance.ID, err)
@@ -100,7 +105,10 @@ func (s *Set) decode(name string, read func() ([]byte, error)) (record, error) {
 // committed reports whether the log holds an event of the record's instance behind what the record had seen.
 func (s *Set) committed(ctx context.Context, r record) (bool, error) {
 	last := s.c.Events.Last()
-	if r.Seen == last {
+	switch r.Seen {
+	case event.ID{}:
+		return true, nil
+	case last:
 		return false, nil
 	}
 	reader := s.c.Events.Follow(r.Seen, "instances")
