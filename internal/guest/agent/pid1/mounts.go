@@ -158,10 +158,11 @@ func (m *Machine) mountDisks() error {
 	return nil
 }
 
-// copyMeta gives the root directory the image's mode and owner, once: overlayfs shows those of the upper one.
+// copyMeta gives the root directory the image's mode and owner, once: overlayfs shows those of the upper one. What a
+// program changes of them later stays.
 func copyMeta(from, to string) error {
-	const done = "user.hale.root"
-	if _, err := unix.Lgetxattr(to, done, nil); err == nil {
+	done := to + ".made"
+	if _, err := os.Lstat(done); err == nil {
 		return nil
 	}
 	var st unix.Stat_t
@@ -174,8 +175,7 @@ func copyMeta(from, to string) error {
 	if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
 		return err
 	}
-	unix.Lsetxattr(to, done, []byte("1"), 0) // without it this is only done again
-	return nil
+	return os.WriteFile(done, nil, 0o600)
 }
 
 // findDisk returns the device whose serial it is; one that is still being found is waited for.
