@@ -38,21 +38,21 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// Options has useful zero values.
-type Options struct {
+// Config has useful zero values.
+type Config struct {
 	Boot    time.Duration // from the start to the agent's HELLO; 0: 5 ms
 	Version string        // of hale, for the User-Agent of probes
 }
 
 // A Driver starts machines in this process.
 type Driver struct {
-	o  Options
+	o  Config
 	mu sync.Mutex
 	on map[string]*guest // by id: those that run
 }
 
 // New returns a driver without machines.
-func New(o Options) *Driver {
+func New(o Config) *Driver {
 	if o.Boot <= 0 {
 		o.Boot = 5 * time.Millisecond
 	}

@@ -26,7 +26,7 @@ import (
 func TestConformance(t *testing.T) {
 	drivertest.Test(t, func(t *testing.T) drivertest.Env {
 		return drivertest.Env{
-			Driver: New(Options{}),
+			Driver: New(Config{}),
 			Config: func(t *testing.T, p drivertest.Program) machine.Config {
 				argv := strings.Fields(string(p))
 				if p == drivertest.NotFound {
@@ -71,7 +71,7 @@ func start(t *testing.T, d *Driver, c machine.Config) *Machine {
 func TestPublishedPort(t *testing.T) {
 	c := config(t, "serve", "80")
 	c.Network.Ports = []machine.Port{{HostAddr: netip.MustParseAddr("127.0.0.1"), GuestPort: 80}}
-	d := New(Options{})
+	d := New(Config{})
 	m := start(t, d, c)
 	port := m.Ports()[0].HostPort
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
@@ -119,7 +119,7 @@ func TestPublishedPort(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	m := start(t, New(Options{}), config(t, "serve", "80"))
+	m := start(t, New(Config{}), config(t, "serve", "80"))
 	for _, tt := range []struct {
 		policy string
 		want   health.Outcome
@@ -146,7 +146,7 @@ func TestProbe(t *testing.T) {
 // Before the agent is there nothing can be asked, and that is nobody's failure.
 func TestBooting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := New(Options{Boot: time.Minute})
+		d := New(Config{Boot: time.Minute})
 		m, err := d.Start(t.Context(), config(t, "serve", "80"))
 		if err != nil {
 			t.Fatal(err)
@@ -195,7 +195,7 @@ func TestExits(t *testing.T) {
 		{"crash", machine.VMMKilled, -1},
 		{"panic", machine.GuestPanic, -1},
 	} {
-		m, err := New(Options{}).Start(t.Context(), config(t, strings.Fields(tt.argv)...))
+		m, err := New(Config{}).Start(t.Context(), config(t, strings.Fields(tt.argv)...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,7 @@ func TestExits(t *testing.T) {
 }
 
 func TestRecover(t *testing.T) {
-	d := New(Options{})
+	d := New(Config{})
 	c := config(t, "sleep")
 	first := start(t, d, c)
 	s := Surviving{d}
@@ -240,7 +240,7 @@ func TestRecover(t *testing.T) {
 }
 
 func TestExecEndsWithItsMachine(t *testing.T) {
-	m := start(t, New(Options{}), config(t, "sleep"))
+	m := start(t, New(Config{}), config(t, "sleep"))
 	x, err := m.Exec(t.Context(), machine.ExecRequest{Argv: []string{"cat"}, Stdin: true})
 	if err != nil {
 		t.Fatal(err)
