@@ -157,6 +157,13 @@ func (l *Log) Last() ID {
 	return l.last
 }
 
+// Oldest is the place just before the oldest event that is kept: a reader that follows it reads all there is.
+func (l *Log) Oldest() ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return ID{l.kept[0].epoch, l.kept[0].first - 1}
+}
+
 // Close writes what is pending, ends the log and wakes its readers.
 func (l *Log) Close() error {
 	l.mu.Lock()
@@ -345,7 +352,7 @@ func (l *Log) retain() {
 		l.kept = slices.Clone(l.kept[1:])
 		l.mu.Unlock()
 		if err := l.fs.remove(oldest.name); err != nil {
-			l.log.Warn("an old segment of the event log stays on disk until the next start", "file", oldest.name, "error", err)
+			l.log.Warn("an old segment of the event log stays on disk until the next start", "file", oldest.name, "err", err)
 		}
 	}
 }

@@ -271,6 +271,9 @@ func TestRetention(t *testing.T) {
 	if _, err := behind.Next(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if l.Oldest() != start {
+		t.Errorf("oldest %s, want %s", l.Oldest(), start)
+	}
 	fill(t, l, 3000)
 	r := l.Follow(ID{start.Epoch, 1}, "from the files")
 	if seqs, resyncs := read(t, l, r); resyncs != 0 || len(seqs) != 3000 {
@@ -291,6 +294,9 @@ func TestRetention(t *testing.T) {
 	}
 	if c := l.Consumers(); c[0].Resyncs != 1 || c[0].Lag != 1 {
 		t.Errorf("consumers %+v", c)
+	}
+	if seqs, resyncs := read(t, l, l.Follow(l.Oldest(), "all")); resyncs != 0 || len(seqs) < 4000 || len(seqs) > 5000 {
+		t.Errorf("all that is kept: %d events, %d resyncs", len(seqs), resyncs)
 	}
 	segs, err := filepath.Glob(filepath.Join(l.fs.(*directory).root.Name(), "*.log"))
 	if err != nil || len(segs) > segments+1 {

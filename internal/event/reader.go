@@ -56,6 +56,16 @@ func (l *Log) Follow(after ID, consumer string) *Reader {
 	return r
 }
 
+// Oldest is the place just before the oldest event that is kept: a reader that follows it reads everything there is.
+func (l *Log) Oldest() ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.kept) == 0 {
+		return l.last
+	}
+	return ID{l.kept[0].epoch, l.kept[0].first - 1}
+}
+
 // knows reports whether id is a place in what is kept, or the one just before it.
 func (l *Log) knows(id ID) bool {
 	if id == l.last {
@@ -138,7 +148,7 @@ func (r *Reader) poll() (Event, bool, <-chan struct{}, error) {
 	events, next, err := load(l.fs, s, seq, off)
 	l.mu.Lock()
 	if err != nil {
-		l.log.Warn("a reader of the event log was told to list again", "consumer", r.consumer, "error", err)
+		l.log.Warn("a reader of the event log was told to list again", "consumer", r.consumer, "err", err)
 		r.lost = true
 		return Event{}, false, nil, nil
 	}

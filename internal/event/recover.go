@@ -75,14 +75,14 @@ func (l *Log) resume(lost bool) error {
 		l.last = ID{before.epoch, before.end() - 1}
 	}
 	if err := l.warm(); err != nil {
-		l.log.Warn("the newest events could not be read; a new epoch begins", "error", err)
+		l.log.Warn("the newest events could not be read; a new epoch begins", "err", err)
 		lost = true
 	}
 	if lost {
 		l.epoch = newEpoch()
 		if err := l.rotate(ID{l.epoch, l.last.Seq + 1}); err != nil {
 			// A full disk: the first append that succeeds begins the segment of the new epoch.
-			l.log.Error("the event log cannot be written", "error", err)
+			l.log.Error("the event log cannot be written", "err", err)
 		}
 		return nil
 	}
@@ -122,7 +122,7 @@ func (l *Log) warm() error {
 func (l *Log) setAside(name string) {
 	aside := name + ".unreadable-" + time.Now().UTC().Format("20060102T150405.000000Z")
 	if err := l.fs.rename(name, aside); err != nil {
-		l.log.Error("a damaged segment of the event log could not be set aside", "file", name, "error", err)
+		l.log.Error("a damaged segment of the event log could not be set aside", "file", name, "err", err)
 		return
 	}
 	l.log.Error("a segment of the event log is damaged; it was set aside", "file", name, "aside", aside)

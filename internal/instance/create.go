@@ -269,7 +269,7 @@ func (o *owner) create() (err error) {
 	committed = true
 	if err := p.Commit(); err != nil {
 		o.unsaved = true
-		o.log.Error("the record is behind; it is tried again", "error", err)
+		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
 	o.rec.Instance.State = Created
 	o.attach(m)
@@ -333,7 +333,7 @@ func (o *owner) remove(graceful bool, reason string) error {
 	o.over = true
 	o.log.Info("deleted", "reason", reason)
 	if err := o.s.store.RemoveDir(o.id); err != nil {
-		o.s.log.Error("a deleted instance's directory cannot be removed; the next start tries again", "instance", o.id, "error", err)
+		o.s.log.Error("a deleted instance's directory cannot be removed; the next start tries again", "instance", o.id, "err", err)
 	}
 	return nil
 }
@@ -348,7 +348,7 @@ func (o *owner) removeFirst(data event.Deleted, cause error) error {
 	_, err := o.s.c.Events.Commit(o.s.ctx, event.TypeDeleted, o.id, o.rec.Instance.Spec.Name, data, func(event.Event) { o.s.forget(o) })
 	if err != nil {
 		o.s.forget(o)
-		o.s.log.Error("an instance was deleted, and no event tells of it", "instance", o.id, "error", err)
+		o.s.log.Error("an instance was deleted, and no event tells of it", "instance", o.id, "err", err)
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func (o *owner) contained(do func()) (panicked bool) {
 func (o *owner) loop() {
 	if o.rec.Instance.State == Shutdown && o.m != nil { // what the last daemon began
 		if err := o.end(true); err != nil {
-			o.log.Error("stopping", "error", err)
+			o.log.Error("stopping", "err", err)
 		}
 	}
 	for !o.over {
@@ -166,7 +166,7 @@ func (o *owner) expire() {
 	o.log.Info("its time has come: it is deleted", "expires_at", o.rec.Instance.Spec.ExpiresAt)
 	if err := o.remove(true, "expired"); err != nil {
 		o.notYet = now.Add(clockEvery)
-		o.log.Error("an expired instance cannot be deleted", "error", err)
+		o.log.Error("an expired instance cannot be deleted", "err", err)
 	}
 }
 
@@ -195,7 +195,7 @@ func (o *owner) commit(next record, c change) error {
 	o.rec = next
 	if err := p.Commit(); err != nil {
 		o.unsaved = true
-		o.log.Error("the record is behind; it is tried again", "error", err)
+		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (o *owner) happened(next record, c change) {
 	o.rec = next
 	o.owed = append(o.owed, c)
 	o.publish(next.Instance)
-	o.log.Error("a change cannot be written; it is tried again until there is room", "state", next.Instance.State, "error", err)
+	o.log.Error("a change cannot be written; it is tried again until there is room", "state", next.Instance.State, "err", err)
 }
 
 // settle brings to disk what was published without.
@@ -275,10 +275,10 @@ func (o *owner) leave() {
 	if o.m != nil && !o.s.recovers() {
 		o.because = daemonStopped
 		if err := o.kill(); err != nil {
-			o.log.Error("the machine outlives the daemon, and nothing will find it", "error", err)
+			o.log.Error("the machine outlives the daemon, and nothing will find it", "err", err)
 		}
 	}
 	if err := o.settle(); err != nil {
-		o.log.Error("what happened last is not on disk", "error", err)
+		o.log.Error("what happened last is not on disk", "err", err)
 	}
 }

@@ -233,7 +233,7 @@ func (o *owner) askToStop() (over bool, err error) {
 	defer cancel()
 	o.log.Info("stopping", "grace", grace)
 	if err := o.m.Stop(ctx, grace); err != nil {
-		o.log.Warn("the guest cannot be asked to stop: the machine is killed", "error", err)
+		o.log.Warn("the guest cannot be asked to stop: the machine is killed", "err", err)
 		return false, nil
 	}
 	var closing <-chan struct{}
@@ -263,7 +263,7 @@ func (o *owner) kill() error {
 	if err == nil {
 		err = errSlow
 	}
-	o.log.Error("the machine does not die", "error", err)
+	o.log.Error("the machine does not die", "err", err)
 	return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
 }
 
@@ -314,6 +314,6 @@ func (o *owner) takeBack() {
 		next, c := o.step(Unknown)
 		c.Reason = err.Error()
 		o.happened(next, change{event.TypeState, c})
-		o.log.Error("its machine may run, but cannot be taken back; stop tries again", "error", err)
+		o.log.Error("its machine may run, but cannot be taken back; stop tries again", "err", err)
 	}
 }

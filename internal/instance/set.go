@@ -79,7 +79,7 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 
 func (s *Set) loadAll(ctx context.Context) error {
 	if err := s.store.Sweep("."); err != nil {
-		s.log.Warn("what was deleted before stays on disk until the next start", "error", err)
+		s.log.Warn("what was deleted before stays on disk until the next start", "err", err)
 	}
 	entries, err := s.store.ReadDir(".")
 	if err != nil {
@@ -125,16 +125,16 @@ func (s *Set) undo(ctx context.Context, id string, r record, why error) {
 			err := m.Kill(ctx)
 			cancel()
 			if err != nil {
-				s.log.Error("a machine of an instance that is not there does not end", "instance", id, "error", err)
+				s.log.Error("a machine of an instance that is not there does not end", "instance", id, "err", err)
 				return
 			}
 		} else if !errors.Is(err, api.NotFound) {
-			s.log.Error("a machine of an instance that is not there may run", "instance", id, "error", err)
+			s.log.Error("a machine of an instance that is not there may run", "instance", id, "err", err)
 			return
 		}
 	}
 	if err := s.store.RemoveDir(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Error("what is left of an instance cannot be removed", "instance", id, "error", err)
+		s.log.Error("what is left of an instance cannot be removed", "instance", id, "err", err)
 		return
 	}
 	s.log.Info("removed what an interrupted operation left of an instance", "instance", id, "because", why)
@@ -143,10 +143,10 @@ func (s *Set) undo(ctx context.Context, id string, r record, why error) {
 func (s *Set) setAside(id string, bad *store.Unreadable) {
 	aside, err := s.store.SetAside(id)
 	if err != nil {
-		s.log.Error("an instance's record is unreadable, and it cannot be set aside", "instance", id, "error", bad, "and", err)
+		s.log.Error("an instance's record is unreadable, and it cannot be set aside", "instance", id, "err", bad, "and", err)
 		return
 	}
-	s.log.Error("an instance's record is unreadable; its directory was set aside", "instance", id, "aside", s.store.Path(aside), "error", bad)
+	s.log.Error("an instance's record is unreadable; its directory was set aside", "instance", id, "aside", s.store.Path(aside), "err", bad)
 }
 
 // adopt makes the owner of an instance that was loaded.

@@ -208,7 +208,14 @@ func (r *Root) RemoveDir(name string) error {
 	if err := r.syncDir(path.Dir(name)); err != nil {
 		return r.fail("remove", name, err)
 	}
-	return r.fail("remove", trash, r.root.RemoveAll(trash))
+	// Who had the directory open before the rename may make one more file in it.
+	var err error
+	for range 3 {
+		if err = r.root.RemoveAll(trash); err == nil {
+			break
+		}
+	}
+	return r.fail("remove", trash, err)
 }
 
 // Sweep finishes in the directory dir what RemoveDir began before a crash.
