@@ -96,7 +96,7 @@ const (
 	TypeUpdated Type = "updated" // Data: Updated
 	TypeHealth  Type = "health"  // Data: a health.Transition
 	TypeDeleted Type = "deleted" // Data: Deleted
-	TypeResync  Type = "resync" // never in the log: tells a reader to list again
+	TypeResync  Type = "resync"  // never in the log: tells a reader to list again
 )
 
 // An Event is one entry.

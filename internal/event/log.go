@@ -157,13 +157,6 @@ func (l *Log) Last() ID {
 	return l.last
 }
 
-// Oldest is the place just before the oldest event that is kept: a reader that follows it reads all there is.
-func (l *Log) Oldest() ID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return ID{l.kept[0].epoch, l.kept[0].first - 1}
-}
-
 // Close writes what is pending, ends the log and wakes its readers.
 func (l *Log) Close() error {
 	l.mu.Lock()

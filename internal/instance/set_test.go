@@ -57,7 +57,7 @@ func newHost(t testing.TB) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	d := fake.New(fake.Options{})
+	d := fake.New(fake.Config{})
 	return &host{t: t, dir: filepath.Join(t.TempDir(), "instances"), fake: d, driver: d, events: l}
 }
 
