@@ -574,11 +574,11 @@ type Event struct {
 	// Example: k3v9x2mp-42
 	ID string `json:"id"`
 
-	// InstanceID The instance it is about.
-	InstanceID string `json:"instance_id,omitempty"`
+	// Instance The id of the instance that it is about.
+	Instance string `json:"instance,omitempty"`
 
-	// InstanceName Its name.
-	InstanceName string `json:"instance_name,omitempty"`
+	// Name That instance's name.
+	Name string `json:"name,omitempty"`
 
 	// Time When it happened.
 	Time time.Time `json:"time"`
@@ -599,7 +599,7 @@ type ExecControl struct {
 	Cols uint16 `json:"cols,omitempty"`
 
 	// ExitCode The exit code; 128+n for signal n, 124 where it took too long, 126 or 127 where it could not be run.
-	ExitCode *int `json:"exit_code,omitempty"`
+	ExitCode *int `json:"exitCode,omitempty"`
 
 	// Message What went wrong.
 	Message string `json:"message,omitempty"`
@@ -613,15 +613,15 @@ type ExecControl struct {
 	Signal string `json:"signal,omitempty"`
 
 	// TimedOut Whether it took longer than its timeout.
-	TimedOut bool `json:"timed_out,omitempty"`
+	TimedOut bool `json:"timedOut,omitempty"`
 
-	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exit_code, signal, timed_out) and `error` (with code and
-	// message), each of which is the last message.
+	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
+	// could not be started) and `error` (with code and message), each of which is the last message.
 	Type ExecControlType `json:"type"`
 }
 
-// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exit_code, signal, timed_out) and `error` (with code and
-// message), each of which is the last message.
+// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
+// could not be started) and `error` (with code and message), each of which is the last message.
 type ExecControlType string
 
 // ExecRequest The first message of an exec.
@@ -642,7 +642,7 @@ type ExecRequest struct {
 	Rows uint16 `json:"rows,omitempty"`
 
 	// Timeout Seconds after which it is killed; 0 is never.
-	Timeout float64 `json:"timeout,omitempty"`
+	Timeout int `json:"timeout,omitempty"`
 
 	// TTY Whether it gets a terminal.
 	TTY bool `json:"tty,omitempty"`
@@ -651,7 +651,7 @@ type ExecRequest struct {
 	User string `json:"user,omitempty"`
 
 	// WaitForAgent Seconds to wait for the guest agent while the instance is Initializing.
-	WaitForAgent float64 `json:"wait_for_agent,omitempty"`
+	WaitForAgent int `json:"wait_for_agent,omitempty"`
 }
 
 // GPUConfig A GPU for the instance.
