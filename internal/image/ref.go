@@ -1,0 +1,44 @@
+package image
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/halevm/hale/api"
+)
+
+// Normalize completes a reference as people write it: nginx is docker.io/library/nginx:latest. One with a digest keeps
+// it instead of a tag. The error is an *api.Error of kind Invalid with code invalid_image_name.
+func Normalize(ref string) (string, error) {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return "", &api.Error{
+			Kind: api.Invalid, Code: "invalid_image_name",
+			Message: "the image reference " + quote(ref) + " is not valid: " + strings.TrimPrefix(err.Error(), "could not parse reference: "),
+		}
+	}
+	n := r.Name()
+	if rest, ok := strings.CutPrefix(n, name.DefaultRegistry+"/"); ok {
+		n = "docker.io/" + rest
+	}
+	return n, nil
+}
+
+// cutDigest splits a normalised reference at its digest.
+func cutDigest(ref string) (repository, digest string, ok bool) { return strings.Cut(ref, "@") }
+
+// repository is a normalised reference without its tag or digest.
+func repository(ref string) string {
+	if repo, _, ok := cutDigest(ref); ok {
+		return repo
+	}
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}
+
+func sortedKeys[M ~map[string]V, V any](m M) []string { return slices.Sorted(maps.Keys(m)) }
