@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/halevm/hale/api"
+)
+
+// checkFlags are the flags that say how an instance's health is checked. The daemon judges the values; here is
+// only what a person writes differently from the API.
+type checkFlags struct {
+	http, tcp, cmd, exec       string
+	off                        bool
+	interval, timeout          time.Duration
+	startPeriod, startInterval time.Duration
+	retries, successes         int
+	flags                      *pflag.FlagSet
+}
+
+func (f *checkFlags) register(flags *pflag.FlagSet) {
+	f.flags = flags
+	flags.StringVar(&f.http, "health-http", "", "check with GET: `:PORT/path` or http(s)://:PORT/path")
+	flags.StringVar(&f.tcp, "health-tcp", "", "check that a port opens: `:PORT`")
+	flags.StringVar(&f.cmd, "health-cmd", "", "check with a `shell command` in the guest that ends with 0")
+	flags.StringVar(&f.exec, "health-exec", "", "check with a program and its arguments, without a shell: words or a `JSON array`")
+	flags.BoolVar(&f.off, "no-healthcheck", false, "no check, not even the image's own")
+	flags.DurationVar(&f.interval, "health-interval", 0, "from the end of one check to the start of the next (10s)")
+	flags.DurationVar(&f.timeout, "health-timeout", 0, "longest time that one check may take (2s)")
+	flags.IntVar(&f.retries, "health-retries", 0, "failures in a row that make it unhealthy (3)")
+	flags.IntVar(&f.successes, "health-success-threshold", 0, "successes in a row that make it healthy (1)")
+	flags.DurationVar(&f.startPeriod, "health-start-period", 0, "grace at the start, when failures do not count (30s)")
+	flags.DurationVar(&f.startInterval, "health-start-interval", 0, "pace of the checks in the grace (fast at first, then slower)")
+}
+
+// given reports whether a flag was on the command line.
+func (f *checkFlags) given(name string) bool { return f.flags.Changed("health-" + name) }
+
+// check is the health_check that the flags ask for, nil if they ask for none.
+func (f *checkFlags) check() (json.RawMessage, error) {
+	hc, err := f.policy()
+	if hc == nil || err != nil {
+		return nil, err
+	}
+	return json.Marshal(hc)
+}
+
+func (f *checkFlags) policy() (*api.HealthCheck, error) {
+	var kinds, details []string
+	for _, name := range []string{"http", "tcp", "cmd", "exec"} {
+		if f.given(name) {
+			kinds = append(kinds, "--health-"+name)
+		}
+	}
+	for _, name := range []string{"interval", "timeout", "retries", "success-threshold", "start-period", "start-interval"} {
+		if f.given(name) {
+			details = append(details, "--health-"+name)
+		}
+	}
+	if f.off {
+		kinds = append(kinds, "--no-healthcheck")
+	}
+	switch {
+	case len(kinds) > 1:
+		return nil, usagef("%s: one check at a time", strings.Join(kinds, " and "))
+	case len(kinds) == 0 && len(details) > 0:
+		return nil, usagef("%s: say what to check too, with --health-http, --health-tcp, --health-cmd or --health-exec", details[0])
+	case len(kinds) == 0:
+		return nil, nil
+	case f.off && len(details) > 0:
+		return nil, usagef("%s does not go with --no-healthcheck", details[0])
+	case f.off:
+		return &api.HealthCheck{Type: ptr(api.HealthCheckTypeNone)}, nil
+	}
+	hc := new(api.HealthCheck)
+	if err := f.block(hc); err != nil {
+		return nil, err
+	}
+	f.details(hc)
+	return hc, nil
+}
+
+func (f *checkFlags) block(hc *api.HealthCheck) (err error) {
+	switch {
+	case f.given("http"):
+		hc.HTTP, err = parseHTTPCheck(f.http)
+	case f.given("tcp"):
+		var port int
+		port, err = parsePort("--health-tcp", strings.TrimPrefix(f.tcp, ":"))
+		hc.TCP = &api.HealthCheckTCP{Port: port}
+	case f.given("cmd"):
+		if strings.TrimSpace(f.cmd) == "" {
+			return usagef("--health-cmd is empty")
+		}
+		hc.Exec = &api.HealthCheckExec{Command: []string{"/bin/sh", "-c", f.cmd}}
+	case f.given("exec"):
+		var argv []string
+		argv, err = parseArgv("--health-exec", f.exec)
+		hc.Exec = &api.HealthCheckExec{Command: argv}
+	}
+	return err
+}
+
+func (f *checkFlags) details(hc *api.HealthCheck) {
+	duration := func(name string, d time.Duration, to **string) {
+		if f.given(name) {
+			*to = ptr(d.String())
+		}
+	}
+	duration("interval", f.interval, &hc.Interval)
+	duration("timeout", f.timeout, &hc.Timeout)
+	duration("start-interval", f.startInterval, &hc.StartInterval)
+	duration("start-period", f.startPeriod, &hc.StartPeriod)
+	if f.given("retries") {
+		hc.FailureThreshold = &f.retries
+	}
+	if f.given("success-threshold") {
+		hc.SuccessThreshold = &f.successes
+	}
+}
+
+// parseHTTPCheck reads ":80/path", "80", "http://:80/path" and "https://:443/". There is no host to name: a check asks
+// the instance itself.
+func parseHTTPCheck(s string) (*api.HealthCheckHTTP, error) {
+	whole := s
+	if !strings.Contains(s, "://") {
+		whole = "http://:" + strings.TrimPrefix(s, ":")
+	}
+	u, err := url.Parse(whole)
+	if err != nil || u.User != nil || u.Fragment != "" {
+		return nil, usagef("--health-http %q: write :PORT/path, or http(s)://:PORT/path", s)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("--health-http %q: the scheme is http or https, not %s", s, u.Scheme)
+	}
+	if h := u.Hostname(); h != "" && h != "localhost" {
+		return nil, usagef("--health-http %q: a check asks the instance itself; leave %q out", s, h)
+	}
+	text := u.Port()
+	if text == "" && strings.Contains(s, "://") {
+		text = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	port, err := parsePort("--health-http", text)
+	if err != nil {
+		return nil, err
+	}
+	c := &api.HealthCheckHTTP{Port: port}
+	if path := u.RequestURI(); path != "/" {
+		c.Path = &path
+	}
+	if u.Scheme == "https" {
+		c.Scheme = ptr(api.HealthCheckHTTPSchemeHTTPS)
+	}
+	return c, nil
+}
+
+func parsePort(flag, s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 65535 {
+		return 0, usagef("%s: %q is not a port (1 … 65535)", flag, s)
+	}
+	return n, nil
+}
+
+// parseArgv reads a program and its arguments: a JSON array, or words between spaces.
+func parseArgv(flag, s string) (argv []string, err error) {
+	if strings.HasPrefix(strings.TrimSpace(s), "[") {
+		if err := json.Unmarshal([]byte(s), &argv); err != nil {
+			return nil, usagef("%s: %q is not a JSON array of strings", flag, s)
+		}
+	} else {
+		argv = strings.Fields(s)
+	}
+	if len(argv) == 0 {
+		return nil, usagef("%s names no program", flag)
+	}
+	return argv, nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// or is what p points to, else v.
+func or[T any](p *T, v T) T {
+	if p == nil {
+		return v
+	}
+	return *p
+}

@@ -1,0 +1,127 @@
+// Package cli is hale's command line: flags in, tables and JSON out, exit codes that a script can use.
+//
+// The commands speak to a daemon through sdk/go and nothing else. What needs more than that (serve, setup, token and the like) is
+// handed in by the caller of Run as ready commands. One call of Run is one command; it keeps no state between calls and
+// may be called from several goroutines with streams of their own.
+//
+// What came from a guest is printed without control characters, except as the output of logs and exec. There is no colour and no
+// moving bar where the stream is not a terminal, and no colour where NO_COLOR is set.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// A Config is what Run needs besides the arguments.
+type Config struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string // nil: os.Getenv
+	Version        string
+	// LocalDaemon finds the daemon of this host where HALE_URL is not set: its address, and a token for it. It is asked only
+	// when a command needs a daemon.
+	LocalDaemon func() (url, token string, err error)
+	// Commands are added to the ones of this package: serve, setup, doctor, token, shim. They may use cmd.Context(), which
+	// ends with SIGINT and SIGTERM, and cmd.OutOrStdout.
+	Commands []*cobra.Command
+}
+
+// Run runs one command line (without the program's name) and returns the exit code. What went wrong is on Stderr by then.
+func Run(args []string, c Config) int {
+	if c.Getenv == nil {
+		c.Getenv = os.Getenv
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+
+	a := &app{Config: c}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	if status, ok := errors.AsType[exitStatus](err); err != nil && !(ok && status.err == nil) {
+		a.complain(err)
+	}
+	return codeOf(err)
+}
+
+// An app is one run of the command line.
+type app struct {
+	Config
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "hale",
+		Short:         "Run OCI images as virtual machines, and know whether they are well",
+		Version:       a.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			text := fmt.Sprintf("there is no command %q", args[0])
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				text += fmt.Sprintf("; did you mean %q?", like[0])
+			}
+			return usagef("%s (see `hale help`)", text)
+		},
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	root.SetVersionTemplate("hale {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
+	root.AddGroup(
+		&cobra.Group{ID: groupInstances, Title: "Instances:"},
+		&cobra.Group{ID: groupImages, Title: "Images:"},
+		&cobra.Group{ID: groupHost, Title: "This host:"},
+	)
+	for _, cmd := range a.clientCommands() {
+		cmd.Args = usageArgs(cmd.Args)
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range a.Commands {
+		if cmd.GroupID == "" {
+			cmd.GroupID = groupHost
+		}
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "The exit codes that scripts may rely on", Long: exitCodesHelp})
+	return root
+}
+
+const (
+	groupInstances = "instances"
+	groupImages    = "images"
+	groupHost      = "host"
+)
+
+// usageArgs makes what check finds a fault of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if check == nil {
+			check = cobra.NoArgs
+		}
+		if err := check(cmd, args); err != nil {
+			return usagef("%w; usage: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
+}

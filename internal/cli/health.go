@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/halevm/hale/api"
+)
+
+func (a *app) healthCommand() *cobra.Command {
+	var asJSON, now bool
+	cmd := &cobra.Command{
+		Use: "health NAME", Short: "Show an instance's health: status, check, last results, transitions", GroupID: groupInstances, Args: cobra.ExactArgs(1),
+		Example: "  hale health web\n  hale health web --now && echo well",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			if now {
+				r, err := c.CheckInstanceHealth(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.showCheck(r, asJSON)
+			}
+			h, err := c.InstanceHealth(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(h)
+			}
+			return a.showHealth(h, time.Now())
+		},
+	}
+	cmd.Flags().BoolVar(&now, "now", false, "check now, and print the result; ends with 1 if it is no success")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) showCheck(r api.HealthResult, asJSON bool) error {
+	if asJSON {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(a.Stdout, resultLine(r))
+		if r.Output != "" {
+			fmt.Fprintln(a.Stdout, indent(r.Output))
+		}
+	}
+	if r.Outcome != outcomeSuccess {
+		return exitStatus{code: exitError}
+	}
+	return nil
+}
+
+// The outcomes of a check.
+const (
+	outcomeSuccess = "success"
+	outcomeFailure = "failure"
+)
+
+func resultLine(r api.HealthResult) string {
+	s := fmt.Sprintf("%s in %s", r.Outcome, milliseconds(r.DurationMs))
+	if r.Reason != "" {
+		s += ": " + oneLine(r.Reason)
+	}
+	return s
+}
+
+func milliseconds(ms float64) string {
+	return time.Duration(ms * float64(time.Millisecond)).Round(100 * time.Microsecond).String()
+}
+
+// showHealth prints what a person wants to know of an instance's health, the present first.
+func (a *app) showHealth(h api.InstanceHealth, now time.Time) error {
+	head := table{}
+	add := func(name, value string) {
+		if value != "" {
+			head.add(plain(name), plain(value))
+		}
+	}
+	head.add(plain("status"), statusCell(h, now))
+	add("check", checkText(h.HealthCheck, string(h.HealthCheckSource)))
+	add("streak", streak(h))
+	add("last error", or(h.LastError, ""))
+	add("results", strip(h.Results))
+	if n := len(h.Results); n > 0 {
+		last := h.Results[n-1]
+		add("last result", fmt.Sprintf("%s, %s ago", resultLine(last), short(now.Sub(last.Time))))
+	}
+	if err := head.write(a.Stdout, a.coloured()); err != nil {
+		return err
+	}
+	if n := len(h.Results); n > 0 && h.Results[n-1].Output != "" {
+		fmt.Fprintln(a.Stdout, indent(h.Results[n-1].Output))
+	}
+	if len(h.Transitions) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.Stdout)
+	t := table{header: []string{"WHEN", "FROM", "TO", "WHY"}}
+	for _, tr := range h.Transitions {
+		t.add(plain(short(now.Sub(tr.Time))+" ago"), plain(string(tr.From)), cell{string(tr.To), statusColour(tr.To)}, plain(cut(oneLine(tr.Reason), 100)))
+	}
+	return t.write(a.Stdout, a.coloured())
+}
+
+func statusColour(s api.HealthState) colour {
+	switch s {
+	case api.HealthStateHealthy:
+		return green
+	case api.HealthStateStarting:
+		return yellow
+	case api.HealthStateUnhealthy:
+		return red
+	}
+	return ""
+}
+
+func statusCell(h api.InstanceHealth, now time.Time) cell {
+	c := cell{string(h.Status), statusColour(h.Status)}
+	if h.Since != nil {
+		c.text += " for " + short(now.Sub(*h.Since))
+	}
+	if h.Status == api.HealthStateUnknown && h.LastStatus != "" {
+		c.text += ", was " + string(h.LastStatus)
+	}
+	if h.Stale {
+		c.text += " (stale: " + strings.ReplaceAll(h.StaleReason, "_", " ") + ")"
+	}
+	return c
+}
+
+func streak(h api.InstanceHealth) string {
+	switch {
+	case h.ConsecutiveFailures > 0:
+		return fmt.Sprintf("%d failures", h.ConsecutiveFailures)
+	case h.ConsecutiveSuccesses > 0:
+		return fmt.Sprintf("%d successes", h.ConsecutiveSuccesses)
+	case h.GraceFailures > 0:
+		return fmt.Sprintf("%d failures that do not count yet", h.GraceFailures)
+	}
+	return ""
+}
+
+// strip draws results, the oldest first: low is well, high is a failure, a dot is a check that could not be made.
+func strip(results []api.HealthResult) string {
+	var b strings.Builder
+	for _, r := range results {
+		switch r.Outcome {
+		case outcomeSuccess:
+			b.WriteRune('▁')
+		case outcomeFailure:
+			b.WriteRune('█')
+		default:
+			b.WriteRune('·')
+		}
+	}
+	return b.String()
+}
+
+// checkText says a policy in a line: "GET :80/healthz every 10s, timeout 2s, 3 failures".
+func checkText(raw json.RawMessage, source string) string {
+	var hc api.HealthCheck
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) || json.Unmarshal(raw, &hc) != nil {
+		return "none"
+	}
+	var s string
+	switch {
+	case hc.HTTP != nil:
+		scheme := ""
+		if or(hc.HTTP.Scheme, "") == api.HealthCheckHTTPSchemeHTTPS {
+			scheme = "https://"
+		}
+		s = fmt.Sprintf("%s %s:%d%s", or(hc.HTTP.Method, api.HealthCheckHTTPMethodGET), scheme, hc.HTTP.Port, or(hc.HTTP.Path, "/"))
+	case hc.TCP != nil:
+		s = fmt.Sprintf("connect to :%d", hc.TCP.Port)
+	case hc.GRPC != nil:
+		s = fmt.Sprintf("grpc :%d", hc.GRPC.Port)
+	case hc.Exec != nil:
+		s = "run " + strings.Join(hc.Exec.Command, " ")
+	default:
+		return "none"
+	}
+	for _, part := range []struct {
+		word  string
+		value *string
+	}{{"every", hc.Interval}, {"timeout", hc.Timeout}, {"grace", hc.StartPeriod}} {
+		if part.value != nil {
+			s += fmt.Sprintf(", %s %s", part.word, *part.value)
+		}
+	}
+	if n := or(hc.FailureThreshold, 0); n > 0 {
+		s += fmt.Sprintf(", unhealthy after %d", n)
+	}
+	if source == string(api.HealthCheckSourceImage) {
+		s += " (the image's)"
+	}
+	return s
+}
+
+func indent(s string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(clean(s), "\n"), "\n", "\n    ")
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/halevm/hale/api"
+)
+
+func (a *app) inspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "inspect NAME...", Short: "Print everything about instances, as JSON", GroupID: groupInstances, Args: cobra.MinimumNArgs(1),
+		Long: "Print everything about an instance, as one JSON object; about several, as an array.",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			var list []api.Instance
+			for _, name := range names {
+				inst, err := c.Instance(cmd.Context(), name)
+				if err != nil {
+					return err
+				}
+				list = append(list, inst)
+			}
+			if len(list) == 1 {
+				return a.printJSON(list[0])
+			}
+			return a.printJSON(list)
+		},
+	}
+	cmd.Flags().Bool("json", true, "it is always JSON")
+	cmd.Flags().MarkHidden("json")
+	return cmd
+}
+
+func (a *app) statCommand() *cobra.Command {
+	var follow, asJSON bool
+	cmd := &cobra.Command{
+		Use: "stat NAME PATH", Short: "Describe a file in the guest", GroupID: groupInstances, Args: cobra.ExactArgs(2),
+		Long: "Describe a file in the guest. Ends with 3 if there is none.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			info, err := c.StatPath(cmd.Context(), args[0], args[1], follow)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if err := a.printJSON(info); err != nil {
+					return err
+				}
+			} else if info.Exists {
+				fmt.Fprintln(a.Stdout, describe(info, args[1]))
+			}
+			switch why := or(info.Error, ""); {
+			case why != "":
+				return fmt.Errorf("%s: %s", args[1], why)
+			case !info.Exists && asJSON:
+				return exitStatus{code: exitNotFound}
+			case !info.Exists:
+				return exitStatus{exitNotFound, fmt.Errorf("there is no %s in %s", args[1], args[0])}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow-links", "L", false, "describe what a symbolic link points to")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// describe is a line as `ls -l` has it.
+func describe(info api.PathInfo, path string) string {
+	mode := fs.FileMode(info.Mode & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if info.Mode&bit != 0 {
+			mode |= flag
+		}
+	}
+	switch {
+	case info.IsSymlink:
+		mode |= fs.ModeSymlink
+	case info.IsDir:
+		mode |= fs.ModeDir
+	case !info.IsFile:
+		mode |= fs.ModeIrregular
+	}
+	s := fmt.Sprintf("%v  %d  %s", mode, info.Size, oneLine(path))
+	if to := or(info.LinkTarget, ""); to != "" {
+		s += " → " + oneLine(to)
+	}
+	return s
+}

@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/halevm/hale/api"
+	hale "github.com/halevm/hale/sdk/go"
+)
+
+// each does something with each name in turn, goes on after an error, and returns the first. It prints the names that went well.
+func (a *app) each(ctx context.Context, names []string, do func(c *hale.Client, name string) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	var first error
+	for _, name := range names {
+		err := do(c, name)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			fmt.Fprintln(a.Stdout, name)
+			continue
+		}
+		if len(names) == 1 {
+			return err
+		}
+		a.complain(err)
+		if first == nil {
+			first = exitStatus{code: codeOf(err)}
+		}
+	}
+	return first
+}
+
+func (a *app) stopCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "stop NAME...", Short: "Stop instances in an orderly way", GroupID: groupInstances, Args: cobra.MinimumNArgs(1),
+		Long: "Stop instances: the program gets its stop signal and ten seconds, then the machine is powered off. What it wrote is kept.",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error {
+				_, err := c.StopInstance(cmd.Context(), name)
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) startCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "start NAME...", Short: "Start instances that are stopped", GroupID: groupInstances, Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error {
+				_, err := c.StartInstance(cmd.Context(), name, api.StartInstanceRequest{})
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) rmCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "rm NAME...", Short: "Delete instances, with what they wrote", GroupID: groupInstances, Args: cobra.MinimumNArgs(1),
+		Long: "Delete instances. One that runs is stopped in an orderly way first; with -f its machine is powered off at once.",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error {
+				return c.DeleteInstance(cmd.Context(), name, !force)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not wait for an orderly end")
+	return cmd
+}
+
+func (a *app) waitCommand() *cobra.Command {
+	var (
+		healthy bool
+		state   string
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use: "wait NAME (--healthy | --state STATE)", Short: "Wait until an instance is healthy, or in a state", GroupID: groupInstances, Args: cobra.ExactArgs(1),
+		Long: `Wait until an instance is healthy, or in a state. It ends early when that cannot be reached any more: the instance was deleted, has
+stopped, has no health check.
+
+Ends with 0 when it is as asked, with 5 when the time is over or it cannot be reached, with 3 when there is no such instance.`,
+		Example: "  hale wait web --healthy --timeout 30s\n  hale wait job --state Stopped --timeout 1h",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target := awaited{health: healthy, state: api.InstanceState(state)}
+			if healthy == (state != "") {
+				return usagef("say what to wait for: --healthy, or --state STATE")
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.await(cmd.Context(), c, args[0], target, timeout)
+		},
+	}
+	cmd.Flags().BoolVar(&healthy, "healthy", false, "until it is healthy")
+	cmd.Flags().StringVar(&state, "state", "", "until it is in this `state`: Running, Stopped, …")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "longest time to wait")
+	return cmd
+}
+
+// awaited is what a wait is for: healthy, or a state.
+type awaited struct {
+	health bool
+	state  api.InstanceState
+}
+
+func (w awaited) String() string {
+	if w.health {
+		return "healthy"
+	}
+	return string(w.state)
+}
+
+// longestWait is the longest that the daemon waits in one request.
+const longestWait = 5 * time.Minute
+
+// await returns nil once the instance is as it should be, and an error with exitTimeout when it is not in time or cannot be.
+func (a *app) await(ctx context.Context, c *hale.Client, name string, target awaited, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	for {
+		left := max(time.Until(deadline), time.Millisecond)
+		w := hale.Wait{State: target.state, Timeout: min(left, longestWait)}
+		if target.health {
+			w.Health = api.HealthStateHealthy
+		}
+		got, err := c.WaitInstance(ctx, name, w)
+		if err != nil {
+			return err
+		}
+		if reached(got, target) {
+			return nil
+		}
+		if got.TimedOut && time.Until(deadline) > 0 {
+			continue
+		}
+		return exitStatus{exitTimeout, errors.New(notReached(name, got, target, timeout))}
+	}
+}
+
+func reached(got api.WaitForStateResponse, target awaited) bool {
+	if got.TimedOut {
+		return false
+	}
+	if target.health {
+		return got.HealthStatus != nil && got.HealthStatus.Status == api.HealthStateHealthy
+	}
+	return strings.EqualFold(string(got.State), string(target.state))
+}
+
+func notReached(name string, got api.WaitForStateResponse, target awaited, timeout time.Duration) string {
+	now := string(got.State)
+	if h := got.HealthStatus; h != nil && h.Status != api.HealthStateDisabled {
+		now += ", " + string(h.Status)
+		if r := or(h.LastError, ""); r != "" {
+			now += ": " + oneLine(r)
+		}
+	}
+	if why := or(got.StateError, ""); why != "" {
+		now += " (" + oneLine(why) + ")"
+	}
+	if got.TimedOut {
+		return fmt.Sprintf("%s is not %s after %v: it is %s", name, target, timeout, now)
+	}
+	return fmt.Sprintf("%s will not be %s: it is %s", name, target, now)
+}

@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/halevm/hale/api"
+)
+
+// A progress shows on stderr what takes long: a bar for each step on a terminal, a line for each step elsewhere.
+// One goroutine at a time uses it.
+type progress struct {
+	out   io.Writer
+	bars  *mpb.Progress // nil where there is no terminal
+	bar   *mpb.Bar
+	quiet bool
+	phase string // the last image status that was shown
+}
+
+func (a *app) progress(ctx context.Context, quiet bool) *progress {
+	p := &progress{out: a.Stderr, quiet: quiet}
+	if _, ok := terminal(a.Stderr); ok && !quiet {
+		p.bars = mpb.NewWithContext(ctx, mpb.WithOutput(a.Stderr), mpb.WithWidth(40))
+	}
+	return p
+}
+
+// step ends the step before and begins one; a total of 0 is not known.
+func (p *progress) step(what string, total int64) {
+	if p.quiet {
+		return
+	}
+	p.finish()
+	if p.bars == nil {
+		fmt.Fprintln(p.out, oneLine(what))
+		return
+	}
+	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
+		mpb.PrependDecorators(decor.Name(oneLine(what)+"  ", decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+}
+
+// sent says how far the step is, in bytes.
+func (p *progress) sent(n int64) {
+	if p.bar != nil {
+		p.bar.SetCurrent(n)
+	}
+}
+
+// image shows where an image is on its way.
+func (p *progress) image(img api.Image) {
+	total := int64(0)
+	if img.Progress != nil {
+		total = or(img.Progress.TotalBytes, 0)
+	}
+	if phase := string(img.Status); phase != p.phase {
+		p.phase = phase
+		p.step(phase+" "+img.Name, total)
+	}
+	if p.bar != nil && img.Progress != nil {
+		p.bar.SetTotal(total, false)
+		p.bar.SetCurrent(img.Progress.DoneBytes)
+	}
+}
+
+// finish ends the present step.
+func (p *progress) finish() {
+	if p.bar != nil {
+		p.bar.SetTotal(-1, true)
+		p.bar = nil
+	}
+}
+
+// done ends the last step well.
+func (p *progress) done(what string) {
+	p.finish()
+	if p.bars == nil && !p.quiet {
+		fmt.Fprintln(p.out, oneLine(what))
+	}
+}
+
+// close leaves the terminal as it was.
+func (p *progress) close() {
+	if p.bar != nil {
+		p.bar.Abort(false)
+		p.bar = nil
+	}
+	if p.bars != nil {
+		p.bars.Wait()
+	}
+}

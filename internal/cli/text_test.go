@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 900 * time.Millisecond: "0s", 3 * time.Second: "3s", 59 * time.Second: "59s",
+		time.Minute: "1m", 59 * time.Minute: "59m", time.Hour: "1h", 47 * time.Hour: "47h", 49 * time.Hour: "2d", 1000 * time.Hour: "41d",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("short(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.0 KB", 1536: "1.5 KB", 10 << 20: "10 MB", 1 << 30: "1.0 GB", 1023 << 20: "1.0 GB", 5 << 40: "5.0 TB",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestCleanKeepsTheTerminalSafe(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain":                      "plain",
+		"a\x1b[31mred\x1b[0m":        "a[31mred[0m",
+		"\x1b]0;title\x07x":          "]0;titlex",
+		"two\nlines\tand a tab":      "two\nlines\tand a tab",
+		"back\b\rspace\x7f\u009b31m": "backspace31m",
+		"bad \xff byte":              "bad \ufffd byte",
+		"\u202egpj.exe\u202c\u2066x": "gpj.exex",
+	} {
+		if got := clean(in); got != want {
+			t.Errorf("clean(%q) = %q, want %q", in, got, want)
+		}
+	}
+	if got := oneLine(" a\n b\t\x1bc "); got != "a b c" {
+		t.Errorf("oneLine = %q", got)
+	}
+	if got := cut("abcdef", 4); got != "abc…" {
+		t.Errorf("cut = %q", got)
+	}
+}
+
+func TestTable(t *testing.T) {
+	tb := table{header: []string{"NAME", "STATE", "AGE"}}
+	tb.add(plain("web"), cell{"healthy", green}, plain("2m"))
+	tb.add(plain("a-longer-name"), cell{"no\x1b[2J\n", red}, plain(""))
+	var b strings.Builder
+	if err := tb.write(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	want := "NAME            STATE     AGE\n" +
+		"web             healthy   2m\n" +
+		"a-longer-name   no[2J\n"
+	if b.String() != want {
+		t.Errorf("table:\n%s\nwant:\n%s", b.String(), want)
+	}
+	b.Reset()
+	tb.write(&b, true)
+	if !strings.Contains(b.String(), "\x1b[32mhealthy\x1b[0m   2m") {
+		t.Errorf("coloured table: %q", b.String())
+	}
+}
