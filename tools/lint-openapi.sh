@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
-# Lints api/openapi.yaml. The linter is pinned by tools/redocly/package-lock.json and lives in .cache; Node.js and npm are
-# fetched from the distribution where they are missing and this is root.
+# Lints api/openapi.yaml. The linter is pinned in tools/openapi-lint and fetched once into .cache; after that it needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v npm >/dev/null; then
-	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		echo "tools/lint-openapi.sh: npm is not here: install Node.js 18 or later with npm" >&2
+lint=tools/openapi-lint
+
+if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
+	sudo=()
+	[ "$(id -u)" = 0 ] || sudo=(sudo)
+	if ! command -v apt-get >/dev/null || [ "${#sudo[@]}" != 0 ] && ! command -v sudo >/dev/null; then
+		echo "lint-openapi: npm is missing: install Node.js 18 or later with npm" >&2
 		exit 1
 	fi
-	echo "installing Node.js and npm for the OpenAPI linter"
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
+	echo "lint-openapi: npm is missing: installing nodejs and npm from the distribution" >&2
+	"${sudo[@]}" apt-get update -qq
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
 fi
-dir=.cache/redocly/$(sha256sum tools/redocly/package-lock.json | cut -c1-16)
-if [ ! -e "$dir/ready" ]; then
-	echo "fetching the OpenAPI linter"
-	rm -rf .cache/redocly
-	mkdir -p "$dir"
-	cp tools/redocly/package.json tools/redocly/package-lock.json "$dir"
-	npm ci --prefix "$dir" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
-	touch "$dir/ready"
+
+# One directory for each state of the lock file, moved into place whole.
+key=$(sha256sum $lint/package-lock.json | cut -c1-16)
+dir=.cache/openapi-lint/$key
+if [ ! -d "$dir" ]; then
+	echo "lint-openapi: fetching the linter" >&2
+	rm -rf .cache/openapi-lint
+	mkdir -p .cache/openapi-lint
+	new=$(mktemp -d .cache/openapi-lint/new.XXXXXX)
+	cp $lint/package.json $lint/package-lock.json $lint/.npmrc "$new"
+	(cd "$new" && npm ci --ignore-scripts --loglevel=error >/dev/null)
+	mv -T "$new" "$dir"
 fi
-export REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true
-exec node "$dir/node_modules/@redocly/cli/bin/cli.js" lint --config api/redocly.yaml api/openapi.yaml
+LINTER=$dir exec node $lint/lint.mjs $lint/redocly.yaml api/openapi.yaml
