@@ -174,7 +174,7 @@ test('the life of an instance', async () => {
   assert.equal(typeof stopped.exit_code, 'number');
   assert.equal((await client.instances.wait(made.id, { state: 'Running', timeout: '1m' })).timed_out, false);
   assert.equal(isInstance(await client.instances.start(made.id, {})).state, 'Initializing');
-  assert.equal(await client.instances.delete(made.id), undefined);
+  assert.equal(await client.instances.delete(made.id), null); // 204
   assert.equal((await refused(404, () => client.instances.get(made.id))).code, 'not_found');
 });
 
@@ -231,10 +231,10 @@ test('what is not built says so, once', async () => {
     () => client.images.tag(image, { target: 'docker.io/library/other:latest' }),
     () => client.snapshots.list(), () => client.snapshots.get('s'), () => client.snapshots.delete('s'), () => client.snapshots.fork('s', { name: 'f' }),
     () => client.volumes.list(), () => client.volumes.get('v'), () => client.volumes.create({ name: 'v', size_gb: 1 }), () => client.volumes.delete('v'),
-    () => client.devices.list(), () => client.devices.get('d'), () => client.devices.listAvailable(), () => client.devices.delete('d'),
+    () => client.devices.list(), () => client.devices.retrieve('d'), () => client.devices.listAvailable(), () => client.devices.delete('d'),
     () => client.ingresses.list(), () => client.ingresses.get('i'), () => client.ingresses.delete('i'),
     () => client.builds.list(), () => client.builds.get('b'), () => client.builds.cancel('b'),
-    () => client.builders.list(), () => client.pushes.list(), () => client.resources.reclaimMemory({ reclaim_bytes: 1 }),
+    () => client.builders.list(), () => client.builders.get('b'), () => client.builders.prune('b'), () => client.pushes.list(), () => client.pushes.get('p'), () => client.resources.reclaimMemory({ reclaim_bytes: 1 }),
   ];
   for (const call of calls) {
     const error = await refused(501, call);
