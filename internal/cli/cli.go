@@ -44,7 +44,7 @@ func Run(args []string, c Config) int {
 
 	a := &app{Config: c}
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // never nil, which would be the process's own
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitInterrupted
@@ -98,6 +98,7 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range a.Commands {
+		cmd.Args = usageArgs(cmd.Args)
 		if cmd.GroupID == "" {
 			cmd.GroupID = groupHost
 		}
