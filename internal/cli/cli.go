@@ -26,8 +26,8 @@ type Config struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string // nil: os.Getenv
 	Version        string
-	// LocalDaemon finds the daemon of this host where HALE_URL is not set: its address, and a token for it. It is asked only
-	// when a command needs a daemon.
+	// LocalDaemon finds the daemon of this host where HALE_URL is not set: its address, and a token for it. It is asked when a
+	// command needs a daemon, and again when that came back. Its error says what to do.
 	LocalDaemon func() (url, token string, err error)
 	// Commands are added to the ones of this package: serve, setup, doctor, token, shim. They may use cmd.Context(), which
 	// ends with SIGINT and SIGTERM, and cmd.OutOrStdout.

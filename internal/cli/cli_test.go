@@ -377,8 +377,8 @@ func TestNoDaemon(t *testing.T) {
 	}
 	var out, errs strings.Builder
 	c := Config{Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }}
-	c.LocalDaemon = func() (string, string, error) { return "", "", errors.New("no daemon has run in /var/lib/hale") }
-	if code := Run([]string{"ps"}, c); code != exitUnreachable || !strings.Contains(errs.String(), "no daemon has run in /var/lib/hale; start a daemon") {
+	c.LocalDaemon = func() (string, string, error) { return "", "", errors.New("no daemon runs: start one") }
+	if code := Run([]string{"ps"}, c); code != exitUnreachable || !strings.Contains(errs.String(), "hale: no daemon runs: start one") {
 		t.Errorf("exit %d, %q", code, errs.String())
 	}
 }

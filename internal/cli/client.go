@@ -32,7 +32,7 @@ func (a *app) client() (*hale.Client, error) {
 		var local string
 		var err error
 		if url, local, err = a.LocalDaemon(); err != nil {
-			return nil, exitStatus{exitUnreachable, fmt.Errorf("%w; start a daemon with `hale serve`, or say where one is with HALE_URL", err)}
+			return nil, exitStatus{exitUnreachable, err}
 		}
 		if token == "" {
 			token = local

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,11 +27,7 @@ func (a *app) eventsCommand() *cobra.Command {
 of type resync says that something is missing.`,
 		Example: "  hale events -f\n  hale events --type health web\n  hale events --json | jq .type",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			return a.followEvents(cmd.Context(), c, after, func(e api.Event) error {
+			return a.followEvents(cmd.Context(), after, func(e api.Event) error {
 				if !wanted(e, types, names) {
 					return nil
 				}
@@ -55,31 +50,23 @@ of type resync says that something is missing.`,
 // reconnectPause is the time between two attempts to reach a daemon that went away.
 const reconnectPause = time.Second
 
-// followEvents calls do with each event. A daemon that went away after the first event is waited for.
-func (a *app) followEvents(ctx context.Context, c *hale.Client, after string, do func(api.Event) error) error {
-	told := false
+// followEvents calls do with each event. A daemon that went away after the first event is waited for; it may come back at another
+// address, and the old token may have ended meanwhile.
+func (a *app) followEvents(ctx context.Context, after string, do func(api.Event) error) error {
+	away := false
 	for {
-		err := func() error {
-			for e, err := range c.Events(ctx, after) {
-				if err != nil {
-					return err
-				}
-				told = false
-				after = e.ID
-				if err := do(e); err != nil {
-					return err
-				}
-			}
-			return nil
-		}()
-		_, away := errors.AsType[*hale.UnreachableError](err)
+		before := after
+		err := a.readEvents(ctx, &after, do)
+		if after != before {
+			away = false
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && (!away || after == ""):
+		case err != nil && (after == "" || codeOf(err) != exitUnreachable):
 			return err
-		case !told:
-			told = true
+		case !away:
+			away = true
 			fmt.Fprintln(a.Stderr, "hale: the daemon went away; waiting for it")
 		}
 		select {
@@ -88,6 +75,24 @@ func (a *app) followEvents(ctx context.Context, c *hale.Client, after string, do
 		case <-time.After(reconnectPause):
 		}
 	}
+}
+
+// readEvents reads one stream to its end, and leaves in after where it was.
+func (a *app) readEvents(ctx context.Context, after *string, do func(api.Event) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	for e, err := range c.Events(ctx, *after) {
+		if err != nil {
+			return err
+		}
+		*after = e.ID
+		if err := do(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func wanted(e api.Event, types, names []string) bool {
