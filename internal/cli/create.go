@@ -283,7 +283,7 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		return err
 	}
 	if f.wait {
-		target := awaited{health: true}
+		target := awaited{health: api.HealthStateHealthy}
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}

@@ -82,21 +82,24 @@ func (a *app) rmCommand() *cobra.Command {
 
 func (a *app) waitCommand() *cobra.Command {
 	var (
-		healthy bool
-		state   string
-		timeout time.Duration
+		healthy       bool
+		health, state string
+		timeout       time.Duration
 	)
 	cmd := &cobra.Command{
-		Use: "wait NAME (--healthy | --state STATE)", Short: "Wait until an instance is healthy, or in a state", GroupID: groupInstances, Args: cobra.ExactArgs(1),
+		Use: "wait NAME (--healthy | --health STATUS | --state STATE)", Short: "Wait until an instance is healthy, or in a state", GroupID: groupInstances, Args: cobra.ExactArgs(1),
 		Long: `Wait until an instance is healthy, or in a state. It ends early when that cannot be reached any more: the instance was deleted, has
 stopped, has no health check.
 
 Ends with 0 when it is as asked, with 5 when the time is over or it cannot be reached, with 3 when there is no such instance.`,
 		Example: "  hale wait web --healthy --timeout 30s\n  hale wait job --state Stopped --timeout 1h",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			target := awaited{health: healthy, state: api.InstanceState(state)}
-			if healthy == (state != "") {
-				return usagef("say what to wait for: --healthy, or --state STATE")
+			target := awaited{health: api.HealthState(health), state: api.InstanceState(state)}
+			if healthy && health == "" {
+				target.health = api.HealthStateHealthy
+			}
+			if (target.health == "") == (state == "") || healthy && target.health != api.HealthStateHealthy {
+				return usagef("say what to wait for: --healthy, or --health STATUS, or --state STATE")
 			}
 			c, err := a.client()
 			if err != nil {
@@ -106,23 +109,19 @@ Ends with 0 when it is as asked, with 5 when the time is over or it cannot be re
 		},
 	}
 	cmd.Flags().BoolVar(&healthy, "healthy", false, "until it is healthy")
+	cmd.Flags().StringVar(&health, "health", "", "until its health is this `status`: healthy, unhealthy, …")
 	cmd.Flags().StringVar(&state, "state", "", "until it is in this `state`: Running, Stopped, …")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "longest time to wait")
 	return cmd
 }
 
-// awaited is what a wait is for: healthy, or a state.
+// awaited is what a wait is for: a health or a state, the other is empty.
 type awaited struct {
-	health bool
+	health api.HealthState
 	state  api.InstanceState
 }
 
-func (w awaited) String() string {
-	if w.health {
-		return "healthy"
-	}
-	return string(w.state)
-}
+func (w awaited) String() string { return string(w.health) + string(w.state) }
 
 // longestWait is the longest that the daemon waits in one request.
 const longestWait = 5 * time.Minute
@@ -132,11 +131,7 @@ func (a *app) await(ctx context.Context, c *hale.Client, name string, target awa
 	deadline := time.Now().Add(timeout)
 	for {
 		left := max(time.Until(deadline), time.Millisecond)
-		w := hale.Wait{State: target.state, Timeout: min(left, longestWait)}
-		if target.health {
-			w.Health = api.HealthStateHealthy
-		}
-		got, err := c.WaitInstance(ctx, name, w)
+		got, err := c.WaitInstance(ctx, name, hale.Wait{State: target.state, Health: target.health, Timeout: min(left, longestWait)})
 		if err != nil {
 			return err
 		}
@@ -154,8 +149,8 @@ func reached(got api.WaitForStateResponse, target awaited) bool {
 	if got.TimedOut {
 		return false
 	}
-	if target.health {
-		return got.HealthStatus != nil && got.HealthStatus.Status == api.HealthStateHealthy
+	if target.health != "" {
+		return got.HealthStatus != nil && got.HealthStatus.Status == target.health
 	}
 	return strings.EqualFold(string(got.State), string(target.state))
 }

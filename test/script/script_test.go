@@ -1,0 +1,201 @@
+// Package script runs the real binary against a real daemon, whose machines are played by the fake driver: the .txtar files are the tests,
+// and examples of what can be typed. Each script has a daemon and a data directory of its own.
+//
+// Besides testscript's own commands there are
+//
+//	exits CODE PROGRAM ARGS…   runs a program that must end with this code
+//	fetch [-status N] URL      asks over HTTP, prints the body
+//	capture NAME REGEXP        sets a variable to what a group matches in the last standard output
+package script
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// bin holds the binary that is tested.
+var bin string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if bin, err = os.MkdirTemp("", "hale-script"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(bin)
+	build := exec.Command("go", "build", "-o", filepath.Join(bin, "hale"), "github.com/halevm/hale/cmd/hale")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building hale (make builds the guest agent that it embeds):", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 ".",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"fetch":   fetch,
+			"capture": capture,
+		},
+	})
+}
+
+// setup gives a script an image, app.tar, and a daemon.
+func setup(env *testscript.Env) error {
+	if err := writeImage(filepath.Join(env.WorkDir, "app.tar"), "app:v1"); err != nil {
+		return err
+	}
+	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
+	env.Setenv("HALE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
+	env.Setenv("HALE_CONFIG", os.DevNull)
+	env.Setenv("NO_COLOR", "1")
+	return startDaemon(env)
+}
+
+// writeImage writes what `docker save` writes of an image that serves port 80.
+func writeImage(file, ref string) error {
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		return err
+	}
+	img, err := random.Image(1024, 2)
+	if err != nil {
+		return err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", "amd64"
+	config.Config = v1.Config{Cmd: []string{"serve", "80"}, Env: []string{"PATH=/bin", "FROM=image"}, WorkingDir: "/srv"}
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		return err
+	}
+	return tarball.WriteToFile(file, tag, img)
+}
+
+// startDaemon starts a daemon on a free port and ends it, in order, with the script.
+func startDaemon(env *testscript.Env) error {
+	cmd := exec.Command(filepath.Join(bin, "hale"), "serve", "--driver", "fake", "--listen", "127.0.0.1:0")
+	cmd.Env = env.Vars
+	cmd.Dir = env.WorkDir
+	log, err := os.Create(filepath.Join(env.WorkDir, "daemon.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "hale is ready at http://127.0.0.1:") {
+		cmd.Process.Kill()
+		cmd.Wait()
+		b, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("the daemon says %q, %v\n%s", line, err, b)
+	}
+	env.Setenv("DAEMON_PID", strconv.Itoa(cmd.Process.Pid))
+	env.Defer(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		defer killer.Stop()
+		if err := cmd.Wait(); err != nil {
+			b, _ := os.ReadFile(log.Name())
+			env.T().Log(fmt.Sprintf("the daemon ended with %v\n%s", err, b))
+			env.T().FailNow()
+		}
+	})
+	return nil
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("ended with %d, want %d", got, want)
+	}
+}
+
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	status := 200
+	if len(args) == 3 && args[0] == "-status" {
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		status, args = n, args[2:]
+	}
+	if len(args) != 1 {
+		ts.Fatalf("usage: fetch [-status N] URL")
+	}
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(args[0])
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s answers %s", args[0], resp.Status)
+		}
+		return
+	}
+	ts.Check(err)
+	defer resp.Body.Close()
+	if resp.StatusCode != status {
+		ts.Fatalf("%s answers %s, want %d", args[0], resp.Status, status)
+	}
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
+}
+
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: capture NAME REGEXP")
+	}
+	re, err := regexp.Compile(args[1])
+	ts.Check(err)
+	m := re.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(m) < 2 {
+		ts.Fatalf("no match for %q in %q", args[1], ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[0], m[1])
+}
