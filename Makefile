@@ -22,7 +22,7 @@ bin/hale: $(AGENT) $(GO_FILES)
 
 # A first look: an image, a machine, its health, in less than a minute after set-up.
 demo: build
-	@examples/demo.sh
+	@$(GO) run ./examples/demo
 
 test: lint unit e2e
 

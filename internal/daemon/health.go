@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -22,15 +23,12 @@ const healthConsumer = "health"
 func (d *Daemon) followHealth(ctx context.Context) error {
 	reader := d.events.Follow(event.ID{}, healthConsumer)
 	defer reader.Close()
-	seen := reader.Position()
 	d.observeAll()
-	reader.Ack(seen)
 	for {
 		e, err := reader.Next(ctx)
 		if err != nil {
 			return err
 		}
-		d.healthActive.touch()
 		switch e.Type {
 		case event.TypeResync:
 			d.observeAll()
@@ -42,6 +40,14 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 		}
 		reader.Ack(e.ID)
 	}
+}
+
+// settled returns when health has taken in everything that happened so far, so that what is read after a change is what
+// the change made of it. It waits a second at most.
+func (d *Daemon) settled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	d.events.WaitConsumed(ctx, healthConsumer, d.events.Last()) // too late is no error: the answer is then a little old
 }
 
 // observeAll hands on every instance there is.
@@ -101,6 +107,7 @@ type journal struct {
 	events    *event.Log
 	instances *store.Root // of DIR/instances
 	name      func(id string) string
+	replay    map[string][]health.Transition // by instance, as the log held them at the start
 }
 
 const (
@@ -138,18 +145,31 @@ func (j *journal) SetAside(id string) error {
 	return err
 }
 
-// Replay gives the transitions of an instance that the event log still holds, oldest first.
-func (j *journal) Replay(id string) ([]health.Transition, error) {
-	var ts []health.Transition
-	for _, e := range j.events.Of(id) {
-		if e.Type != event.TypeHealth {
-			continue
-		}
-		var t health.Transition
-		if err := json.Unmarshal(e.Data, &t); err != nil {
+// Replay gives the transitions of an instance that the event log held when the daemon started, oldest first.
+func (j *journal) Replay(id string) ([]health.Transition, error) { return j.replay[id], nil }
+
+// readTransitions reads the transitions that the event log holds, by instance.
+func readTransitions(ctx context.Context, events *event.Log) (map[string][]health.Transition, error) {
+	last := events.Last()
+	reader := events.Follow(events.Oldest(), "replay")
+	defer reader.Close()
+	replay := make(map[string][]health.Transition)
+	for at := events.Oldest(); at.Seq < last.Seq; {
+		e, err := reader.Next(ctx)
+		if err != nil {
 			return nil, err
 		}
-		ts = append(ts, t)
+		at = e.ID
+		switch e.Type {
+		case event.TypeHealth:
+			var t health.Transition
+			if err := json.Unmarshal(e.Data, &t); err != nil {
+				return nil, fmt.Errorf("event %s: %w", e.ID, err)
+			}
+			replay[e.Instance] = append(replay[e.Instance], t)
+		case event.TypeDeleted:
+			delete(replay, e.Instance)
+		}
 	}
-	return ts, nil
+	return replay, nil
 }

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/halevm/hale/internal/daemon"
+	"github.com/halevm/hale/internal/host"
+	"github.com/halevm/hale/internal/token"
+)
+
+func (s *settings) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon in the foreground",
+		Long: `Run the daemon in the foreground, until SIGINT or SIGTERM. Machines go on running without it, and the next daemon
+with the same data directory takes them back.
+
+It prints one line on standard output when it is ready; its log is on standard error. Every flag can be said as well by a
+variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.resolve(); err != nil {
+				return err
+			}
+			log, err := newLog(cmd.ErrOrStderr(), s.LogLevel)
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), daemon.Config{
+				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
+			})
+		},
+	}
+	s.addDataDir(cmd)
+	f := cmd.Flags()
+	f.StringVar(&s.Listen, "listen", "", "address to listen on; port 0 asks for a free one (default "+defaultListen+")")
+	f.StringVar(&s.Accel, "accel", "", "auto, kvm or tcg (default auto: by trying it)")
+	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
+	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
+	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
+	f.MarkHidden("driver")
+	return cmd
+}
+
+func newLog(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if level != "" {
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			return nil, fmt.Errorf("log level %q: one of debug, info, warn, error", level)
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
+}
+
+func (s *settings) setupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Get what this host is missing to run machines",
+		Long: `Get what this host is missing to run machines: QEMU and e2fsprogs through the package manager (as root, or through
+sudo), and a kernel for the guests into the data directory, with the host's own apt sources and keys. The kernel is never
+installed, and nothing else of the host is touched. What is there already is left alone.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.resolve(); err != nil {
+				return err
+			}
+			return host.Setup(cmd.Context(), s.DataDir, func(line string) { fmt.Fprintln(cmd.OutOrStdout(), line) })
+		},
+	}
+	s.addDataDir(cmd)
+	return cmd
+}
+
+// errUnfit makes the exit code of a doctor that found something tell.
+var errUnfit = errors.New("this host cannot run machines yet: see above")
+
+func (s *settings) doctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this host can do, and what to mend",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.resolve(); err != nil {
+				return err
+			}
+			checks := host.Doctor(cmd.Context(), s.DataDir)
+			if err := printChecks(cmd.OutOrStdout(), checks, asJSON); err != nil {
+				return err
+			}
+			for _, c := range checks {
+				if c.Verdict == host.Fail {
+					return errUnfit
+				}
+			}
+			return nil
+		},
+	}
+	s.addDataDir(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printChecks(w io.Writer, checks []host.Check, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(checks)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range checks {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Verdict, c.Name, c.Detail)
+		if c.Mend != "" {
+			fmt.Fprintf(t, "\t\t→ %s\n", c.Mend)
+		}
+	}
+	return t.Flush()
+}
+
+func (s *settings) tokenCommand() *cobra.Command {
+	var ttl time.Duration
+	var rotate bool
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Print a bearer token for the daemon of this data directory",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.resolve(); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
+				return err
+			}
+			secretOf := token.LoadOrCreate
+			if rotate {
+				secretOf = token.Rotate
+			}
+			secret, err := secretOf(s.DataDir)
+			if err != nil {
+				return err
+			}
+			t, err := secret.Mint(time.Now(), ttl)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), t)
+			return nil
+		},
+	}
+	s.addDataDir(cmd)
+	cmd.Flags().DurationVar(&ttl, "ttl", token.DefaultTTL, "how long the token is good for")
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "make a new secret first, which ends every token there is")
+	return cmd
+}

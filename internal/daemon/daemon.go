@@ -1,0 +1,274 @@
+// Package daemon reads a configuration, builds the parts, runs them and shuts them down: it is the one place that sees
+// everything. The parts meet here only, in small adapters: the domain does not know its drivers, and health does not
+// know the event log.
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/host"
+	"github.com/halevm/hale/internal/image"
+	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/server"
+	"github.com/halevm/hale/internal/shim"
+	"github.com/halevm/hale/internal/store"
+	"github.com/halevm/hale/internal/token"
+	"github.com/halevm/hale/internal/version"
+)
+
+// The drivers that a daemon can be told to use.
+const (
+	DriverQEMU = "qemu"
+	DriverFake = "fake" // machines in this process, for tests of what surrounds them
+)
+
+// A Config says what to run. Zero values are defaults.
+type Config struct {
+	DataDir string
+	Listen  string // host:port; port 0 asks for a free one
+	Driver  string // DriverQEMU
+	Accel   string // "auto"
+	Kernel  string // a directory with a kernel; the one that hale setup fetched
+	Log     *slog.Logger
+	// Ready is told, once the daemon answers, where.
+	Ready func(url string)
+}
+
+// shutdownTimeout bounds the end: requests under way, then loops, then records.
+const shutdownTimeout = 10 * time.Second
+
+// A Daemon is the parts.
+type Daemon struct {
+	config    Config
+	log       *slog.Logger
+	metrics   *metrics
+	events    *event.Log
+	images    *image.Store
+	instances *instance.Set
+	health    *health.Set
+	loops     *loops
+	platform  *platform // nil with the fake driver
+	started   time.Time
+}
+
+// Run runs a daemon until ctx is done and everything is put away. Machines go on without it.
+func Run(ctx context.Context, c Config) (err error) {
+	d := &Daemon{config: c, log: c.Log, started: time.Now()}
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return err
+	}
+	d.config.DataDir = dir
+	root, err := store.Open(dir)
+	if err != nil {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	defer root.Close()
+	lock, err := root.Lock("lock")
+	if held, ok := errors.AsType[*store.LockedError](err); ok {
+		return fmt.Errorf("another daemon (process %d) uses %s", held.PID, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	defer lock.Close()
+	// The end of what was begun must not be cut short by what ended the rest.
+	build, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := d.build(build, dir); err != nil {
+		return errors.Join(err, d.close(build))
+	}
+	err = d.serve(ctx, dir)
+	return errors.Join(err, d.close(build))
+}
+
+// build makes the parts, each from those before it.
+func (d *Daemon) build(ctx context.Context, dir string) (err error) {
+	d.metrics = newMetrics(d)
+	d.loops = newLoops(d.log, d.metrics.panics)
+	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
+		return err
+	}
+	inUse := func(digest string) bool { return d.instances != nil && d.usesImage(digest) }
+	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
+		return err
+	}
+	driver, err := d.driver(ctx)
+	if err != nil {
+		return err
+	}
+	memory, _, err := host.Memory()
+	if err != nil {
+		return err
+	}
+	instancesDir := filepath.Join(dir, "instances")
+	d.instances, err = instance.Open(ctx, instance.Config{
+		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
+		Memory:   memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked: func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+	})
+	if err != nil {
+		return err
+	}
+	return d.buildHealth(ctx, instancesDir)
+}
+
+func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
+	records, err := store.Open(instancesDir)
+	if err != nil {
+		return err
+	}
+	replay, err := readTransitions(ctx, d.events)
+	if err != nil {
+		return fmt.Errorf("read the event log: %w", err)
+	}
+	d.health = health.NewSet(health.Config{
+		Probe:   d.probe,
+		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
+		Log:     d.log,
+		Hooks:   d.metrics.healthHooks(),
+	})
+	return nil
+}
+
+func (d *Daemon) instanceName(id string) string {
+	in, err := d.instances.Find(id)
+	if err != nil {
+		return ""
+	}
+	return in.Spec.Name
+}
+
+func (d *Daemon) usesImage(digest string) bool {
+	for _, in := range d.instances.List() {
+		if in.Spec.ImageDigest == digest {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
+	switch d.config.Driver {
+	case DriverFake:
+		return fake.New(fake.Config{Version: version.String()}), nil
+	case DriverQEMU, "":
+		p := &platform{dataDir: d.config.DataDir, kernel: d.config.Kernel, accel: d.config.Accel}
+		d.platform = p
+		switch accel, why := p.accelerator(ctx); {
+		case why != "":
+			d.log.Warn("machines run under software emulation, several times slower than with KVM", "why", why)
+		default:
+			d.log.Debug("accelerator", "accel", accel)
+		}
+		if _, err := p.find(ctx); err != nil {
+			d.log.Warn("no machine can be started yet", "err", err)
+		}
+		return shimDriver{shim.NewLauncher(p.find, version.String(), d.log)}, nil
+	}
+	return nil, fmt.Errorf("driver %q: one of %s, %s: %w", d.config.Driver, DriverQEMU, DriverFake, api.Invalid)
+}
+
+// Where is what a daemon writes down (DIR/hale.json) so that the command line of the same machine finds it.
+type Where struct {
+	URL     string `json:"url"`
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+}
+
+// WhereFile is its name in a data directory.
+const WhereFile = "hale.json"
+
+// serve answers requests until ctx is done.
+func (d *Daemon) serve(ctx context.Context, dir string) error {
+	secret, err := token.Open(dir)
+	if err != nil {
+		return err
+	}
+	d.loops.start(healthConsumer, d.followHealth)
+	defer d.loops.stop()
+	handler := server.New(server.Config{
+		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
+		Verify: secret.Verify, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,
+		Capabilities: d.capabilities, Metrics: d.metrics.registry, Panics: d.metrics.panics,
+		Started: d.started, Version: version.String(), Log: d.log,
+	})
+	ln, err := net.Listen("tcp", d.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	// Streams and waits end with base, so that a shutdown does not wait for them.
+	base, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	srv := &http.Server{
+		Handler: handler, BaseContext: func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	url := "http://" + ln.Addr().String()
+	if err := writeWhere(dir, url); err != nil {
+		srv.Close()
+		return err
+	}
+	defer os.Remove(filepath.Join(dir, WhereFile))
+	if d.config.Ready != nil {
+		d.config.Ready(url)
+	}
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	endStreams()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := srv.Shutdown(end); err != nil {
+		srv.Close()
+	}
+	return nil
+}
+
+func writeWhere(dir, url string) error {
+	b, err := json.Marshal(Where{URL: url, PID: os.Getpid(), Version: version.String()})
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, WhereFile), append(b, '\n'), 0o600)
+}
+
+// close puts the parts away, the last built first.
+func (d *Daemon) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	var errs []error
+	if d.health != nil {
+		errs = append(errs, d.health.Close(ctx))
+	}
+	if d.instances != nil {
+		errs = append(errs, d.instances.Close(ctx))
+	}
+	if d.images != nil {
+		errs = append(errs, d.images.Close())
+	}
+	if d.events != nil {
+		errs = append(errs, d.events.Close())
+	}
+	return errors.Join(errs...)
+}

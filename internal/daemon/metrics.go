@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/halevm/hale/internal/health"
+)
+
+// metrics are the daemon's own, beside the server's. What is a matter of now (instances by state, how far a reader is
+// behind) is looked up when somebody asks.
+type metrics struct {
+	registry *prometheus.Registry
+	panics   *prometheus.CounterVec
+
+	probes      *prometheus.CounterVec
+	probeTime   *prometheus.HistogramVec
+	transitions *prometheus.CounterVec
+	saveFailed  prometheus.Counter
+}
+
+func newMetrics(d *Daemon) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hale_panics_total", Help: "Panics that were contained, by the loop or handler that panicked.",
+		}, []string{"where"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hale_health_probes_total", Help: "Probes, by type and outcome, and the cause of an inconclusive one.",
+		}, []string{"type", "outcome", "cause"}),
+		probeTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "hale_health_probe_duration_seconds", Help: "Length of a probe, by type.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"type"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hale_health_transitions_total", Help: "Changes of a health status, and whether each was on disk before it was announced.",
+		}, []string{"from", "to", "persisted"}),
+		saveFailed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hale_health_save_failures_total", Help: "Health records that could not be written.",
+		}),
+	}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.panics, m.probes, m.probeTime, m.transitions, m.saveFailed, snapshotCollector{d},
+	)
+	return m
+}
+
+// healthHooks count what the health loops tell.
+func (m *metrics) healthHooks() health.Hooks {
+	return health.Hooks{
+		Probed: func(t health.Type, o health.Outcome, cause string, took time.Duration) {
+			m.probes.WithLabelValues(string(t), string(o), cause).Inc()
+			m.probeTime.WithLabelValues(string(t)).Observe(took.Seconds())
+		},
+		Transition: func(from, to health.Status, persisted bool) {
+			m.transitions.WithLabelValues(string(from), string(to), boolLabel(persisted)).Inc()
+		},
+		SaveFailed: m.saveFailed.Inc,
+		Panicked:   m.panics.WithLabelValues("health loop").Inc,
+	}
+}
+
+func boolLabel(b bool) string {
+	if b {
+		return "true"
+	}
+	return "false"
+}
+
+// snapshotCollector looks up what is so at the moment of a scrape.
+type snapshotCollector struct{ d *Daemon }
+
+var (
+	instancesDesc = prometheus.NewDesc("hale_instances", "Instances, by state.", []string{"state"}, nil)
+	healthDesc    = prometheus.NewDesc("hale_instances_by_health", "Instances, by health status.", []string{"status"}, nil)
+	imagesDesc    = prometheus.NewDesc("hale_images", "Images, by status.", []string{"status"}, nil)
+	lagDesc       = prometheus.NewDesc("hale_event_consumer_lag", "Events that a reader of the log has not handled yet.", []string{"consumer"}, nil)
+	oldestDesc    = prometheus.NewDesc("hale_event_consumer_oldest_unread_seconds", "Age of the oldest event that a reader has not handled.", []string{"consumer"}, nil)
+	resyncsDesc   = prometheus.NewDesc("hale_event_consumer_resyncs_total", "How often a reader fell behind what is kept and was told to list again.", []string{"consumer"}, nil)
+	watchedDesc   = prometheus.NewDesc("hale_health_watched", "Instances that are active and have a health check.", nil, nil)
+)
+
+// Describe is for Prometheus.
+func (c snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{instancesDesc, healthDesc, imagesDesc, lagDesc, oldestDesc, resyncsDesc, watchedDesc} {
+		ch <- d
+	}
+}
+
+// Collect is for Prometheus.
+func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	states, statuses := map[string]int{}, map[string]int{}
+	for _, in := range c.d.instances.List() {
+		states[string(in.State)]++
+		if h, ok := c.d.health.Snapshot(in.ID); ok {
+			statuses[string(h.Status)]++
+		}
+	}
+	images := map[string]int{}
+	for _, img := range c.d.images.List() {
+		images[string(img.Status)]++
+	}
+	for d, counts := range map[*prometheus.Desc]map[string]int{instancesDesc: states, healthDesc: statuses, imagesDesc: images} {
+		for label, n := range counts {
+			gauge(d, float64(n), label)
+		}
+	}
+	gauge(watchedDesc, float64(c.d.health.Watched()))
+	c.collectConsumers(ch, gauge)
+}
+
+// collectConsumers adds up the readers of one name: the streams of API clients have none.
+func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
+	type sum struct {
+		lag, resyncs uint64
+		oldest       time.Duration
+	}
+	sums := map[string]*sum{}
+	for _, consumer := range c.d.events.Consumers() {
+		name := consumer.Name
+		if name == "" {
+			name = "api"
+		}
+		s := sums[name]
+		if s == nil {
+			s = new(sum)
+			sums[name] = s
+		}
+		s.lag += consumer.Lag
+		s.resyncs += consumer.Resyncs
+		s.oldest = max(s.oldest, consumer.OldestUnread)
+	}
+	for name, s := range sums {
+		gauge(lagDesc, float64(s.lag), name)
+		gauge(oldestDesc, s.oldest.Seconds(), name)
+		ch <- prometheus.MustNewConstMetric(resyncsDesc, prometheus.CounterValue, float64(s.resyncs), name)
+	}
+}

@@ -1,0 +1,126 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
+)
+
+// An answer is what a Kind of error becomes on the wire.
+type answer struct {
+	status  int
+	code    string        // unless the error has one of its own
+	noRetry bool          // waiting will not change it, and the compatible client would repeat it by itself
+	after   time.Duration // Retry-After
+}
+
+// answers is the one table from Kind to HTTP. What is not in it is internal.
+var answers = map[api.Kind]answer{
+	api.Invalid:       {status: http.StatusBadRequest, code: "invalid_request"},
+	api.Unsupported:   {status: http.StatusBadRequest, code: "unsupported"},
+	api.Unauthorized:  {status: http.StatusUnauthorized, code: "unauthorized"},
+	api.NotFound:      {status: http.StatusNotFound, code: "not_found"},
+	api.Conflict:      {status: http.StatusConflict, code: "conflict", noRetry: true},
+	api.InvalidState:  {status: http.StatusConflict, code: "invalid_state", noRetry: true},
+	api.NotReady:      {status: http.StatusConflict, code: "not_ready", after: 2 * time.Second},
+	api.Exhausted:     {status: http.StatusConflict, code: "insufficient_resources", noRetry: true},
+	api.TooLarge:      {status: http.StatusRequestEntityTooLarge, code: "too_large"},
+	api.Unavailable:   {status: http.StatusServiceUnavailable, code: "unavailable", after: 5 * time.Second},
+	api.Unimplemented: {status: http.StatusNotImplemented, code: "unimplemented", noRetry: true},
+}
+
+var internalAnswer = answer{status: http.StatusInternalServerError, code: "internal"}
+
+// describe turns an error into what is sent. The words of an internal one stay in the log.
+func describe(err error, requestID string) (answer, api.ErrorBody) {
+	var policy *health.PolicyError
+	if errors.As(err, &policy) {
+		return answers[api.Invalid], policyBody(policy)
+	}
+	kind := api.Internal
+	errors.As(err, &kind)
+	a, ok := answers[kind]
+	if !ok {
+		return internalAnswer, api.ErrorBody{
+			Code: internalAnswer.code, RequestID: requestID,
+			Message: "something went wrong on our side; the daemon's log says what (request " + requestID + ")",
+		}
+	}
+	body := api.ErrorBody{Code: a.code, Message: err.Error()}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		if e.Code != "" {
+			body.Code = e.Code
+		}
+		body.Message = e.Error()
+		body.Details = append(body.Details, e.Details...)
+		a.noRetry = a.noRetry || e.NoRetry
+	}
+	if a.status >= 500 {
+		body.RequestID = requestID
+	}
+	return a, body
+}
+
+// policyBody names every fault of a health check that was refused.
+func policyBody(p *health.PolicyError) api.ErrorBody {
+	const code = "invalid_health_check"
+	b := api.ErrorBody{Code: code, Message: p.Error()}
+	for _, f := range p.Faults {
+		b.Details = append(b.Details, api.Detail{Code: code, Message: f.Message, Field: f.Field})
+	}
+	return b
+}
+
+// fail answers a request with an error. The edge is where an error is logged: 5xx as ours, the rest not at all.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	info := infoOf(r.Context())
+	a, body := describe(err, info.id)
+	info.code = body.Code
+	if a.status >= 500 && a.status != http.StatusNotImplemented {
+		s.log.Error("request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	h := w.Header()
+	if a.noRetry {
+		h.Set("X-Should-Retry", "false")
+	}
+	if a.after > 0 && !a.noRetry {
+		h.Set("Retry-After", strconv.Itoa(int(a.after.Seconds())))
+	}
+	if a.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="hale"`)
+	}
+	writeJSON(w, a.status, body)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // an error is a client that has gone
+}
+
+// faults collects what is wrong with a request, so that all of it is told at once.
+type faults []api.Detail
+
+func (f *faults) add(code, field, message string) {
+	*f = append(*f, api.Detail{Code: code, Field: field, Message: message})
+}
+
+func (f *faults) invalid(field, message string)     { f.add("invalid_request", field, message) }
+func (f *faults) unsupported(field, message string) { f.add("unsupported", field, message) }
+
+// err is nil where there are none. The code of the whole is that of the first.
+func (f faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	message := f[0].Field + ": " + f[0].Message
+	for _, d := range f[1:] {
+		message += "; " + d.Field + ": " + d.Message
+	}
+	return &api.Error{Kind: api.Invalid, Code: f[0].Code, Message: message, Details: f, NoRetry: true}
+}

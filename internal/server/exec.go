@@ -1,0 +1,293 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// execProtocol is the subprotocol in which every frame has one leading byte. Without it the compatible client's plain
+// dialect is spoken: binary both ways with merged output, and a text at the end.
+const execProtocol = "hale.exec.v1"
+
+// The leading bytes of execProtocol.
+const (
+	chanStdin   = 0
+	chanStdout  = 1
+	chanStderr  = 2
+	chanControl = 3
+)
+
+// Bounds of an exec's conversation.
+const (
+	maxExecMessage = 64 << 10         // from the client; its first message may be as long as maxExecRequest
+	maxExecRequest = 256 << 10        // argv and environment
+	execStart      = 10 * time.Second // from the upgrade to the first message
+	execWrite      = 30 * time.Second // a client that takes no output for so long is gone
+	maxAgentWait   = 5 * time.Minute
+	execChunk      = 32 << 10
+)
+
+// machineRequest checks what a client asked for. Times are in seconds.
+func machineRequest(q api.ExecRequest) (machine.ExecRequest, error) {
+	var f faults
+	if len(q.Command) == 0 || q.Command[0] == "" {
+		f.invalid("command", "must not be empty")
+	}
+	if q.Timeout < 0 {
+		f.invalid("timeout", "seconds, 0 or more")
+	}
+	if q.WaitForAgent < 0 {
+		f.invalid("wait_for_agent", "seconds, 0 or more")
+	}
+	r := machine.ExecRequest{
+		Argv: q.Command, TTY: q.TTY, Dir: q.Cwd, User: q.User, Rows: q.Rows, Cols: q.Cols,
+		Timeout: seconds(q.Timeout), Stdin: true,
+	}
+	for k, v := range q.Env {
+		r.Env = append(r.Env, k+"="+v)
+	}
+	slices.Sort(r.Env)
+	return r, f.err()
+}
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// exec runs a program in the guest over a WebSocket.
+func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
+	in, err := s.config.Instances.Find(id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if in.State != instance.Running && in.State != instance.Initializing {
+		s.fail(w, r, fmt.Errorf("instance %q is %s; a program runs in one that is Running: %w", in.Spec.Name, in.State, api.InvalidState))
+		return
+	}
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		s.fail(w, r, &api.Error{Kind: api.Invalid, Message: "this route is a WebSocket: ask for an upgrade, or use `hale exec`"})
+		return
+	}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{execProtocol},
+		InsecureSkipVerify: true, // the token is what lets a client in; a browser's page has none to send
+	})
+	if err != nil {
+		return // Accept has answered
+	}
+	c := &execConn{ws: ws, framed: ws.Subprotocol() == execProtocol}
+	defer ws.CloseNow()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	exit, err := s.converse(ctx, c, in.ID)
+	if ctx.Err() != nil {
+		return
+	}
+	c.finish(ctx, exit, err)
+}
+
+// converse reads the request, runs the program, and carries its streams.
+func (s *Server) converse(ctx context.Context, c *execConn, id string) (machine.ExecExit, error) {
+	first, err := c.request(ctx)
+	if err != nil {
+		return machine.ExecExit{}, err
+	}
+	request, err := machineRequest(first)
+	if err != nil {
+		return machine.ExecExit{}, err
+	}
+	e, err := s.startExec(ctx, id, request, seconds(first.WaitForAgent))
+	if err != nil {
+		return machine.ExecExit{}, err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer e.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() {
+		defer cancel() // a client that has gone ends its program
+		c.feed(ctx, e)
+	})
+	var out sync.WaitGroup
+	out.Go(func() { c.spill(ctx, cancel, chanStdout, e.Stdout()) })
+	out.Go(func() { c.spill(ctx, cancel, chanStderr, e.Stderr()) })
+	exit, err := e.Wait(ctx)
+	if ctx.Err() != nil {
+		e.Close() // the streams end with it
+	}
+	out.Wait()
+	return exit, err
+}
+
+// startExec waits for the agent as long as the client wants to.
+func (s *Server) startExec(ctx context.Context, id string, r machine.ExecRequest, patience time.Duration) (instance.Exec, error) {
+	deadline := time.Now().Add(min(patience, maxAgentWait))
+	for {
+		changed := s.config.Instances.Changed(id)
+		in, err := s.config.Instances.Find(id)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.config.Instances.Machine(id)
+		if err == nil {
+			x, ok := m.(instance.Execer)
+			if !ok {
+				return nil, fmt.Errorf("this machine runs no further programs: %w", api.Unsupported)
+			}
+			var e instance.Exec
+			if e, err = x.Exec(ctx, r); err == nil {
+				return e, nil
+			}
+		}
+		if !errors.Is(err, api.InvalidState) || in.State != instance.Initializing || !time.Now().Before(deadline) {
+			return nil, err
+		}
+		timer := time.NewTimer(min(time.Until(deadline), time.Second))
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+// execConn is the client's end of an exec, in one of the two dialects.
+type execConn struct {
+	ws     *websocket.Conn
+	framed bool
+	mu     sync.Mutex // one message at a time
+}
+
+func (c *execConn) request(ctx context.Context) (api.ExecRequest, error) {
+	var q api.ExecRequest
+	c.ws.SetReadLimit(maxExecRequest)
+	ctx, cancel := context.WithTimeout(ctx, execStart)
+	defer cancel()
+	_, b, err := c.ws.Read(ctx)
+	if err != nil {
+		return q, err
+	}
+	c.ws.SetReadLimit(maxExecMessage)
+	if c.framed && len(b) > 0 && b[0] == chanControl {
+		b = b[1:]
+	}
+	if err := json.Unmarshal(b, &q); err != nil {
+		return q, fmt.Errorf("the first message is not an exec request: %v: %w", err, api.Invalid)
+	}
+	return q, nil
+}
+
+// feed carries what the client sends until it goes away.
+func (c *execConn) feed(ctx context.Context, e instance.Exec) {
+	stdin := e.Stdin()
+	for {
+		_, b, err := c.ws.Read(ctx)
+		if err != nil {
+			return
+		}
+		switch {
+		case len(b) == 0:
+			stdin.Close()
+		case !c.framed:
+			stdin.Write(b) // a program that does not read any more loses it, as by a closed pipe
+		case b[0] == chanStdin && len(b) == 1:
+			stdin.Close()
+		case b[0] == chanStdin:
+			stdin.Write(b[1:])
+		case b[0] == chanControl:
+			c.control(ctx, e, b[1:])
+		}
+	}
+}
+
+func (c *execConn) control(ctx context.Context, e instance.Exec, b []byte) {
+	var m api.ExecControl
+	if json.Unmarshal(b, &m) != nil {
+		return
+	}
+	switch m.Type {
+	case api.ExecControlTypeResize:
+		if m.Rows > 0 && m.Cols > 0 {
+			e.Resize(ctx, m.Rows, m.Cols)
+		}
+	case api.ExecControlTypeEOF:
+		e.Stdin().Close()
+	case api.ExecControlTypeSignal:
+		e.Signal(ctx, m.Signal)
+	}
+}
+
+// spill carries one of the program's streams to the client.
+func (c *execConn) spill(ctx context.Context, gone func(), channel byte, r io.Reader) {
+	buf := make([]byte, 1+execChunk)
+	buf[0] = channel
+	for {
+		n, err := r.Read(buf[1:])
+		if n > 0 {
+			message := buf[1 : 1+n]
+			if c.framed {
+				message = buf[:1+n]
+			}
+			if c.write(ctx, websocket.MessageBinary, message) != nil {
+				gone()
+				io.Copy(io.Discard, r)
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *execConn) write(ctx context.Context, t websocket.MessageType, b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, execWrite)
+	defer cancel()
+	return c.ws.Write(ctx, t, b)
+}
+
+// execFailed is the exit code of a program that could not be run at all, in the plain dialect.
+const execFailed = 127
+
+// finish tells the end and closes the connection in order.
+func (c *execConn) finish(ctx context.Context, exit machine.ExecExit, err error) {
+	message, code := exit.Error, ""
+	if err != nil {
+		_, body := describe(err, infoOf(ctx).id)
+		exit.Code, message, code = execFailed, body.Message, body.Code
+	}
+	switch {
+	case c.framed:
+		m := api.ExecControl{Type: api.ExecControlTypeExit, ExitCode: &exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut, Message: message}
+		if err != nil {
+			m.Type, m.Code = api.ExecControlTypeError, code
+		}
+		b, _ := json.Marshal(m) // cannot fail: strings and numbers
+		c.write(ctx, websocket.MessageBinary, append([]byte{chanControl}, b...))
+	default:
+		if message != "" {
+			c.write(ctx, websocket.MessageBinary, []byte(message+"\n"))
+		}
+		c.write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"exitCode":%d}`, exit.Code))
+	}
+	c.ws.Close(websocket.StatusNormalClosure, "")
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/halevm/hale/api"
+)
+
+// requestInfo is what is known of one request beside itself.
+type requestInfo struct {
+	id    string
+	route string // the pattern that took it, for metrics
+	code  string // of the error it was answered with
+}
+
+type infoKey struct{}
+
+func infoOf(ctx context.Context) *requestInfo {
+	if i, ok := ctx.Value(infoKey{}).(*requestInfo); ok {
+		return i
+	}
+	return new(requestInfo)
+}
+
+// watch is the outermost layer: it gives the request an id, contains a panic, and counts what came of it.
+func (s *Server) watch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &requestInfo{id: rand.Text()[:12], route: "none"}
+		r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
+		rec := &recorder{ResponseWriter: w}
+		start := time.Now()
+		defer func() {
+			v := recover()
+			if v != nil && v != http.ErrAbortHandler {
+				s.metrics.panics.WithLabelValues("handler").Inc()
+				s.log.Error("a handler panicked", "request", info.id, "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					s.fail(rec, r, fmt.Errorf("panic: %v", v))
+				} else {
+					v = http.ErrAbortHandler // the answer is half-way out: the client must see that it was cut
+				}
+			}
+			s.metrics.observe(info, r.Method, rec.status, time.Since(start))
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// recorder remembers the status. Unwrap lets http.ResponseController reach what lies below.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 && status >= 200 || status == http.StatusSwitchingProtocols {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// authorize lets a request through that carries a valid token.
+func (s *Server) authorize(r *http.Request) error {
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return fmt.Errorf("a bearer token is needed (Authorization: Bearer …; `hale token` prints one): %w", api.Unauthorized)
+	}
+	if err := s.config.Verify(strings.TrimSpace(given), time.Now()); err != nil {
+		return &api.Error{Kind: api.Unauthorized, Message: err.Error()}
+	}
+	return nil
+}
+
+// bounded cuts a body at limit bytes; one that is longer is an error of kind api.TooLarge where it is read.
+func bounded(w http.ResponseWriter, r *http.Request, limit int64) {
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+}
+
+// tooLarge makes http.MaxBytesReader's error one of ours.
+func tooLarge(err error) error {
+	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &api.Error{Kind: api.TooLarge, Message: "the body is longer than " + strconv.FormatInt(e.Limit, 10) + " bytes"}
+	}
+	return err
+}

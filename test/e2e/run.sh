@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Boots real virtual machines. What is missing is installed or fetched first: QEMU and a kernel (hale setup), and for the
+# nginx image mmdebstrap. Nothing here starts a service on the host.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cache=$PWD/.cache/hale
+echo "== what machines need (hale setup)"
+bin/hale setup --data-dir "$cache"
+
+# need PROGRAM PACKAGE: installs a package of the distribution unless its program is there.
+need() {
+	PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null && return
+	local sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	echo "== installing $2"
+	# The lists may be missing or old: they are read only where the first try fails.
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
+		{ $sudo apt-get update >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null; }
+}
+need mmdebstrap mmdebstrap
+
+rootfs=$PWD/.cache/images/nginx-rootfs.tar
+if [ ! -s "$rootfs" ]; then
+	echo "== making a root file system with nginx (mmdebstrap)"
+	mkdir -p "${rootfs%/*}"
+	. /etc/os-release
+	# Essential packages and nginx, without documentation; no script of a package starts anything.
+	mmdebstrap --quiet --variant=essential --include=nginx-light \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		"$VERSION_CODENAME" "$rootfs.tmp"
+	mv "$rootfs.tmp" "$rootfs"
+fi
+
+HALE_E2E_BIN=$PWD/bin/hale HALE_E2E_KERNELS=$cache/kernels HALE_E2E_NGINX=$rootfs \
+	go test -tags e2e -count=1 -timeout 25m -v ./test/e2e "$@"
