@@ -6,6 +6,8 @@
 //	exits CODE PROGRAM ARGS…   runs a program that must end with this code
 //	fetch [-status N] URL      asks over HTTP, prints the body
 //	capture NAME REGEXP        sets a variable to what a group matches in the last standard output
+//	listen FILE NAME           begins `hale events --json` into a file, and returns when it follows: an update of NAME has come through
+//	hangup                     ends it with Ctrl-C, which must be 130
 package script
 
 import (
@@ -63,6 +65,8 @@ func TestScripts(t *testing.T) {
 			"exits":   exits,
 			"fetch":   fetch,
 			"capture": capture,
+			"listen":  listen,
+			"hangup":  hangup,
 		},
 	})
 }
@@ -76,6 +80,14 @@ func setup(env *testscript.Env) error {
 	env.Setenv("HALE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("HALE_CONFIG", os.DevNull)
 	env.Setenv("NO_COLOR", "1")
+	events := new(*exec.Cmd)
+	env.Values[listening{}] = events
+	env.Defer(func() {
+		if cmd := *events; cmd != nil && cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
 	return startDaemon(env)
 }
 
@@ -198,4 +210,43 @@ func capture(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no match for %q in %q", args[1], ts.ReadFile("stdout"))
 	}
 	ts.Setenv(args[0], m[1])
+}
+
+// listening is the key of the process that listen began.
+type listening struct{}
+
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: listen FILE NAME")
+	}
+	file := ts.MkAbs(args[0])
+	out, err := os.Create(file)
+	ts.Check(err)
+	defer out.Close()
+	cmd := exec.Command(filepath.Join(bin, "hale"), "events", "--json")
+	for _, key := range []string{"PATH", "HOME", "HALE_DATA_DIR", "HALE_CONFIG"} {
+		cmd.Env = append(cmd.Env, key+"="+ts.Getenv(key))
+	}
+	cmd.Stdout = out
+	ts.Check(cmd.Start())
+	*ts.Value(listening{}).(**exec.Cmd) = cmd
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ts.Check(ts.Exec("hale", "update", args[1], "--ttl", "1h"))
+		if info, err := os.Stat(file); err != nil || info.Size() > 0 {
+			ts.Check(err)
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no event of an update came")
+		}
+	}
+}
+
+func hangup(ts *testscript.TestScript, _ bool, _ []string) {
+	cmd := *ts.Value(listening{}).(**exec.Cmd)
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		ts.Fatalf("hale events ended with %d after Ctrl-C, want 130", code)
+	}
 }
