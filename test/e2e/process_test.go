@@ -1,0 +1,143 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// processesOf are the shims and hypervisors whose working directory lies in a data directory. QEMU inherits its shim's.
+func processesOf(dir string) []string {
+	var found []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		cwd, err := os.Readlink(d + "/cwd")
+		if err != nil || !strings.HasPrefix(cwd, dir+"/") {
+			continue
+		}
+		args, _ := os.ReadFile(d + "/cmdline")
+		if stat, err := os.ReadFile(d + "/stat"); err != nil || strings.Contains(string(stat), ") Z ") {
+			continue
+		}
+		found = append(found, filepath.Base(d)+" "+strings.ReplaceAll(string(args), "\x00", " "))
+	}
+	return found
+}
+
+// shimOf is the pid of an instance's shim, by its record.
+func (h *host) shimOf(id string) int {
+	h.t.Helper()
+	b, err := os.ReadFile(filepath.Join(h.dir, "instances", id, "shim.json"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var r struct{ PID int }
+	if err := json.Unmarshal(b, &r); err != nil || r.PID == 0 {
+		h.t.Fatalf("the shim's record %s: %v", b, err)
+	}
+	return r.PID
+}
+
+// qemuOf is the pid of an instance's hypervisor: its shim's child.
+func (h *host) qemuOf(id string) int {
+	h.t.Helper()
+	shim := h.shimOf(id)
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", shim))
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				return pid
+			}
+		}
+	}
+	h.t.Fatalf("shim %d has no child", shim)
+	return 0
+}
+
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+// eventually waits for something that has no event to wait for, such as a process's end.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after 10 s: %s", what)
+		}
+	}
+}
+
+// footprint is what the daemon holds: its descriptors and threads of execution.
+func (h *host) footprint() (files int) {
+	h.t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", h.daemon.Process.Pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// goroutines asks the daemon's metrics.
+func (h *host) goroutines() int {
+	h.t.Helper()
+	b := h.metrics()
+	for line := range strings.Lines(b) {
+		if v, ok := strings.CutPrefix(line, "go_goroutines "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	h.t.Fatalf("no go_goroutines in\n%s", b)
+	return 0
+}
+
+func (h *host) metrics() string {
+	h.t.Helper()
+	out, err := exec.Command(binary, "token", "--data-dir", h.dir).Output()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(h.t.Context(), "GET", h.URL()+"/metrics", nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
