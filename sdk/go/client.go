@@ -119,10 +119,9 @@ func call[T any](c *Client, req *http.Request, err error) (T, error) {
 	defer resp.Body.Close()
 	body := &bodyReader{r: io.LimitReader(resp.Body, maxAnswer)}
 	if err := json.NewDecoder(body).Decode(&answer); err != nil {
-		switch {
-		case body.err != nil: // the connection broke
-			err = c.transportError(req.Context(), fmt.Errorf("the answer ended early: %w", body.err))
-		default:
+		if body.err != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = c.transportError(req.Context(), fmt.Errorf("the answer ended early: %w", err))
+		} else {
 			err = fmt.Errorf("%s %s: the answer is not what the API says: %w", req.Method, req.URL.Path, err)
 		}
 		var zero T
@@ -131,7 +130,7 @@ func call[T any](c *Client, req *http.Request, err error) (T, error) {
 	return answer, nil
 }
 
-// bodyReader remembers why its reader ended.
+// bodyReader remembers whether its reader failed.
 type bodyReader struct {
 	r   io.Reader
 	err error
@@ -139,6 +138,8 @@ type bodyReader struct {
 
 func (b *bodyReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
-	b.err = err
+	if err != io.EOF {
+		b.err = err
+	}
 	return n, err
 }
