@@ -182,7 +182,7 @@ func (c *Conn) greet() *session {
 	var nonce [8]byte
 	rand.Read(nonce[:])
 	id := binary.BigEndian.Uint64(nonce[:]) | 1 // never 0
-	hello := helloFrame(id)
+	hello := helloFrame(id, false)
 	c.mu.Lock()
 	c.greeting = id
 	c.mu.Unlock()
@@ -206,8 +206,8 @@ func (c *Conn) greet() *session {
 	}
 }
 
-func helloFrame(session uint64) protocol.Frame {
-	f, err := protocol.JSON(protocol.TypeHello, session, protocol.Hello{Version: protocol.Version})
+func helloFrame(session uint64, again bool) protocol.Frame {
+	f, err := protocol.JSON(protocol.TypeHello, session, protocol.Hello{Version: protocol.Version, Again: again})
 	if err != nil {
 		panic(err) // a constant
 	}
@@ -250,7 +250,7 @@ func (c *Conn) watch(s *session) {
 				c.log.Warn("the guest agent does not answer", "for", silent.Round(time.Millisecond))
 				c.endSession(s, ErrLost)
 			case silent >= c.o.Answer/2:
-				c.out.SendIfIdle(helloFrame(s.id))
+				c.out.SendIfIdle(helloFrame(s.id, true))
 				check.Reset(c.o.Answer - silent)
 			default:
 				check.Reset(c.o.Answer/2 - silent)

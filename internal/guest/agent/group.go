@@ -52,8 +52,7 @@ type group struct {
 	dir  *os.File // of the cgroup, for the child to be made in
 
 	mu     sync.Mutex
-	leader *process // of the process group
-	gone   bool
+	leader *process // of the process group; nil: not started
 }
 
 // open makes a group. A leftover of the same name cannot be: names are not used twice.
@@ -109,23 +108,19 @@ func (g *group) kill() {
 	}
 }
 
-// empty reports whether nothing is left in the group.
+// empty reports whether nothing is left in the cgroup.
 func (g *group) empty() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.gone:
-	case g.root != nil:
-		b, err := readIn(g.root, path.Join(g.name, "cgroup.events"))
-		g.gone = errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Contains(b, []byte("populated 0"))
-	default:
-		g.gone = g.leader == nil || errors.Is(syscall.Kill(-g.leader.pid, 0), syscall.ESRCH)
-	}
-	return g.gone
+	b, err := readIn(g.root, path.Join(g.name, "cgroup.events"))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Contains(b, []byte("populated 0"))
 }
 
-// end kills the group, waits until it is gone and removes it; it reports whether it is. Zombies count as there.
+// end kills the group, waits until it is gone and removes it; it reports whether it is. A process group is gone when it
+// was killed: who waits for one sees zombies until somebody else reaps them.
 func (g *group) end() bool {
+	if g.root == nil {
+		g.kill()
+		return true
+	}
 	deadline := time.Now().Add(killPatience)
 	for pause := time.Millisecond; !g.empty(); pause = min(2*pause, 50*time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -140,9 +135,6 @@ func (g *group) end() bool {
 
 // remove removes the cgroup with those that were made below it.
 func (g *group) remove() {
-	if g.root == nil {
-		return
-	}
 	var dirs []string
 	fs.WalkDir(g.root.FS(), g.name, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {

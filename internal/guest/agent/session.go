@@ -70,10 +70,19 @@ func (a *Agent) handle(f protocol.Frame) {
 
 // hello begins a session, or says once more that the one in force goes on.
 func (a *Agent) hello(f protocol.Frame) {
+	var m protocol.Hello
+	if err := json.Unmarshal(f.Payload, &m); err != nil || m.Version < 1 {
+		a.log.Warn("a HELLO that makes no sense", "err", err)
+		return
+	}
 	a.mu.Lock()
 	old := a.session
 	s := old
 	if old == nil || old.id != f.Session {
+		if m.Again {
+			a.mu.Unlock()
+			return
+		}
 		s = &session{
 			id: f.Session, mux: mux.New(f.Session, a.bulk),
 			stats: make(chan struct{}, maxStats), execs: map[uint32]*execution{},

@@ -28,9 +28,12 @@ const (
 
 // A Hello begins a session. Its frame carries the session's number, which the host draws at random; every frame of either
 // direction carries it from then on, and others are dropped. A Hello with the number of the session in force is only
-// answered again: a host may repeat it at any time to learn whether the agent still answers.
+// answered again, so a host may repeat it until it is answered.
 type Hello struct {
 	Version int `json:"version"`
+	// Again asks whether a session that was answered before is still in force: where it is not, nothing is begun and
+	// nothing answered.
+	Again bool `json:"again,omitempty"`
 }
 
 // A Welcome answers a Hello. A host that was there before learns from State where the machine is.

@@ -40,6 +40,9 @@ func (w *Writer) Send(ctx context.Context, f Frame) error {
 		return errors.New("a frame that is too long")
 	}
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		w.mu.Lock()
 		if w.err != nil {
 			defer w.mu.Unlock()
