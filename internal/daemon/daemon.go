@@ -104,7 +104,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
 		return err
 	}
-	inUse := func(digest string) bool { return d.instances != nil && d.usesImage(digest) }
+	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
 		return err
 	}

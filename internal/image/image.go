@@ -1,96 +1,120 @@
 package image
 
 import (
+	"bytes"
 	"encoding/json"
-	"log/slog"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// A Status is how far an image is. The values are the API's.
+// A Status says how far an image is. The values are the API's.
 type Status string
 
-// The statuses. An image that is to be ready some time is pending, pulling or converting; ready and failed stay as they are.
+// The statuses, in the order in which an image passes through them.
 const (
-	Pending    Status = "pending"    // waits for its turn to be converted
-	Pulling    Status = "pulling"    // its layers are on their way
-	Converting Status = "converting" // its disk is being made
-	Ready      Status = "ready"      // its disk can be used
+	Pending    Status = "pending"    // waits for its turn; QueuePosition says how many are before it and itself
+	Pulling    Status = "pulling"    // is being fetched
+	Converting Status = "converting" // its layers are here and become a disk
+	Ready      Status = "ready"      // machines can start from it
 	Failed     Status = "failed"     // Error says why
 )
 
-// A Phase is a step of an image's way to its disk.
+// A Phase is the part of an import that Progress counts.
 type Phase string
 
-// The phases, in their order.
+// The phases of an import. Each counts bytes.
 const (
-	Reading   Phase = "reading"   // the archive is read and its parts are checked against their digests
-	Unpacking Phase = "unpacking" // the layers are unpacked and checked against the image's configuration
-	Writing   Phase = "writing"   // the disk is written
+	Receiving Phase = "receiving" // of the archive; the total is 0 where it is not known beforehand
+	Inflating Phase = "inflating" // of the layers as they are stored in the archive
+	Writing   Phase = "writing"   // of the files on the disk
 )
 
-// A Progress is how far one phase is.
+// Progress is how far a phase is. Total is 0 where nobody knows it.
 type Progress struct {
-	Ref   string // the image's; "" while the archive has not said what it holds
 	Phase Phase
-	Done  int64 // bytes
-	Total int64 // bytes; 0: not known
+	Done  int64
+	Total int64
 }
 
-// An Image is one reference and what it names, as it was when it was asked for: a value, never changed after it was handed out.
+func (p Progress) String() string { return fmt.Sprintf("%s %d/%d", p.Phase, p.Done, p.Total) }
+
+// An Image is one named image, as it was when the store was asked. It is a value: nothing changes it afterwards, and
+// nobody may change what its slices and maps hold.
 type Image struct {
-	Ref           string // normalised: "docker.io/library/nginx:latest"
-	Digest        string // sha256:…, of the manifest
+	Ref           string // normalised, "docker.io/library/nginx:latest"
+	Digest        string // of the manifest, "sha256:…"; empty until it is known
 	Status        Status
-	Error         string    // why it failed
-	QueuePosition *int      // while pending: 1 is next
-	Progress      Progress  // while pulling or converting
-	Platform      string    // "linux/amd64"
-	CreatedAt     time.Time // when it came to this host under this reference
-	Size          int64     // bytes that its disk takes on the host, holes not counted; 0 until it is ready
-	Disk          string    // absolute path of its read-only ext4; "" until it is ready
+	Error         string // why it failed
+	QueuePosition *int   // while pending, from 1
+	Progress      Progress
+	Platform      string // "linux/amd64"
+	CreatedAt     time.Time
+	Size          int64  // of the disk, in bytes that it takes on the host
+	Disk          string // absolute path of the read-only ext4; empty until it is ready
 	Tags          map[string]string
-	Config
+
+	Config // what the image says of its program; zero until it is ready
 }
 
-// A Config is what an image says about how its program is to be run, verbatim.
+// A Config is what an image says of its program, from its configuration (OCI image-spec, config.md).
 type Config struct {
-	Entrypoint   []string          `json:"entrypoint,omitempty"`
-	Cmd          []string          `json:"cmd,omitempty"`
-	Env          []string          `json:"env,omitempty"` // KEY=value
-	WorkingDir   string            `json:"working_dir,omitempty"`
-	User         string            `json:"user,omitempty"`
-	StopSignal   string            `json:"stop_signal,omitempty"`
-	Shell        []string          `json:"shell,omitempty"`
-	ExposedPorts []string          `json:"exposed_ports,omitempty"` // "80/tcp", sorted
-	Labels       map[string]string `json:"labels,omitempty"`
-	// Healthcheck is the JSON of the configuration's Healthcheck as it stands there, StartInterval included; nil: none.
-	Healthcheck json.RawMessage `json:"healthcheck,omitempty"`
+	Entrypoint   []string
+	Cmd          []string
+	Env          []string // KEY=value
+	WorkingDir   string
+	User         string // user[:group], names or numbers, resolved in the image
+	StopSignal   string
+	ExposedPorts []string // "80/tcp", sorted
+	Labels       map[string]string
+	Shell        []string
+	// Healthcheck is the image's HEALTHCHECK exactly as its configuration has it, StartInterval included; nil without.
+	Healthcheck json.RawMessage
 }
 
-// Options are a Store's; the zero value is complete.
-type Options struct {
-	Log    *slog.Logger
-	Limits Limits
-	// InUse reports whether something runs or may run from the image with this manifest digest. Such an image is kept when
-	// no reference names it any more, until a later change finds it unused. Nil: none is.
-	InUse func(digest string) bool
+// amd64 is the one platform that images are taken for.
+const amd64 = "linux/amd64"
+
+// A configFile is the part of an image's configuration that matters here. (v1.ConfigFile drops StartInterval.)
+type configFile struct {
+	OS           string    `json:"os"`
+	Architecture string    `json:"architecture"`
+	RootFS       v1.RootFS `json:"rootfs"`
+	Config       struct {
+		Entrypoint, Cmd, Env, Shell  []string
+		WorkingDir, User, StopSignal string
+		ExposedPorts                 map[string]struct{}
+		Labels                       map[string]string
+		Healthcheck                  json.RawMessage
+	} `json:"config"`
 }
 
-// Limits bound what an image may ask of the host; a zero field takes its default.
-type Limits struct {
-	Archive int64 // bytes of an unpacked archive; 64 GiB
-	Files   int   // entries of all layers of an image; 2,000,000
-	Data    int64 // bytes of the files of all layers, holes not counted; 16 GiB
-	Extent  int64 // bytes of the files with their holes; 128 GiB
-	// Ratio is how many times its compressed size the data of an image may take, once it takes more than 256 MiB; 200.
-	Ratio int64
-	// Conversions is how many disks are made at the same time; 2.
-	Conversions int
+// parseConfig reads an image's configuration. What it refuses is an *api.Error.
+func parseConfig(data []byte) (configFile, error) {
+	var c configFile
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, invalid("the image's configuration is not readable: %v", err)
+	}
+	if p := c.OS + "/" + c.Architecture; p != amd64 {
+		if p == "/" {
+			p = "no platform"
+		}
+		return c, invalidPlatform("the image is for %s; only %s runs here", p, amd64)
+	}
+	if bytes.Equal(c.Config.Healthcheck, []byte("null")) {
+		c.Config.Healthcheck = nil
+	}
+	return c, nil
 }
 
-// ImportOptions say what an import is to make of an archive.
-type ImportOptions struct {
-	Name     string            // the reference to give, instead of what the archive says; needs an archive of one image
-	Tags     map[string]string // of the caller's own, for every image of the archive
-	Progress func(Progress)    // called now and then, by one goroutine at a time; must not block
+func (c configFile) program() Config {
+	p := c.Config
+	return Config{
+		Entrypoint: p.Entrypoint, Cmd: p.Cmd, Env: p.Env, Shell: p.Shell,
+		WorkingDir: p.WorkingDir, User: p.User, StopSignal: p.StopSignal,
+		ExposedPorts: slices.Sorted(maps.Keys(p.ExposedPorts)), Labels: p.Labels, Healthcheck: p.Healthcheck,
+	}
 }

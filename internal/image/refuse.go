@@ -19,6 +19,11 @@ func invalidPlatform(format string, args ...any) error {
 	return &api.Error{Kind: api.Invalid, Code: "invalid_platform", Message: fmt.Sprintf(format, args...), NoRetry: true}
 }
 
+func isPlatform(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Code == "invalid_platform"
+}
+
 func tooLarge(format string, args ...any) error {
 	return &api.Error{Kind: api.TooLarge, Code: "image_too_large", Message: fmt.Sprintf(format, args...), NoRetry: true}
 }
@@ -85,4 +90,14 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Ratio, 200)
 	def(&l.RatioMin, 64<<20)
 	return l
+}
+
+// refuseLayer says in which layer something is wrong. What is no refusal yet becomes one: the layer's bytes are at fault.
+func refuseLayer(number int, err error) error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		in := *e
+		in.Message = fmt.Sprintf("layer %d: %s", number, e.Message)
+		return &in
+	}
+	return invalid("layer %d is damaged: %v", number, err)
 }

@@ -2,40 +2,390 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/store"
 )
 
-// A Store is the images of one data directory.
+// Options are what a Store may be told; the zero value is useful.
+type Options struct {
+	Log    *slog.Logger
+	Limits Limits
+	// Parallel is how many conversions run at a time (2); the others wait for their turn.
+	Parallel int
+	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
+	// it any more. It is called with no lock held, and asked again at the next Open, Delete and Import.
+	InUse func(digest string) bool
+}
+
+// A Store holds the images of one directory.
 type Store struct {
-	changed chan struct{}
+	dir   string
+	files *store.Root
+	log   *slog.Logger
+	o     Options
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // the running conversions
+
+	writing sync.Mutex // held while refs.json, blobs and disks change; taken before mu
+
+	mu      sync.Mutex
+	changed chan struct{}     // closed and replaced at every change
+	refs    map[string]record // as in refs.json; never written to, only replaced
+	images  map[string]stored // whose disks are here, by digest
+	claims  map[string]int    // digests that an Import is about to name
+	imports []*importing      // in the order of their beginning
+	jobs    map[string]*job   // by digest
+	queue   []*job            // those of them that wait for their turn
+	running int
 }
 
-// Open opens the images below dir, which is made when it is missing, and removes what a crash left half-made.
-func Open(dir string, o Options) (*Store, error) { return &Store{changed: make(chan struct{})}, nil }
-
-// Import reads a docker-archive or a tar of an OCI layout and returns its images when they are ready.
-func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) ([]Image, error) {
-	return nil, fmt.Errorf("import an image: %w", api.Unimplemented)
+// A record is what refs.json says of a name.
+type record struct {
+	Digest    string            `json:"digest"`
+	CreatedAt time.Time         `json:"created_at"`
+	Tags      map[string]string `json:"tags,omitempty"`
 }
 
-// List returns all images in the order of their references.
-func (s *Store) List() []Image { return nil }
+// stored is what a digest stands for, read from its blobs and its disk.
+type stored struct {
+	config Config
+	size   int64
+}
 
-// Find returns the image that ref names.
+const (
+	refsFile    = "refs.json"
+	refsVersion = 1
+	refsLimit   = 64 << 20
+	blobsDir    = "blobs/sha256"
+	disksDir    = "disks"
+	stagingDir  = "staging"
+	diskSuffix  = ".ext4"
+)
+
+var errClosed = fmt.Errorf("the image store is closed: %w", api.Unavailable)
+
+// Open opens the images in dir, makes it when it is missing, and removes what a crash left and what nothing names or
+// uses any more. A name whose disk is gone or unreadable is forgotten, with a warning.
+func Open(dir string, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.InUse == nil {
+		o.InUse = func(string) bool { return false }
+	}
+	if o.Parallel <= 0 {
+		o.Parallel = 2
+	}
+	o.Limits = o.Limits.withDefaults()
+	files, err := store.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open images: %w", err)
+	}
+	s := &Store{
+		dir: files.Path(""), files: files, log: o.Log, o: o,
+		changed: make(chan struct{}), refs: map[string]record{}, images: map[string]stored{},
+		claims: map[string]int{}, jobs: map[string]*job{},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open images: %w", err), files.Close())
+	}
+	s.sweep()
+	return s, nil
+}
+
+func (s *Store) load() error {
+	if err := os.RemoveAll(s.path(stagingDir)); err != nil {
+		return err
+	}
+	for _, d := range []string{blobsDir, disksDir, stagingDir} {
+		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
+			return err
+		}
+	}
+	refs, err := store.ReadJSON[map[string]record](s.files, refsFile, refsVersion, refsLimit)
+	if bad, ok := errors.AsType[*store.Unreadable](err); ok {
+		s.log.Error("the names of the images are lost; import them again", "error", bad)
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	disks, err := os.ReadDir(s.path(disksDir))
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		hex, ok := strings.CutSuffix(d.Name(), diskSuffix)
+		if !ok {
+			continue // sweep removes it
+		}
+		img, err := s.read(hex)
+		if err != nil {
+			s.log.Warn("an image is unreadable and is forgotten", "digest", "sha256:"+hex, "error", err)
+			continue
+		}
+		s.images["sha256:"+hex] = img
+	}
+	for name, r := range refs {
+		if _, ok := s.images[r.Digest]; !ok {
+			s.log.Warn("an image is gone and is forgotten", "image", name, "digest", r.Digest)
+			continue
+		}
+		s.refs[name] = r
+	}
+	return nil
+}
+
+// read looks up a digest's configuration, by way of its manifest, and its disk.
+func (s *Store) read(hex string) (stored, error) {
+	raw, err := s.files.ReadFile(blobsDir+"/"+hex, s.o.Limits.JSON)
+	if err != nil {
+		return stored{}, err
+	}
+	m, err := parseManifest(raw)
+	if err != nil {
+		return stored{}, err
+	}
+	raw, err = s.files.ReadFile(blobsDir+"/"+m.Config.Digest.Hex, s.o.Limits.JSON)
+	if err != nil {
+		return stored{}, err
+	}
+	c, err := parseConfig(raw)
+	if err != nil {
+		return stored{}, err
+	}
+	size, err := diskUsage(s.path(disksDir, hex+diskSuffix))
+	return stored{config: c.program(), size: size}, err
+}
+
+// diskUsage is what a file takes on the host, in bytes.
+func diskUsage(path string) (int64, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !info.Mode().IsRegular() || !ok {
+		return 0, fmt.Errorf("%s is not a regular file", path)
+	}
+	return st.Blocks * 512, nil
+}
+
+// Close ends what is running and waits for the conversions. Imports in progress fail.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.cancel(errClosed) // no conversion starts after
+	s.mu.Unlock()
+	s.wg.Wait()
+	s.writing.Lock() // whoever writes has finished, and nobody begins after
+	defer s.writing.Unlock()
+	return s.files.Close()
+}
+
+// Changed returns a channel that is closed at the next change of any image, its progress included. Ask for it first,
+// then look, then wait.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// notify wakes who waits on Changed. s.mu is held.
+func (s *Store) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// List returns all images, those in work included, in the order of their names.
+func (s *Store) List() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byName := make(map[string]Image, len(s.refs))
+	for _, i := range s.imports {
+		for _, img := range s.inWork(i) {
+			if _, ok := byName[img.Ref]; !ok {
+				byName[img.Ref] = img
+			}
+		}
+	}
+	for name := range s.refs {
+		byName[name] = s.ready(name)
+	}
+	list := make([]Image, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		list = append(list, byName[name])
+	}
+	return list
+}
+
+// Find returns the image that ref names: a reference as Normalize takes it, one with a digest whose repository has an
+// image of that digest, or a digest alone. The error is api.NotFound with code image_not_found.
 func (s *Store) Find(ref string) (Image, error) {
-	return Image{}, fmt.Errorf("image %q: %w", ref, api.NotFound)
+	name, digest := "", ""
+	if strings.HasPrefix(ref, "sha256:") {
+		digest = ref
+	} else {
+		var err error
+		if name, err = Normalize(ref); err != nil {
+			return Image{}, err
+		}
+		_, digest, _ = cutDigest(name)
+	}
+	for _, img := range s.List() {
+		if img.Ref == name || digest != "" && img.Digest == digest && (name == "" || repository(img.Ref) == repository(name)) {
+			return img, nil
+		}
+	}
+	return Image{}, notFound(ref)
 }
 
-// Delete removes a reference, and what nothing names any more.
+// ready describes a name in refs.json. s.mu is held.
+func (s *Store) ready(name string) Image {
+	r := s.refs[name]
+	img := s.images[r.Digest]
+	return Image{
+		Ref: name, Digest: r.Digest, Status: Ready, Platform: amd64, CreatedAt: r.CreatedAt, Tags: r.Tags,
+		Size: img.size, Disk: s.diskPath(r.Digest), Config: img.config,
+	}
+}
+
+// Delete forgets the name ref. The disk goes with the last name, or later, when Options.InUse does not need it any
+// more. A name that is being imported is a conflict, and one that is not there is api.NotFound.
 func (s *Store) Delete(ctx context.Context, ref string) error {
-	return fmt.Errorf("image %q: %w", ref, api.NotFound)
+	img, err := s.Find(ref)
+	if err != nil {
+		return err
+	}
+	if img.Status != Ready {
+		return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf("image %s is being imported; it can be deleted once it is ready", img.Ref)}
+	}
+	err = s.update(func(refs map[string]record) error {
+		if _, ok := refs[img.Ref]; !ok {
+			return notFound(ref)
+		}
+		delete(refs, img.Ref)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.sweep()
+	return nil
 }
 
-// Changed is closed at the next change of any image's status.
-func (s *Store) Changed() <-chan struct{} { return s.changed }
+// update changes refs.json, and what readers see once that is on disk.
+func (s *Store) update(change func(map[string]record) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.ctx.Err() != nil {
+		return errClosed
+	}
+	s.mu.Lock()
+	refs := maps.Clone(s.refs)
+	s.mu.Unlock()
+	if err := change(refs); err != nil {
+		return err
+	}
+	if err := store.WriteJSON(s.files, refsFile, refsVersion, refs); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refs = refs
+	s.notify()
+	return nil
+}
 
-// Close ends what is under way and waits for it.
-func (s *Store) Close() error { return nil }
+// sweep removes the files of images that no name stands for, no import is about to name, and no instance uses. What
+// cannot be removed is logged, and tried again the next time.
+func (s *Store) sweep() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.ctx.Err() != nil {
+		return
+	}
+	keep := s.needed()
+	for _, d := range []string{disksDir, blobsDir} {
+		entries, err := os.ReadDir(s.path(d))
+		if err != nil {
+			s.log.Warn("unused images are not removed", "error", err)
+			return
+		}
+		for _, e := range entries {
+			if keep[e.Name()] {
+				continue
+			}
+			if err := os.RemoveAll(s.path(d, e.Name())); err != nil {
+				s.log.Warn("an unused image is not removed", "error", err)
+			}
+		}
+	}
+}
+
+// needed returns the names of the files in disks and blobs that must stay, and forgets the other images. s.writing is held.
+func (s *Store) needed() map[string]bool {
+	s.mu.Lock()
+	named := make(map[string]bool)
+	for _, r := range s.refs {
+		named[r.Digest] = true
+	}
+	for d := range s.claims {
+		named[d] = true
+	}
+	all := maps.Clone(s.images)
+	s.mu.Unlock()
+	if disks, err := os.ReadDir(s.path(disksDir)); err == nil { // one that is unreadable may be in use
+		for _, d := range disks {
+			if hex, ok := strings.CutSuffix(d.Name(), diskSuffix); ok {
+				all["sha256:"+hex] = stored{}
+			}
+		}
+	}
+
+	keep := make(map[string]bool)
+	for digest := range all {
+		s.mu.Lock()
+		free := !named[digest] && s.claims[digest] == 0
+		s.mu.Unlock()
+		if free && !s.o.InUse(digest) {
+			s.mu.Lock()
+			if free = s.claims[digest] == 0; free { // or an Import wants it after all
+				delete(s.images, digest)
+			}
+			s.mu.Unlock()
+			if free {
+				continue
+			}
+		}
+		hex := strings.TrimPrefix(digest, "sha256:")
+		keep[hex+diskSuffix] = true
+		keep[hex] = true
+		if raw, err := s.files.ReadFile(blobsDir+"/"+hex, s.o.Limits.JSON); err == nil {
+			if m, err := parseManifest(raw); err == nil {
+				keep[m.Config.Digest.Hex] = true
+			}
+		}
+	}
+	return keep
+}
+
+func (s *Store) path(elem ...string) string {
+	return filepath.Join(append([]string{s.dir}, elem...)...)
+}
+
+func (s *Store) diskPath(digest string) string {
+	return s.path(disksDir, strings.TrimPrefix(digest, "sha256:")+diskSuffix)
+}

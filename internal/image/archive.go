@@ -1,0 +1,230 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// An archive is what an import received, member by member, in files of the staging directory.
+type archive struct {
+	members map[string]member // by their cleaned names; of two with one name the last counts
+	limits  Limits
+}
+
+// A member is a file of an archive, or a link to one.
+type member struct {
+	file   string // where it lies
+	size   int64
+	sha256 string // in hexadecimal
+	link   string // to what name it leads instead, cleaned
+}
+
+// maxArchiveSlack is what an archive may hold beside its layers.
+const maxArchiveSlack = 64 << 20
+
+const copyBuffer = 1 << 20
+
+// receive writes an archive's members to the staging directory as they arrive, hashing them.
+func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *meter) (*archive, error) {
+	outer, err := decompress(&metered{ctx, r, m})
+	if err != nil {
+		return nil, fmt.Errorf("read the archive: %w", err)
+	}
+	defer outer.Close()
+	a := &archive{members: make(map[string]member), limits: limits}
+	tr := tar.NewReader(outer)
+	buf := make([]byte, copyBuffer)
+	left := limits.Plain + maxArchiveSlack
+	for n := 0; ; n++ {
+		h, err := nextHeader(tr)
+		if err == io.EOF {
+			return a, drain(outer)
+		}
+		if err != nil {
+			return nil, a.unreadable(ctx, err)
+		}
+		if n == limits.Members {
+			return nil, tooLarge("the archive has more than %d members", limits.Members)
+		}
+		name := clean(h.Name)
+		switch h.Typeflag {
+		case tar.TypeReg:
+			if left -= h.Size; left < 0 {
+				return nil, tooLarge("the archive holds more than %d bytes", limits.Plain+maxArchiveSlack)
+			}
+			mem, err := store1(tr, st, buf)
+			if err != nil {
+				return nil, a.unreadable(ctx, err)
+			}
+			a.put(name, mem)
+		case tar.TypeSymlink: // relative to where it is
+			a.put(name, member{link: clean(path.Join(path.Dir(name), h.Linkname))})
+		case tar.TypeLink: // relative to the root
+			a.put(name, member{link: clean(h.Linkname)})
+		}
+	}
+}
+
+// nextHeader is tr.Next, without its opinion on names: none of them becomes a path.
+func nextHeader(tr *tar.Reader) (*tar.Header, error) {
+	h, err := tr.Next()
+	if errors.Is(err, tar.ErrInsecurePath) {
+		err = nil
+	}
+	return h, err
+}
+
+// drain reads the rest, so that a checksum at the end is checked and who sends can finish.
+func drain(r io.Reader) error {
+	if _, err := io.CopyN(io.Discard, r, maxArchiveSlack); err != nil && err != io.EOF {
+		return invalid("the archive is damaged at its end: %v", err)
+	}
+	return nil
+}
+
+func (a *archive) put(name string, m member) {
+	if old, ok := a.members[name]; ok && old.file != "" {
+		_ = os.Remove(old.file) // else it goes with the staging directory
+	}
+	a.members[name] = m
+}
+
+// unreadable says that the archive broke off or is no tar, unless it was the caller who ended it or the disk is full.
+func (a *archive) unreadable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, ok := errors.AsType[*os.PathError](err); ok {
+		return fmt.Errorf("receive the archive: %w", err)
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalid("the archive ends in the middle; it was cut off on its way")
+	case errors.Is(err, tar.ErrHeader) && len(a.members) == 0:
+		return invalid("this is not an archive of an image: a tar is expected, as docker save writes it, or of an OCI layout")
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isZstd(err):
+		return invalid("the archive is damaged: %v", err)
+	}
+	return fmt.Errorf("receive the archive: %w", err)
+}
+
+// store1 writes one member to a file of its own.
+func store1(r io.Reader, st *staging, buf []byte) (member, error) {
+	f, err := st.create()
+	if err != nil {
+		return member{}, err
+	}
+	h := sha256.New()
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, h)}, struct{ io.Reader }{r}, buf)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return member{}, err
+	}
+	return member{file: f.Name(), size: n, sha256: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+// lookup finds a member by its name, through the links that old versions of docker save make between layers.
+func (a *archive) lookup(name string) (member, bool) {
+	name = clean(name)
+	for range 8 {
+		m, ok := a.members[name]
+		if !ok || m.link == "" {
+			return m, ok
+		}
+		name = m.link
+	}
+	return member{}, false
+}
+
+// read returns a member that is small.
+func (a *archive) read(m member, name string) ([]byte, error) {
+	if m.size > a.limits.JSON {
+		return nil, tooLarge("%s in the archive has %d bytes; %d are possible", quote(name), m.size, a.limits.JSON)
+	}
+	return os.ReadFile(m.file)
+}
+
+// decode reads a member that is JSON.
+func (a *archive) decode(name string, v any) error {
+	m, ok := a.lookup(name)
+	if !ok {
+		return invalid("the archive has no %s", name)
+	}
+	raw, err := a.read(m, name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return invalid("%s in the archive is not readable: %v", name, err)
+	}
+	return nil
+}
+
+// images says what is in the archive. One that is both an OCI layout and a docker-archive is taken for the former,
+// which has digests for everything.
+func (a *archive) images() ([]*candidate, error) {
+	_, layout := a.lookup(layoutFile)
+	_, index := a.lookup(indexFile)
+	_, docker := a.lookup(dockerManifest)
+	switch {
+	case layout && index:
+		return a.ociImages()
+	case docker:
+		return a.dockerImages()
+	case layout || index:
+		return nil, invalid("the archive is half an OCI layout: of %s and %s one is missing", layoutFile, indexFile)
+	}
+	return nil, invalid("the archive holds no image: neither %s of docker save nor %s of an OCI layout is in it", dockerManifest, indexFile)
+}
+
+// The magic numbers of the compressions that layers come in.
+const (
+	gzipMagic = "\x1f\x8b"
+	zstdMagic = "\x28\xb5\x2f\xfd"
+)
+
+// maxWindow bounds the memory that a zstd frame may ask for.
+const maxWindow = 128 << 20
+
+// decompress reads r as what its first bytes say that it is.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, copyBuffer)
+	magic, err := br.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case strings.HasPrefix(string(magic), gzipMagic):
+		return gzip.NewReader(br)
+	case string(magic) == zstdMagic:
+		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	}
+	return io.NopCloser(br), nil
+}
+
+func isZstd(err error) bool {
+	for _, e := range []error{zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded,
+		zstd.ErrBlockTooSmall, zstd.ErrCompressedSizeTooBig, zstd.ErrReservedBlockType, zstd.ErrUnexpectedBlockSize, zstd.ErrFrameSizeExceeded,
+		zstd.ErrFrameSizeMismatch, zstd.ErrUnknownDictionary} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

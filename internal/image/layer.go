@@ -1,0 +1,181 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// A layer is a tar of differences: first as it is in the archive, then inflated.
+type layer struct {
+	number    int // from 1, for messages
+	blob      member
+	diffID    v1.Hash // of the inflated tar, as the configuration says
+	plain     string  // where the inflated tar lies; empty until it does
+	plainSize int64
+}
+
+// parallelLayers is how many layers of one image are inflated at a time.
+const parallelLayers = 2
+
+// inflateAll inflates and verifies the layers that are not inflated yet.
+func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits, report func(Progress)) error {
+	var total int64
+	for _, l := range layers {
+		if l.plain == "" {
+			total += l.blob.size
+		}
+	}
+	if total == 0 {
+		return nil
+	}
+	m := newMeter(Inflating, total, report)
+	left := &atomic.Int64{}
+	left.Store(limits.Plain)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelLayers)
+	for _, l := range layers {
+		if l.plain != "" {
+			continue
+		}
+		g.Go(func() error {
+			if err := l.inflate(ctx, st, limits, left, m); err != nil {
+				if _, ok := errors.AsType[*os.PathError](err); ok || ctx.Err() != nil {
+					return fmt.Errorf("inflate layer %d: %w", l.number, err)
+				}
+				return refuseLayer(l.number, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// inflate makes l.plain. A layer that is not compressed stays where it is: its hash is known already.
+func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *atomic.Int64, m *meter) error {
+	in, err := os.Open(l.blob.file)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	var magic [4]byte
+	if n, err := in.ReadAt(magic[:], 0); err != nil && err != io.EOF {
+		return err
+	} else if s := string(magic[:n]); s != zstdMagic && (n < 2 || s[:2] != gzipMagic) {
+		if left.Add(-l.blob.size) < 0 {
+			return tooLarge("the image's layers hold more than %d bytes", limits.Plain)
+		}
+		m.add(l.blob.size)
+		return l.verified(l.blob.file, l.blob.size, l.blob.sha256)
+	}
+
+	src, err := decompress(&metered{ctx, in, m})
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	out, err := st.create()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	h := sha256.New()
+	bound := &bounded{
+		r: src, left: left, plain: limits.Plain,
+		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, h)}, bound, make([]byte, copyBuffer))
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return l.verified(out.Name(), n, hex.EncodeToString(h.Sum(nil)))
+}
+
+func (l *layer) verified(file string, size int64, sum string) error {
+	if l.diffID.Algorithm != "sha256" || sum != l.diffID.Hex {
+		return invalid("its content has the digest sha256:%s, and the image's configuration says %s", sum, l.diffID)
+	}
+	l.plain, l.plainSize = file, size
+	return nil
+}
+
+// A bounded reader refuses what inflates beyond measure, before it is written.
+type bounded struct {
+	r          io.Reader
+	n          int64 // read so far
+	max        int64
+	compressed int64
+	left       *atomic.Int64 // shared by the image's layers
+	plain      int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	if b.n > b.max {
+		return 0, tooLarge("its %d bytes inflate to more than %d", b.compressed, b.max)
+	}
+	if b.left.Add(-int64(n)) < 0 {
+		return 0, tooLarge("the image's layers hold more than %d bytes", b.plain)
+	}
+	return n, err
+}
+
+// each calls f with every entry of the inflated layer, in order; r reads its content, holes expanded.
+func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, r io.Reader) error) error {
+	file, err := os.Open(l.plain)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	src := &bufferedFile{Reader: bufio.NewReaderSize(file, 64<<10), f: file}
+	tr := tar.NewReader(src)
+	for n := 0; ; n++ {
+		h, err := nextHeader(tr)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errBadLayer, err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := f(n, h, tr); err != nil {
+			return err
+		}
+	}
+}
+
+// A bufferedFile reads small pieces from a buffer and lets the tar reader skip what nobody reads.
+type bufferedFile struct {
+	*bufio.Reader
+	f *os.File
+}
+
+// Seek serves what archive/tar asks for: where it is, and how to go on from there.
+func (b *bufferedFile) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent {
+		return 0, errors.ErrUnsupported
+	}
+	if offset >= 0 && offset <= int64(b.Buffered()) {
+		if _, err := b.Discard(int(offset)); err != nil {
+			return 0, err
+		}
+		pos, err := b.f.Seek(0, io.SeekCurrent)
+		return pos - int64(b.Buffered()), err
+	}
+	pos, err := b.f.Seek(offset-int64(b.Buffered()), io.SeekCurrent)
+	b.Reset(b.f)
+	return pos, err
+}

@@ -1,0 +1,159 @@
+package image
+
+import (
+	"archive/tar"
+	"time"
+)
+
+// What an ext4 file system, and the writer that is used here, cannot hold.
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+	maxID    = 1<<32 - 2
+	maxLinks = 65000     // names of one file, and directories in one directory
+	maxFile  = 339 << 27 // bytes of one file: the extents that the writer gets right
+	lostDir  = "lost+found"
+)
+
+// A plan is a tree in the order in which it is written.
+type plan struct {
+	dirs   []*placed // parents first
+	others []*placed // links, devices and fifos, each under its first name
+	files  []map[int]*placed
+	links  []*placed // further names of others and files
+
+	bytes  int64 // of the files
+	blocks int64 // at most
+	inodes int64
+}
+
+// A placed inode is one name in the plan.
+type placed struct {
+	*inode
+	parent *placed // nil for the root
+	name   string
+	first  *placed // of a further name: the one that was written before
+}
+
+func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
+	p := &plan{files: make([]map[int]*placed, layers)}
+	for i := range p.files {
+		p.files[i] = make(map[int]*placed)
+	}
+	if n := root.entries[lostDir]; n != nil && n.kind != tar.TypeDir {
+		return nil, invalid("/%s is not a directory, and every ext4 file system has one of that name", lostDir)
+	}
+	seen := make(map[*inode]*placed)
+	names := make(map[*inode]int)
+	if err := p.dir(&placed{inode: root}, seen, names); err != nil {
+		return nil, err
+	}
+	if p.bytes > limits.Logical {
+		return nil, tooLarge("the image's files have %d bytes, holes counted; %d are possible", p.bytes, limits.Logical)
+	}
+	return p, nil
+}
+
+// dir places a directory and what is in it, in the order of the names.
+func (p *plan) dir(d *placed, seen map[*inode]*placed, names map[*inode]int) error {
+	p.dirs = append(p.dirs, d)
+	p.inodes++
+	p.blocks += 2 // its own, and one of attributes
+	var used, dirs int64
+	for _, name := range sortedKeys(d.entries) {
+		n := &placed{inode: d.entries[name], parent: d, name: name}
+		used += 16 + int64(len(name))
+		if n.kind == tar.TypeDir {
+			if dirs++; dirs > maxLinks-3 {
+				return invalid("the directory /%s has more than %d directories in it, which ext4 cannot hold", d.path(), maxLinks-3)
+			}
+			if err := p.dir(n, seen, names); err != nil {
+				return err
+			}
+			continue
+		}
+		if first, ok := seen[n.inode]; ok {
+			if names[n.inode]++; names[n.inode] > maxLinks {
+				return invalid("/%s has more than %d names, which ext4 cannot hold", first.path(), maxLinks)
+			}
+			n.first = first
+			p.links = append(p.links, n)
+			continue
+		}
+		seen[n.inode], names[n.inode] = n, 1
+		if err := p.place(n); err != nil {
+			return err
+		}
+	}
+	p.blocks += used / (blockSize - 300) // the rest of a block where the next name does not fit stays empty
+	return nil
+}
+
+func (p *plan) place(n *placed) error {
+	p.inodes++
+	p.blocks += 2 // attributes, and a symbolic link's target or a large file's extents
+	if n.kind != tar.TypeReg {
+		p.others = append(p.others, n)
+		return nil
+	}
+	if n.size > maxFile {
+		return tooLarge("/%s has %d bytes; %d are possible", n.path(), n.size, int64(maxFile))
+	}
+	p.bytes += n.size
+	p.blocks += n.size/blockSize + 1
+	p.files[n.layer][n.entry] = n
+	return nil
+}
+
+// diskSize is a size in bytes that the disk cannot exceed. What is not used costs nothing but a few descriptors.
+func (p *plan) diskSize() int64 {
+	const group = 32768 * blockSize
+	size := p.blocks*blockSize + p.inodes*256
+	return size + size/8 + 4*group
+}
+
+// path is the name from the root.
+func (n *placed) path() string {
+	if n.parent == nil {
+		return ""
+	}
+	length := -1
+	for at := n; at.parent != nil; at = at.parent {
+		length += 1 + len(at.name)
+	}
+	b := make([]byte, length)
+	for at := n; at.parent != nil; at = at.parent {
+		length -= len(at.name)
+		copy(b[length:], at.name)
+		if length > 0 {
+			length--
+			b[length] = '/'
+		}
+	}
+	return string(b)
+}
+
+// header describes n to the writer.
+func (n *placed) header() *tar.Header {
+	h := &tar.Header{Format: tar.FormatPAX, Name: "./" + n.path()}
+	if n.first != nil {
+		h.Typeflag, h.Linkname = tar.TypeLink, n.first.path()
+		return h
+	}
+	t := diskTime(n.mtime)
+	h.Typeflag, h.Mode, h.Uid, h.Gid = n.kind, n.mode, n.uid, n.gid
+	h.ModTime, h.AccessTime, h.ChangeTime = t, t, t
+	h.Linkname, h.Devmajor, h.Devminor, h.Size = n.link, n.major, n.minor, n.size
+	h.PAXRecords = paxXattrs(n.xattrs)
+	return h
+}
+
+// diskTime is the time that makes the writer put t on the disk. It writes seconds as 34 bits where ext4 has the lower
+// 32 with their sign and, beside them, how often 2³² is to be added (inode.i_mtime and i_mtime_extra): right until
+// 2038, wrong after it and before 1970. The times that can be said so end in 1901 and 2310.
+func diskTime(t time.Time) time.Time {
+	const first, last = -1 << 31, 1<<33 + 1<<31 - 1
+	sec := min(max(t.Unix(), first), last)
+	epoch := (sec - int64(int32(sec))) >> 32
+	return time.Unix(int64(uint32(sec))|epoch<<32, int64(t.Nanosecond()))
+}
