@@ -29,7 +29,6 @@ type wires struct {
 	outputs  []*output
 	terminal *os.File
 	tail     *tail // with Capture
-	once     sync.Once
 }
 
 // An output is the agent's end of what a child writes to.

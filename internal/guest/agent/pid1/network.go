@@ -86,23 +86,38 @@ func openNetlink() (*netlink, error) {
 func (n *netlink) close() { unix.Close(n.fd) }
 
 func (n *netlink) linkUp(index uint32) error {
-	m := message{}
-	m.u8(unix.AF_UNSPEC, 0).u16(0).u32(index).u32(unix.IFF_UP).u32(unix.IFF_UP) // struct ifinfomsg
-	return n.ask(unix.RTM_NEWLINK, 0, m)
+	return n.ask(unix.RTM_NEWLINK, 0, linkUpMessage(index))
 }
 
 func (n *netlink) addAddr(index uint32, p netip.Prefix) error {
-	m := message{}
-	m.u8(family(p.Addr()), byte(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE).u32(index) // struct ifaddrmsg
-	m.attr(unix.IFA_LOCAL, p.Addr().AsSlice()).attr(unix.IFA_ADDRESS, p.Addr().AsSlice())
-	return n.ask(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, m)
+	return n.ask(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, addrMessage(index, p))
 }
 
 func (n *netlink) addDefault(gateway netip.Addr) error {
-	m := message{}
-	m.u8(family(gateway), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST).u32(0) // struct rtmsg
+	return n.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, defaultMessage(gateway))
+}
+
+// linkUpMessage is a struct ifinfomsg.
+func linkUpMessage(index uint32) message {
+	var m message
+	m.u8(unix.AF_UNSPEC, 0).u16(0).u32(index).u32(unix.IFF_UP).u32(unix.IFF_UP)
+	return m
+}
+
+// addrMessage is a struct ifaddrmsg and its attributes.
+func addrMessage(index uint32, p netip.Prefix) message {
+	var m message
+	m.u8(family(p.Addr()), byte(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE).u32(index)
+	m.attr(unix.IFA_LOCAL, p.Addr().AsSlice()).attr(unix.IFA_ADDRESS, p.Addr().AsSlice())
+	return m
+}
+
+// defaultMessage is a struct rtmsg and its attribute.
+func defaultMessage(gateway netip.Addr) message {
+	var m message
+	m.u8(family(gateway), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST).u32(0)
 	m.attr(unix.RTA_GATEWAY, gateway.AsSlice())
-	return n.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, m)
+	return m
 }
 
 func family(a netip.Addr) byte {
