@@ -552,7 +552,7 @@ type ErrorBody struct {
 	Code string `json:"code"`
 
 	// Details Each fault of a request that may have several.
-	Details []ErrorDetail `json:"details,omitempty"`
+	Details []ErrorDetail `json:"details"`
 
 	// Message What was wrong and what would be right, for a person.
 	Message string `json:"message"`

@@ -37,7 +37,9 @@ type world struct {
 	t      *testing.T
 	url    string
 	bearer string
+	events *event.Log
 	doc    document
+	execs  chan struct{} // one for each exec that the server is done with
 }
 
 // images shows the domain what the store has.
@@ -100,8 +102,14 @@ func newWorld(t *testing.T) *world {
 		Capabilities: func(context.Context) api.Capabilities { return capabilities },
 		Metrics:      prometheus.NewRegistry(), Panics: panics, Started: time.Now(), Version: "test", Log: slog.New(slog.DiscardHandler),
 	})
-	front := httptest.NewServer(handler)
-	w := &world{t: t, url: front.URL, bearer: bearer}
+	w := &world{t: t, bearer: bearer, events: events, execs: make(chan struct{}, 100)}
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(rw, r)
+		if strings.HasSuffix(r.URL.Path, "/exec") {
+			w.execs <- struct{}{}
+		}
+	}))
+	w.url = front.URL
 	t.Cleanup(func() {
 		front.CloseClientConnections()
 		front.Close()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,11 +50,34 @@ func (s *Server) CreateInstance(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	in, err := s.config.Instances.Create(r.Context(), spec)
+	in, err := s.createWhenReady(r.Context(), spec)
 	if err == nil {
 		s.config.Settled(r.Context())
 	}
 	s.answer(w, r, http.StatusCreated, s.render(in), err)
+}
+
+// imagePatience is how long a create waits for an image that is on its way.
+const imagePatience = 10 * time.Second
+
+// createWhenReady creates, once the image is ready or will not be within imagePatience.
+func (s *Server) createWhenReady(ctx context.Context, spec instance.Spec) (instance.Instance, error) {
+	patience := time.NewTimer(imagePatience)
+	defer patience.Stop()
+	for {
+		changed := s.config.Images.Changed()
+		in, err := s.config.Instances.Create(ctx, spec)
+		if !errors.Is(err, api.NotReady) {
+			return in, err
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return in, err
+		case <-ctx.Done():
+			return in, context.Cause(ctx)
+		}
+	}
 }
 
 // specOf checks a create and makes of it what the domain takes. Everything that is wrong is told at once.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -15,27 +16,64 @@ import (
 // maxBody bounds a JSON body; a create with a large environment has some kilobytes.
 const maxBody = 1 << 20
 
+// bodyTime is how long a client may take to send a JSON body.
+const bodyTime = 30 * time.Second
+
 // decode reads a JSON body into v. None at all, null and {} leave it as it is; unknown fields are ignored, as the compatible client expects.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := jsonBody(w, r)
+	if err != nil || len(b) == 0 {
+		return err
+	}
+	return misfit(json.Unmarshal(b, v))
+}
+
+// decodeStrict is decode for what no other client knows: an unknown field is refused.
+func decodeStrict(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := jsonBody(w, r)
+	if err != nil || len(b) == 0 {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := misfit(d.Decode(v)); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return &api.Error{Kind: api.Invalid, Message: "the body holds more than one JSON value"}
+	}
+	return nil
+}
+
+// jsonBody reads a body of bounded size in bounded time; one of white space is none.
+func jsonBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	bounded(w, r, maxBody)
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(bodyTime)) // not every connection has one
+	// What watches for the client's going reads on: a deadline that stayed would end the request.
+	defer rc.SetReadDeadline(time.Time{})
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		if tooLarge := tooLarge(err); tooLarge != err {
-			return tooLarge
+			return nil, tooLarge
 		}
-		return fmt.Errorf("read the body: %v: %w", err, api.Invalid)
+		return nil, fmt.Errorf("read the body: %v: %w", err, api.Invalid)
 	}
-	if b = bytes.TrimSpace(b); len(b) == 0 {
-		return nil
-	}
-	err = json.Unmarshal(b, v)
+	return bytes.TrimSpace(b), nil
+}
+
+// misfit says which field of a body does not fit.
+func misfit(err error) error {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
 		return invalid(wrong.Field, fmt.Sprintf("a JSON %s is not what this field takes", wrong.Value))
 	}
-	if err != nil {
-		return &api.Error{Kind: api.Invalid, Message: "the body is not the JSON that this route takes: " + err.Error()}
+	if err == nil {
+		return nil
 	}
-	return nil
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return invalid(strings.Trim(field, `"`), "there is no such field")
+	}
+	return &api.Error{Kind: api.Invalid, Message: "the body is not the JSON that this route takes: " + err.Error()}
 }
 
 // given reports whether a raw field was in the body, and was not null.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -51,7 +52,8 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 			Message: "something went wrong on our side; the daemon's log says what (request " + requestID + ")",
 		}
 	}
-	body := api.ErrorBody{Code: a.code, Message: err.Error()}
+	// Domain code ends what it wraps with the kind, which the code says already.
+	body := api.ErrorBody{Code: a.code, Message: strings.TrimSuffix(err.Error(), ": "+string(kind))}
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		if e.Code != "" {
 			body.Code = e.Code
@@ -94,10 +96,21 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="hale"`)
 	}
-	writeJSON(w, a.status, body)
+	writeError(w, a.status, body)
 }
 
+func writeError(w http.ResponseWriter, status int, body api.ErrorBody) {
+	if body.Details == nil {
+		body.Details = []api.Detail{}
+	}
+	writeJSON(w, status, body)
+}
+
+// writeTime is how long a client may take over an answer.
+const writeTime = 30 * time.Second
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // not every connection has one
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error is a client that has gone

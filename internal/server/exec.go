@@ -36,7 +36,8 @@ const (
 	maxExecMessage = 64 << 10         // from the client; its first message may be as long as maxExecRequest
 	maxExecRequest = 256 << 10        // argv and environment
 	execStart      = 10 * time.Second // from the upgrade to the first message
-	execWrite      = 30 * time.Second // a client that takes no output for so long is gone
+	execWrite      = 10 * time.Minute // a client that takes no output for so long is gone; a person reads a page in that time
+	stdinAhead     = 16               // messages of input that wait for a program that does not read
 	maxAgentWait   = 5 * time.Minute
 	execChunk      = 32 << 10
 )
@@ -90,39 +91,29 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 	}
 	c := &execConn{ws: ws, framed: ws.Subprotocol() == execProtocol}
 	defer ws.CloseNow()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	exit, err := s.converse(ctx, c, in.ID)
-	if ctx.Err() != nil {
-		return
-	}
-	c.finish(ctx, exit, err)
+	s.converse(r.Context(), c, in.ID)
 }
 
-// converse reads the request, runs the program, and carries its streams.
-func (s *Server) converse(ctx context.Context, c *execConn, id string) (machine.ExecExit, error) {
-	first, err := c.request(ctx)
+// converse reads the request, runs the program, carries its streams, and tells how it ended.
+func (s *Server) converse(ctx context.Context, c *execConn, id string) {
+	e, err := s.beginExec(ctx, c, id)
 	if err != nil {
-		return machine.ExecExit{}, err
+		s.finishExec(ctx, c, machine.ExecExit{}, err)
+		return
 	}
-	request, err := machineRequest(first)
-	if err != nil {
-		return machine.ExecExit{}, err
-	}
-	e, err := s.startExec(ctx, id, request, seconds(first.WaitForAgent))
-	if err != nil {
-		return machine.ExecExit{}, err
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer e.Close()
+	// To cancel a read closes the connection, so that comes after the last word.
 	ctx, cancel := context.WithCancel(ctx)
+	input := make(chan []byte, stdinAhead)
+	var in, out sync.WaitGroup
+	defer in.Wait()
+	defer e.Close()
 	defer cancel()
-	wg.Go(func() {
+	in.Go(func() {
 		defer cancel() // a client that has gone ends its program
-		c.feed(ctx, e)
+		defer close(input)
+		c.feed(ctx, e, input)
 	})
-	var out sync.WaitGroup
+	in.Go(func() { pour(e.Stdin(), input) })
 	out.Go(func() { c.spill(ctx, cancel, chanStdout, e.Stdout()) })
 	out.Go(func() { c.spill(ctx, cancel, chanStderr, e.Stderr()) })
 	exit, err := e.Wait(ctx)
@@ -130,7 +121,22 @@ func (s *Server) converse(ctx context.Context, c *execConn, id string) (machine.
 		e.Close() // the streams end with it
 	}
 	out.Wait()
-	return exit, err
+	if ctx.Err() == nil {
+		s.finishExec(ctx, c, exit, err)
+	}
+}
+
+// beginExec reads what is to be run, and starts it.
+func (s *Server) beginExec(ctx context.Context, c *execConn, id string) (instance.Exec, error) {
+	first, err := c.request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	request, err := machineRequest(first)
+	if err != nil {
+		return nil, err
+	}
+	return s.startExec(ctx, id, request, seconds(first.WaitForAgent))
 }
 
 // startExec waits for the agent as long as the client wants to.
@@ -194,33 +200,50 @@ func (c *execConn) request(ctx context.Context) (api.ExecRequest, error) {
 	return q, nil
 }
 
-// feed carries what the client sends until it goes away.
-func (c *execConn) feed(ctx context.Context, e instance.Exec) {
-	stdin := e.Stdin()
+// feed carries what the client sends until it goes away. Input waits in a queue, so that a program that does not read
+// delays neither a signal nor the news that its client has gone, before the queue is full.
+func (c *execConn) feed(ctx context.Context, e instance.Exec, input chan<- []byte) {
 	for {
 		_, b, err := c.ws.Read(ctx)
 		if err != nil {
 			return
 		}
-		switch {
-		case len(b) == 0:
-			stdin.Close()
-		case !c.framed:
-			stdin.Write(b) // a program that does not read any more loses it, as by a closed pipe
-		case b[0] == chanStdin && len(b) == 1:
-			stdin.Close()
-		case b[0] == chanStdin:
-			stdin.Write(b[1:])
-		case b[0] == chanControl:
-			c.control(ctx, e, b[1:])
+		if c.framed && len(b) > 0 {
+			if b[0] == chanControl {
+				if !c.control(ctx, e, b[1:]) {
+					continue
+				}
+				b = nil
+			} else if b[0] != chanStdin {
+				continue
+			} else {
+				b = b[1:]
+			}
+		}
+		select {
+		case input <- b:
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-func (c *execConn) control(ctx context.Context, e instance.Exec, b []byte) {
+// pour writes what the client sent; nothing is the end. What a program does not read any more is lost, as in a closed pipe.
+func pour(stdin io.WriteCloser, input <-chan []byte) {
+	for b := range input {
+		if len(b) == 0 {
+			stdin.Close()
+			continue
+		}
+		stdin.Write(b)
+	}
+}
+
+// control does what the client says, and reports whether it said that its input is at its end.
+func (c *execConn) control(ctx context.Context, e instance.Exec, b []byte) (eof bool) {
 	var m api.ExecControl
 	if json.Unmarshal(b, &m) != nil {
-		return
+		return false
 	}
 	switch m.Type {
 	case api.ExecControlTypeResize:
@@ -228,10 +251,11 @@ func (c *execConn) control(ctx context.Context, e instance.Exec, b []byte) {
 			e.Resize(ctx, m.Rows, m.Cols)
 		}
 	case api.ExecControlTypeEOF:
-		e.Stdin().Close()
+		return true
 	case api.ExecControlTypeSignal:
 		e.Signal(ctx, m.Signal)
 	}
+	return false
 }
 
 // spill carries one of the program's streams to the client.
@@ -268,11 +292,14 @@ func (c *execConn) write(ctx context.Context, t websocket.MessageType, b []byte)
 // execFailed is the exit code of a program that could not be run at all, in the plain dialect.
 const execFailed = 127
 
-// finish tells the end and closes the connection in order.
-func (c *execConn) finish(ctx context.Context, exit machine.ExecExit, err error) {
+// finishExec tells the end and closes the connection in order.
+func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecExit, err error) {
 	message, code := exit.Error, ""
 	if err != nil {
-		_, body := describe(err, infoOf(ctx).id)
+		a, body := describe(err, infoOf(ctx).id)
+		if a.status >= 500 {
+			s.log.Error("exec failed", "request", infoOf(ctx).id, "err", err)
+		}
 		exit.Code, message, code = execFailed, body.Message, body.Code
 	}
 	switch {

@@ -55,7 +55,12 @@ type patient struct {
 
 func (p *patient) Read(b []byte) (int, error) {
 	p.rc.SetReadDeadline(time.Now().Add(importRead)) // not every connection has one
-	return p.r.Body.Read(b)
+	n, err := p.r.Body.Read(b)
+	if err != nil {
+		// What watches for the client's going reads on while the disk is made.
+		p.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // GetImage shows one, and waits where it is asked to.

@@ -57,6 +57,15 @@ func (s *Server) GetInstance(w http.ResponseWriter, r *http.Request, id string) 
 
 // UpdateInstance changes one in place.
 func (s *Server) UpdateInstance(w http.ResponseWriter, r *http.Request, id string) {
+	s.update(w, r, id, decode)
+}
+
+// PutInstance means the same, and is no route of the compatible client.
+func (s *Server) PutInstance(w http.ResponseWriter, r *http.Request, id string) {
+	s.update(w, r, id, decodeStrict)
+}
+
+func (s *Server) update(w http.ResponseWriter, r *http.Request, id string, decode func(http.ResponseWriter, *http.Request, any) error) {
 	var q api.UpdateInstanceRequest
 	if err := decode(w, r, &q); err != nil {
 		s.fail(w, r, err)
@@ -72,11 +81,6 @@ func (s *Server) UpdateInstance(w http.ResponseWriter, r *http.Request, id strin
 		s.config.Settled(r.Context())
 	}
 	s.answer(w, r, http.StatusOK, s.render(in), err)
-}
-
-// PutInstance means the same as UpdateInstance.
-func (s *Server) PutInstance(w http.ResponseWriter, r *http.Request, id string) {
-	s.UpdateInstance(w, r, id)
 }
 
 // updateOf checks an update and makes of it what the domain takes.

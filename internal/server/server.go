@@ -55,6 +55,7 @@ type Config struct {
 // A Server answers the API.
 type Server struct {
 	config      Config
+	lasting     chan struct{} // one for each request that lasts
 	log         *slog.Logger
 	metrics     *metrics
 	showMetrics http.Handler
@@ -62,6 +63,13 @@ type Server struct {
 
 // open are the routes that answer without a token.
 var open = map[string]bool{"GET /health": true, "GET /openapi.yaml": true, "GET /openapi.json": true, "GET /docs": true}
+
+// lasting are routes whose answers last as long as their client wants; there are at most maxLasting of them at a time.
+var lasting = map[string]bool{
+	"GET /events": true, "GET /instances/{id}/logs": true, "GET /instances/{id}/exec": true, "GET /instances/{id}/wait": true, "GET /images/{name}": true,
+}
+
+const maxLasting = 1000
 
 // absent are routes of the compatible client that this server does not have yet: they say so, and are not repeated.
 var absent = []string{
@@ -75,7 +83,7 @@ var absent = []string{
 // New returns the handler of the whole API.
 func New(c Config) http.Handler {
 	s := &Server{
-		config: c, log: c.Log, metrics: newMetrics(c.Metrics, c.Panics),
+		config: c, log: c.Log, lasting: make(chan struct{}, maxLasting), metrics: newMetrics(c.Metrics, c.Panics),
 		showMetrics: promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelWarn)}),
 	}
 	mux := http.NewServeMux()
@@ -131,6 +139,15 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				return
 			}
 		}
+		if lasting[r.Pattern] {
+			select {
+			case s.lasting <- struct{}{}:
+				defer func() { <-s.lasting }()
+			default:
+				s.fail(w, r, fmt.Errorf("%d requests follow or wait for something already: %w", maxLasting, api.Unavailable))
+				return
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -156,7 +173,7 @@ func (s *Server) nothing(mux *http.ServeMux) http.Handler {
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		infoOf(r.Context()).code = "method_not_allowed"
-		writeJSON(w, http.StatusMethodNotAllowed, api.ErrorBody{
+		writeError(w, http.StatusMethodNotAllowed, api.ErrorBody{
 			Code: "method_not_allowed", Message: fmt.Sprintf("%s takes %s, not %s", r.URL.Path, strings.Join(allowed, ", "), r.Method),
 		})
 	})

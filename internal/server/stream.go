@@ -2,12 +2,14 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -72,7 +74,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 		s.fail(w, r, invalid("source", "one of app, vmm, hypeman"))
 		return
 	}
-	root, err := os.OpenRoot(s.config.Instances.Dir(in.ID) + "/" + where.dir)
+	root, err := openBelow(s.config.Instances.Dir(in.ID), where.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.fail(w, r, fmt.Errorf("open the log: %w", err))
 		return
@@ -82,21 +84,25 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 		return
 	}
 	defer root.Close()
+	ctx, cancel := context.WithCancel(r.Context())
 	lines := make(chan string)
-	go func() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
 		defer close(lines)
-		for line, err := range logfile.Lines(r.Context(), root, where.name, tail, follow) {
+		for line, err := range logfile.Lines(ctx, root, where.name, tail, follow) {
 			if err != nil {
 				s.log.Warn("read a log", "instance", in.ID, "source", source, "err", err)
 				return
 			}
 			select {
 			case lines <- line:
-			case <-r.Context().Done():
+			case <-ctx.Done():
 				return
 			}
 		}
-	}()
+	})
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
@@ -121,6 +127,16 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 			return
 		}
 	}
+}
+
+// openBelow opens a directory below dir. What lies below may have been written by a machine: no link leads out of dir.
+func openBelow(dir, name string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenRoot(name)
 }
 
 // frameOf is a line as one frame. Bytes that are not UTF-8 are replaced.
@@ -149,20 +165,24 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 		e   event.Event
 		err error
 	}
+	ctx, cancel := context.WithCancel(r.Context())
 	next := make(chan read)
-	go func() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
 		for {
-			e, err := reader.Next(r.Context())
+			e, err := reader.Next(ctx)
 			select {
 			case next <- read{e, err}:
-			case <-r.Context().Done():
+			case <-ctx.Done():
 				return
 			}
 			if err != nil {
 				return
 			}
 		}
-	}()
+	})
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {

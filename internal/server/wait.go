@@ -95,6 +95,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 			s.config.Settled(ctx)
 		case <-judged:
 		case <-beat.C:
+			rc.SetWriteDeadline(time.Now().Add(streamWrite))
 			if _, err := w.Write([]byte(" ")); err != nil || rc.Flush() != nil {
 				return
 			}
@@ -145,5 +146,6 @@ func (s *Server) finishWait(w http.ResponseWriter, now waited, timedOut bool) {
 	if why != "" {
 		a.StateError = &why
 	}
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	json.NewEncoder(w).Encode(a) // an error is a client that has gone
 }

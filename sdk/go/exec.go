@@ -39,6 +39,7 @@ type Exec struct {
 	ctx   context.Context
 	ws    *websocket.Conn
 	stdin sync.Mutex // pieces of one Write stay together
+	stop  func() bool // what closes it when ctx ends
 }
 
 // An ExecExit is how a program ended.
@@ -82,6 +83,7 @@ func (c *Client) Exec(ctx context.Context, ref string, r api.ExecRequest) (*Exec
 		ws.CloseNow()
 		return nil, err
 	}
+	e.stop = context.AfterFunc(ctx, func() { ws.CloseNow() })
 	return e, nil
 }
 
@@ -183,6 +185,7 @@ func ended(b []byte) (exit ExecExit, over bool, err error) {
 
 // Close ends the connection, and the program with it if it still runs.
 func (e *Exec) Close() error {
+	e.stop()
 	if err := e.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		e.ws.CloseNow()
 	}

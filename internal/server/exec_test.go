@@ -1,0 +1,216 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/halevm/hale/api"
+	hale "github.com/halevm/hale/sdk/go"
+)
+
+// create makes an instance that serves on port 80 and waits until it is Running.
+func (w *world) create(name string) {
+	w.t.Helper()
+	if resp, body := w.call("POST", "/images/import", w.bearer, archive(w.t)); resp.StatusCode != http.StatusCreated {
+		w.t.Fatalf("import: %d %s", resp.StatusCode, body)
+	}
+	if resp, body := w.call("POST", "/instances", w.bearer, strings.NewReader(`{"image":"app","name":"`+name+`"}`)); resp.StatusCode != http.StatusCreated {
+		w.t.Fatalf("create: %d %s", resp.StatusCode, body)
+	}
+	if _, body := w.call("GET", "/instances/"+name+"/wait?state=Running", w.bearer, nil); !strings.Contains(string(body), `"Running"`) {
+		w.t.Fatalf("wait: %s", body)
+	}
+}
+
+func (w *world) client() *hale.Client {
+	w.t.Helper()
+	c, err := hale.New(w.url, w.bearer)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+// TestExecFramed speaks hale.exec.v1 through the Go client.
+func TestExecFramed(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	c := w.client()
+	for _, tc := range []struct {
+		name           string
+		request        api.ExecRequest
+		stdin          string
+		stdout, stderr string
+		code           int
+		timedOut       bool
+	}{
+		{"output", api.ExecRequest{Command: []string{"echo", "hello"}}, "", "hello\n", "", 0, false},
+		{"error output", api.ExecRequest{Command: []string{"sh", "-c", "echo bad >&2"}}, "", "", "bad\n", 0, false},
+		{"code", api.ExecRequest{Command: []string{"exit", "3"}}, "", "", "", 3, false},
+		{"input and its end", api.ExecRequest{Command: []string{"cat"}}, strings.Repeat("0123456789abcdef", 20000), strings.Repeat("0123456789abcdef", 20000), "", 0, false},
+		{"no such program", api.ExecRequest{Command: []string{"absent"}}, "", "", "", 127, false},
+		{"too long", api.ExecRequest{Command: []string{"sleep", "infinity"}, Timeout: 1}, "", "", "", 124, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e, err := c.Exec(t.Context(), "web", tc.request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if _, err := io.WriteString(e, tc.stdin); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.CloseWrite(); err != nil && tc.stdin != "" {
+				t.Fatal(err)
+			}
+			var stdout, stderr bytes.Buffer
+			exit, err := e.Copy(&stdout, &stderr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if exit.Code != tc.code || exit.TimedOut != tc.timedOut || stdout.String() != tc.stdout || stderr.String() != tc.stderr {
+				t.Errorf("exit %+v, stdout %.40q, stderr %.40q: want %d, %.40q, %.40q", exit, &stdout, &stderr, tc.code, tc.stdout, tc.stderr)
+			}
+		})
+	}
+}
+
+// TestExecSignalPassesWhatIsNotRead fills the input of a program that does not read, and signals it.
+func TestExecSignalPassesWhatIsNotRead(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	e, err := w.client().Exec(t.Context(), "web", api.ExecRequest{Command: []string{"sleep", "infinity"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if _, err := e.Write(bytes.Repeat([]byte("x"), 128<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Signal("SIGINT"); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := e.Copy(io.Discard, io.Discard)
+	if err != nil || exit.Code != 130 {
+		t.Errorf("%+v, %v: want 130", exit, err)
+	}
+}
+
+func TestExecWhereNothingRuns(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	c := w.client()
+	if _, err := c.Exec(t.Context(), "nobody", api.ExecRequest{Command: []string{"true"}}); !errors.Is(err, api.NotFound) {
+		t.Errorf("%v: want not found", err)
+	}
+	e, err := c.Exec(t.Context(), "web", api.ExecRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Copy(io.Discard, io.Discard); !errors.Is(err, api.Invalid) {
+		t.Errorf("no command: %v: want invalid", err)
+	}
+	e.Close()
+	if _, err := c.StopInstance(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "web", api.ExecRequest{Command: []string{"true"}}); !errors.Is(err, api.InvalidState) {
+		t.Errorf("%v: want invalid state", err)
+	}
+}
+
+// TestExecPlain speaks the compatible client's dialect.
+func TestExecPlain(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	for _, tc := range []struct {
+		name, request string
+		stdin         []string
+		output, end   string
+	}{
+		{"output", `{"command":["echo","hello"]}`, nil, "hello\n", `{"exitCode":0}`},
+		{"merged output", `{"command":["sh","-c","echo bad >&2"],"a_field_of_tomorrow":1}`, nil, "bad\n", `{"exitCode":0}`},
+		{"input, and its end as an empty message", `{"command":["cat"]}`, []string{"one ", "two", ""}, "one two", `{"exitCode":0}`},
+		{"code", `{"command":["exit","3"]}`, nil, "", `{"exitCode":3}`},
+		{"too long", `{"command":["sleep","infinity"],"timeout":1}`, nil, "", `{"exitCode":124}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			output, end := w.plain(tc.request, tc.stdin)
+			if output != tc.output || end != tc.end {
+				t.Errorf("%q and then %q: want %q and then %q", output, end, tc.output, tc.end)
+			}
+		})
+	}
+	for _, request := range []string{`{"command":["absent"]}`, `{"command":[]}`, `{`} {
+		output, end := w.plain(request, nil)
+		if output == "" || end != `{"exitCode":127}` {
+			t.Errorf("%s: %q and then %q: want words and then 127", request, output, end)
+		}
+	}
+}
+
+// plain holds one conversation and returns the output and the last message.
+func (w *world) plain(request string, stdin []string) (output, end string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	ws, _, err := websocket.Dial(ctx, w.url+"/instances/web/exec", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + w.bearer}}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	if err := ws.Write(ctx, websocket.MessageText, []byte(request)); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, s := range stdin {
+		if err := ws.Write(ctx, websocket.MessageBinary, []byte(s)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for {
+		kind, b, err := ws.Read(ctx)
+		switch {
+		case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
+			return output, end
+		case err != nil:
+			w.t.Fatal(err)
+		case end != "":
+			w.t.Errorf("%q after the end", b)
+		case kind == websocket.MessageText:
+			end = string(b)
+		default:
+			output += string(b)
+		}
+	}
+}
+
+// TestExecEndsWithItsClient leaves a program that would run for ever.
+func TestExecEndsWithItsClient(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	ctx, cancel := context.WithCancel(t.Context())
+	e, err := w.client().Exec(ctx, "web", api.ExecRequest{Command: []string{"cat"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 1)
+	done := make(chan error, 1)
+	go func() { _, err := e.Copy(sink(func(b []byte) { copy(first, b); cancel() }), io.Discard); done <- err }()
+	if err := <-done; err == nil || first[0] != 'x' {
+		t.Errorf("%v, %q: want an end without an exit after x", err, first)
+	}
+	<-w.execs
+}
+
+type sink func([]byte)
+
+func (s sink) Write(b []byte) (int, error) { s(b); return len(b), nil }

@@ -1,0 +1,152 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/halevm/hale/api"
+	hale "github.com/halevm/hale/sdk/go"
+)
+
+// TestEvents follows what happens to an instance, and comes back to a place in the middle.
+func TestEvents(t *testing.T) {
+	w := newWorld(t)
+	c := w.client()
+	w.create("first")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var ids, types []string
+	go func() {
+		c.UpdateInstance(ctx, "first", api.UpdateInstanceRequest{TTL: new("1h")})
+		c.DeleteInstance(ctx, "first", false)
+	}()
+	for e, err := range c.Events(ctx, w.beforeEvents()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Instance == "" || e.Name != "first" || e.Time.IsZero() {
+			t.Errorf("event %+v does not say whose it is", e)
+		}
+		ids, types = append(ids, e.ID), append(types, e.Type)
+		if e.Type == "deleted" {
+			break
+		}
+	}
+	if want := []string{"created", "updated", "deleted"}; !contains(types, want) {
+		t.Errorf("types %v: want %v in this order", types, want)
+	}
+	at := slices.Index(types, "updated")
+	for e, err := range c.Events(ctx, ids[at]) {
+		if err != nil || e.ID != ids[at+1] {
+			t.Errorf("after %s comes %s, %v: want %s", ids[at], e.ID, err, ids[at+1])
+		}
+		break
+	}
+	for e, err := range c.Events(ctx, "anotherepoch-7") {
+		if err != nil || e.Type != hale.EventResync {
+			t.Errorf("after a place that is not known comes %+v, %v: want a resync", e, err)
+		}
+		break
+	}
+}
+
+// beforeEvents is the place before the first event.
+func (w *world) beforeEvents() string {
+	epoch, _, _ := strings.Cut(w.events.Last().String(), "-")
+	return epoch + "-0"
+}
+
+// contains reports whether all has the elements of some in that order.
+func contains(all, some []string) bool {
+	for _, s := range all {
+		if len(some) > 0 && s == some[0] {
+			some = some[1:]
+		}
+	}
+	return len(some) == 0
+}
+
+// TestLogs reads every log, and follows one until its instance is gone.
+func TestLogs(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	for path, want := range map[string]string{
+		"":                "data: \"serving\"\n\n",
+		"?tail=0":         "",
+		"?source=vmm":     "data: \"booting\"\n\ndata: \"agent ready\"\n\n",
+		"?source=hypeman": "starting",
+	} {
+		resp, body := w.call("GET", "/instances/web/logs"+path, w.bearer, nil)
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || !strings.Contains(string(body), want) || want == "" && len(body) > 0 {
+			t.Errorf("%s: %d %q %q: want %q", path, resp.StatusCode, resp.Header.Get("Content-Type"), body, want)
+		}
+	}
+	var lines []string
+	for line, err := range w.client().InstanceLogs(t.Context(), "web", hale.Logs{Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+		if err := w.client().DeleteInstance(t.Context(), "web", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(lines) == 0 || lines[0] != "serving" {
+		t.Errorf("followed %q: want serving first", lines)
+	}
+}
+
+// TestWaitEndsEarly waits, each with minutes to spare, for what cannot come any more.
+func TestWaitEndsEarly(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	c := w.client()
+	wait := func(x hale.Wait) api.WaitForStateResponse {
+		t.Helper()
+		x.Timeout = 4 * time.Minute
+		got, err := c.WaitInstance(t.Context(), "web", x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := wait(hale.Wait{Health: api.HealthStateHealthy}); got.TimedOut || got.HealthStatus == nil || got.HealthStatus.Status != api.HealthStateDisabled || got.StateError == nil {
+		t.Errorf("without a check: %+v", got)
+	}
+	check := json.RawMessage(`{"http":{"port":81},"interval":"100ms","start_period":"0s"}`)
+	if _, err := c.UpdateInstance(t.Context(), "web", api.UpdateInstanceRequest{HealthCheck: check}); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(hale.Wait{Health: api.HealthStateUnhealthy}); got.TimedOut || got.HealthStatus == nil || got.HealthStatus.Status != api.HealthStateUnhealthy || got.HealthStatus.LastError == nil {
+		t.Errorf("until it is unhealthy: %+v", got)
+	}
+	stopped := make(chan error, 1)
+	go func() { _, err := c.StopInstance(t.Context(), "web"); stopped <- err }()
+	if got := wait(hale.Wait{Health: api.HealthStateHealthy}); got.TimedOut || got.State == api.InstanceStateRunning {
+		t.Errorf("while it is stopped: %+v", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(hale.Wait{State: api.InstanceStateRunning}); got.TimedOut || got.State != api.InstanceStateStopped || got.StateError == nil {
+		t.Errorf("stopped: %+v", got)
+	}
+	if _, err := c.StartInstance(t.Context(), "web", api.StartInstanceRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	deleted := make(chan error, 1)
+	go func() { deleted <- c.DeleteInstance(t.Context(), "web", false) }()
+	got, err := c.WaitInstance(t.Context(), "web", hale.Wait{State: api.InstanceStateStandby, Timeout: 4 * time.Minute})
+	if err := <-deleted; err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, api.NotFound) && (err != nil || got.TimedOut || got.State != api.InstanceStateStopped || got.StateError == nil) {
+		t.Errorf("deleted: %+v, %v", got, err)
+	}
+}
