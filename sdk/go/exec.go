@@ -38,7 +38,7 @@ type Exec struct {
 	c     *Client
 	ctx   context.Context
 	ws    *websocket.Conn
-	stdin sync.Mutex // pieces of one Write stay together
+	stdin sync.Mutex  // pieces of one Write stay together
 	stop  func() bool // what closes it when ctx ends
 }
 
