@@ -78,7 +78,11 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Setenv("HALE_DATA_DIR", filepath.Join(env.WorkDir, "data"))
-	env.Setenv("HALE_CONFIG", os.DevNull)
+	config := filepath.Join(env.WorkDir, "hale.yaml") // not the one of whoever runs the tests
+	if err := os.WriteFile(config, []byte("driver: fake\nlisten: 127.0.0.1:0\n"), 0o600); err != nil {
+		return err
+	}
+	env.Setenv("HALE_CONFIG", config)
 	env.Setenv("NO_COLOR", "1")
 	events := new(*exec.Cmd)
 	env.Values[listening{}] = events
@@ -116,7 +120,7 @@ func writeImage(file, ref string) error {
 
 // startDaemon starts a daemon on a free port and ends it, in order, with the script.
 func startDaemon(env *testscript.Env) error {
-	cmd := exec.Command(filepath.Join(bin, "hale"), "serve", "--driver", "fake", "--listen", "127.0.0.1:0")
+	cmd := exec.Command(filepath.Join(bin, "hale"), "serve")
 	cmd.Env = env.Vars
 	cmd.Dir = env.WorkDir
 	log, err := os.Create(filepath.Join(env.WorkDir, "daemon.log"))
@@ -139,7 +143,7 @@ func startDaemon(env *testscript.Env) error {
 		b, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("the daemon says %q, %v\n%s", line, err, b)
 	}
-	env.Setenv("DAEMON_PID", strconv.Itoa(cmd.Process.Pid))
+	env.Setenv("DAEMON_URL", strings.Fields(line)[4])
 	env.Defer(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
@@ -203,7 +207,7 @@ func capture(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: capture NAME REGEXP")
 	}
-	re, err := regexp.Compile(args[1])
+	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
 	m := re.FindStringSubmatch(ts.ReadFile("stdout"))
 	if len(m) < 2 {
