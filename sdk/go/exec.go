@@ -129,6 +129,9 @@ func (e *Exec) control(m api.ExecControl) error {
 }
 
 func (e *Exec) send(t websocket.MessageType, b []byte) error {
+	if e.ctx.Err() != nil { // the connection learns of it a little later
+		return context.Cause(e.ctx)
+	}
 	if err := e.ws.Write(e.ctx, t, b); err != nil {
 		return e.c.transportError(e.ctx, err)
 	}

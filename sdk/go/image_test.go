@@ -1,0 +1,98 @@
+package hale
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	"github.com/halevm/hale/api"
+)
+
+func TestImport(t *testing.T) {
+	const size = 3 << 20
+	data := func() io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{1}), size) }
+	want := sha256.New()
+	io.Copy(want, data())
+	for name, given := range map[string]int64{"size known": size, "size unknown": 0} {
+		t.Run(name, func(t *testing.T) {
+			var length int64
+			got := sha256.New()
+			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				length = r.ContentLength
+				if _, err := io.Copy(got, r.Body); err != nil {
+					t.Error(err)
+				}
+				answer(http.StatusAccepted, `{"name":"docker.io/library/web:1","digest":"sha256:00","status":"converting","created_at":"2026-01-02T03:04:05Z"}`)(w, r)
+			})
+			var told []int64
+			img, err := c.ImportImage(t.Context(), data(), Import{Size: given, Progress: func(n int64) { told = append(told, n) }})
+			if err != nil || img.Status != api.ImageStatusConverting {
+				t.Fatalf("%+v, %v", img, err)
+			}
+			if string(got.Sum(nil)) != string(want.Sum(nil)) {
+				t.Error("the server got something else than was sent")
+			}
+			if given > 0 && length != given {
+				t.Errorf("announced %d bytes, want %d", length, given)
+			}
+			for i, n := range told {
+				if i > 0 && n <= told[i-1] {
+					t.Errorf("progress went from %d to %d", told[i-1], n)
+				}
+			}
+			if len(told) == 0 || told[len(told)-1] != size {
+				t.Errorf("progress ended at %v, want %d", told, size)
+			}
+		})
+	}
+}
+
+// TestImportIsRefusedFirst: what is refused at once is not read.
+func TestImportIsRefusedFirst(t *testing.T) {
+	c := serve(t, answer(http.StatusUnauthorized, `{"code":"unauthorized","message":"m"}`))
+	var read atomic.Bool
+	r := iotest.ErrReader(errors.New("read"))
+	_, err := c.ImportImage(t.Context(), readerFunc(func(p []byte) (int, error) { read.Store(true); return r.Read(p) }), Import{})
+	if !errors.Is(err, api.Unauthorized) || read.Load() {
+		t.Errorf("%v, read %v; want the refusal, and nothing read", err, read.Load())
+	}
+}
+
+// TestImportReader: a file that cannot be read is no fault of the server's.
+func TestImportReader(t *testing.T) {
+	broken := errors.New("bad sector")
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			t.Error("the server took half a file for a whole one")
+		}
+	})
+	_, err := c.ImportImage(t.Context(), io.MultiReader(strings.NewReader("half"), iotest.ErrReader(broken)), Import{})
+	if !errors.Is(err, broken) {
+		t.Errorf("%v, want the reader's error", err)
+	}
+	if _, ok := errors.AsType[*UnreachableError](err); ok {
+		t.Errorf("%v is an UnreachableError", err)
+	}
+}
+
+// TestImportRefusedMidway: the server's reason comes through though it did not read to the end.
+func TestImportRefusedMidway(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.CopyN(io.Discard, r.Body, 1<<10)
+		answer(http.StatusBadRequest, `{"code":"invalid_image","message":"m"}`)(w, r)
+	})
+	_, err := c.ImportImage(t.Context(), io.LimitReader(rand.NewChaCha8([32]byte{}), 64<<10), Import{})
+	if e, ok := errors.AsType[*Error](err); !ok || e.Code != "invalid_image" {
+		t.Errorf("%v, want the server's reason", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
