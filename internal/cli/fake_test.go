@@ -124,6 +124,7 @@ func fleet() []api.Instance {
 		},
 		{
 			ID: "eeee", Name: "job", Image: "docker.io/library/alpine:latest", State: api.InstanceStateStopped, CreatedAt: ago(5 * time.Hour), ExitCode: ptr(3),
+			Network:      &api.InstanceNetwork{Enabled: true, Ports: []api.PortMapping{{GuestPort: 80, HostPort: 8081}}},
 			HealthStatus: &api.InstanceHealthStatus{Status: api.HealthStateUnknown, LastStatus: api.HealthStateHealthy, Since: since(4 * time.Hour)},
 		},
 		{

@@ -41,7 +41,18 @@ func (p *progress) step(what string, total int64) {
 	}
 	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 		mpb.PrependDecorators(decor.Name(oneLine(what)+"  ", decor.WCSyncSpaceR)),
-		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+		mpb.AppendDecorators(decor.Any(counters)))
+}
+
+// counters is how much of how much, where that is known.
+func counters(s decor.Statistics) string {
+	switch {
+	case s.Current == 0:
+		return ""
+	case s.Total <= 0 || s.Total == s.Current:
+		return " " + size(s.Current)
+	}
+	return " " + size(s.Current) + " of " + size(s.Total)
 }
 
 // sent says how far the step is, in bytes.

@@ -122,11 +122,17 @@ func healthCell(h *api.InstanceHealthStatus, now time.Time) cell {
 	return c
 }
 
-func portsOf(inst api.Instance) []api.PortMapping {
-	if inst.Network == nil {
+// portsOf is the ports that are open on the host now. One that asked for a free port has none while its instance is stopped.
+func portsOf(inst api.Instance) (open []api.PortMapping) {
+	if inst.Network == nil || inst.State == api.InstanceStateStopped {
 		return nil
 	}
-	return inst.Network.Ports
+	for _, p := range inst.Network.Ports {
+		if p.HostPort != 0 {
+			open = append(open, p)
+		}
+	}
+	return open
 }
 
 func hostAddr(p api.PortMapping) string {
