@@ -31,7 +31,7 @@ type importing struct {
 // A candidate is one image of an archive.
 type candidate struct {
 	names    []string // normalised
-	digest   string // known from the start for an OCI layout, once the layers are inflated for a docker-archive
+	digest   string   // known from the start for an OCI layout, once the layers are inflated for a docker-archive
 	config   []byte
 	manifest []byte
 	layers   []*layer

@@ -125,4 +125,3 @@ func paxXattrs(xattrs map[string]string) map[string]string {
 	}
 	return records
 }
-
