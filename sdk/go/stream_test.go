@@ -140,6 +140,7 @@ func TestStreamEndsWithContext(t *testing.T) {
 	c := serve(t, streaming(next, gone))
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	next <- "data: \"a\"\n\n"
 	var last error
 	for _, err := range c.InstanceLogs(ctx, "web", Logs{Follow: true}) {
