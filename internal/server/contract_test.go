@@ -60,7 +60,7 @@ func (journal) Commit(context.Context, string, health.Transition) error { return
 func (journal) Save(string, []byte) error                               { return nil }
 func (journal) Load(string) ([]byte, error)                             { return nil, nil }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	t.Helper()
 	dir, ctx := t.TempDir(), context.Background()
 	must := func(err error) {
@@ -88,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	must(err)
 	panics := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "panics_total"}, []string{"what"})
 	var one sync.Mutex
-	handler := server.New(server.Config{
+	config := server.Config{
 		Instances: set, Images: store, Health: checks, Events: events, Verify: secret.Verify,
 		Settled: func(context.Context) {
 			one.Lock()
@@ -101,7 +101,11 @@ func newWorld(t *testing.T) *world {
 		Resources:    func() (api.Resources, error) { return api.Resources{Allocations: []api.ResourceAllocation{}}, nil },
 		Capabilities: func(context.Context) api.Capabilities { return capabilities },
 		Metrics:      prometheus.NewRegistry(), Panics: panics, Started: time.Now(), Version: "test", Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, e := range edit {
+		e(&config)
+	}
+	handler := server.New(config)
 	w := &world{t: t, bearer: bearer, events: events, execs: make(chan struct{}, 100)}
 	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(rw, r)

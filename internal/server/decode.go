@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +27,32 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	if err != nil || len(b) == 0 {
 		return err
 	}
-	return misfit(json.Unmarshal(b, v))
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return &api.Error{Kind: api.Invalid, Message: "the body is a JSON " + wrong.Value + ": this route takes an object"}
+		}
+		return misfit(err)
+	}
+	// One by one, so that every field that does not fit is named.
+	var all faults
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		one, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
+		if err != nil {
+			return misfit(err)
+		}
+		switch err := misfit(json.Unmarshal(one, v)).(type) {
+		case nil:
+		case *api.Error:
+			all = append(all, err.Details...)
+			if len(err.Details) == 0 {
+				all.invalid(name, err.Message)
+			}
+		default:
+			return err
+		}
+	}
+	return all.err()
 }
 
 // decodeStrict is decode for what no other client knows: an unknown field is refused.

@@ -82,8 +82,8 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // authorize lets a request through that carries a valid token.
 func (s *Server) authorize(r *http.Request) error {
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		return fmt.Errorf("a bearer token is needed (Authorization: Bearer …; `hale token` prints one): %w", api.Unauthorized)
 	}
 	if err := s.config.Verify(strings.TrimSpace(given), time.Now()); err != nil {
