@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -117,14 +118,14 @@ func (s *settings) readFile() (settings, error) {
 	defer f.Close()
 	d := yaml.NewDecoder(f)
 	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil {
+	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) { // an empty file says nothing
 		return file, fmt.Errorf("the configuration file %s: %w", path, err)
 	}
 	return file, nil
 }
 
-// cliTokenTTL is how long the token is good for that one command uses.
-const cliTokenTTL = 10 * time.Minute
+// cliTokenTTL is how long the token is good for that one command uses: longer than any wait or upload.
+const cliTokenTTL = 24 * time.Hour
 
 // localDaemon finds the daemon of this host by what it wrote down, and makes a token for it.
 func (s *settings) localDaemon() (url, bearer string, err error) {

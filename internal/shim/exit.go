@@ -61,8 +61,6 @@ func (f facts) exit(now time.Time) machine.Exit {
 	case f.bootTimeout != 0:
 		e.Reason, e.Console = machine.BootTimeout, lastOf(f.console)
 		e.Message = fmt.Sprintf("the guest did not come up within %v", f.bootTimeout)
-	case f.linkFailed != "":
-		e.Reason, e.Message = machine.ShimFailed, f.linkFailed
 	case f.vmmSignal != "":
 		e.Reason, e.Message = machine.VMMKilled, "the hypervisor was killed by "+f.vmmSignal
 	case f.guestDown:
@@ -70,6 +68,8 @@ func (f facts) exit(now time.Time) machine.Exit {
 		if !f.started {
 			e.Message, e.Console = "the guest shut itself down before the program was started", lastOf(f.console)
 		}
+	case f.linkFailed != "" && f.vmmError == "":
+		e.Reason, e.Message = machine.ShimFailed, f.linkFailed
 	default:
 		e.Reason, e.Message, e.Console = machine.VMMFailed, "the hypervisor ended", lastOf(f.console)
 		if f.vmmError != "" {

@@ -212,6 +212,10 @@ func (r *run) toTheEnd() {
 	end := time.NewTimer(0)
 	<-end.C
 	events, vmEvents := r.agent.Events(), r.vm.Events()
+	var netDone <-chan struct{} // nil, without a network: never
+	if r.net != nil {
+		netDone = r.net.Done()
+	}
 	for gone := false; !gone; {
 		select {
 		case e, ok := <-events:
@@ -248,6 +252,11 @@ func (r *run) toTheEnd() {
 				f.stopping = true
 				end.Reset(a.grace + stopMargin)
 			}
+		case <-netDone:
+			netDone = nil
+			// It ends with the hypervisor, or because the framing was broken: a machine without its network is of no use.
+			f.linkFailed = fmt.Sprintf("the machine's network ended: %v", r.net.Err())
+			end.Reset(drainTimeout)
 		case <-term:
 			f.killed = true
 			r.vm.Kill()
@@ -281,7 +290,9 @@ func (r *run) hear(e guest.Event, f *facts) {
 	case guest.ProgramExited:
 		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
 	case guest.Lost:
-		r.log.Warn("the guest agent does not answer any more")
+		if f.program == nil { // else it goes as it should
+			r.log.Warn("the guest agent does not answer any more")
+		}
 	}
 }
 
