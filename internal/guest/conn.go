@@ -301,6 +301,8 @@ func (c *Conn) handle(f protocol.Frame) {
 	}
 	s.heard()
 	switch f.Type {
+	case protocol.TypeOver:
+		c.endSession(s, ErrLost)
 	case protocol.TypeWelcome: // to a HELLO that was repeated
 		var m protocol.Welcome
 		if json.Unmarshal(f.Payload, &m) == nil {

@@ -90,8 +90,8 @@ func (a *Agent) Run(ctx context.Context) {
 	if a.c.Init {
 		a.start("reaper", func() { a.children.reapAll(a.ctx) })
 	}
-	a.start("control port", func() { a.serve(protocol.ControlPort, a.control, a.handle, func() {}) })
-	a.start("bulk port", func() { a.serve(protocol.BulkPort, a.bulk, a.deliver, a.bulkLost) })
+	a.start("control port", func() { a.serve(protocol.ControlPort, a.control, a.handle) })
+	a.start("bulk port", func() { a.serve(protocol.BulkPort, a.bulk, a.deliver) })
 	over := make(chan struct{})
 	a.start("program", func() { defer close(over); a.live() })
 	select {

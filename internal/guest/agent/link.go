@@ -50,7 +50,7 @@ func (l *link) down() {
 
 // serve keeps a framed port open and hands on what comes, until the agent ends. A port whose driver is unbound fails, and
 // is opened again when it is back.
-func (a *Agent) serve(name string, l *link, handle func(protocol.Frame), lost func()) {
+func (a *Agent) serve(name string, l *link, handle func(protocol.Frame)) {
 	for complained := false; a.ctx.Err() == nil; a.pause(reopenPause) {
 		port, err := a.c.Open(name)
 		if err != nil {
@@ -78,8 +78,8 @@ func (a *Agent) serve(name string, l *link, handle func(protocol.Frame), lost fu
 		w.Close()
 		port.Close()
 		<-w.Done()
-		lost()
 		if a.ctx.Err() == nil {
+			a.portLost()
 			a.log.Warn("the port to the host is gone", "port", name, "err", err)
 		}
 	}

@@ -139,14 +139,20 @@ func (a *Agent) deliver(f protocol.Frame) {
 	}
 }
 
-// bulkLost ends the streams of the session: what was under way on the port is gone.
-func (a *Agent) bulkLost() {
+// portLost ends the session: what was under way on the port is gone, and neither end could tell what. The host, which may
+// have noticed nothing, is told once there is a port again, and says HELLO anew.
+func (a *Agent) portLost() {
 	a.mu.Lock()
 	s := a.session
+	a.session = nil
 	a.mu.Unlock()
-	if s != nil {
-		s.mux.Close(errors.New("the bulk port was lost"))
+	if s == nil {
+		return
 	}
+	s.end()
+	a.start("session's end", func() {
+		a.control.Send(a.ctx, protocol.Frame{Type: protocol.TypeOver, Session: s.id})
+	})
 }
 
 // request answers a request. What may take long goes on on a goroutine of its own; what was accepted is in place before

@@ -21,6 +21,7 @@ const (
 	TypeState      Type = 6 // ← State
 	TypeEndAck     Type = 7 // → nothing: the host has taken note of the end
 	TypeExecExited Type = 8 // ← ExecExited
+	TypeOver       Type = 9 // ← nothing: a port failed on the guest's side, and the session with it
 
 	TypeData   Type = 16 // bytes of a stream; no bytes: its end
 	TypeCredit Type = 17 // 4 bytes: so many more may be sent
