@@ -38,6 +38,7 @@ const (
 	execStart      = 10 * time.Second // from the upgrade to the first message
 	execWrite      = 10 * time.Minute // a client that takes no output for so long is gone; a person reads a page in that time
 	stdinAhead     = 16               // messages of input that wait for a program that does not read
+	execGoodbye    = time.Second      // from our closing the conversation to the client's
 	maxAgentWait   = 5 * time.Minute
 	execChunk      = 32 << 10
 )
@@ -98,7 +99,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 func (s *Server) converse(ctx context.Context, c *execConn, id string) {
 	e, err := s.beginExec(ctx, c, id)
 	if err != nil {
-		s.finishExec(ctx, c, machine.ExecExit{}, err)
+		s.finishExec(ctx, func() {}, c, machine.ExecExit{}, err)
 		return
 	}
 	// To cancel a read closes the connection, so that comes after the last word.
@@ -122,7 +123,7 @@ func (s *Server) converse(ctx context.Context, c *execConn, id string) {
 	}
 	out.Wait()
 	if ctx.Err() == nil {
-		s.finishExec(ctx, c, exit, err)
+		s.finishExec(ctx, cancel, c, exit, err)
 	}
 }
 
@@ -188,7 +189,7 @@ func (c *execConn) request(ctx context.Context) (api.ExecRequest, error) {
 	defer cancel()
 	_, b, err := c.ws.Read(ctx)
 	if err != nil {
-		return q, err
+		return q, fmt.Errorf("the first message did not come: %v: %w", err, api.Invalid)
 	}
 	c.ws.SetReadLimit(maxExecMessage)
 	if c.framed && len(b) > 0 && b[0] == chanControl {
@@ -292,8 +293,8 @@ func (c *execConn) write(ctx context.Context, t websocket.MessageType, b []byte)
 // execFailed is the exit code of a program that could not be run at all, in the plain dialect.
 const execFailed = 127
 
-// finishExec tells the end and closes the connection in order.
-func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecExit, err error) {
+// finishExec tells the end and closes the connection in order; hangUp cuts it, by ending the read that is under way.
+func (s *Server) finishExec(ctx context.Context, hangUp func(), c *execConn, exit machine.ExecExit, err error) {
 	message, code := exit.Error, ""
 	if err != nil {
 		a, body := describe(err, infoOf(ctx).id)
@@ -316,5 +317,7 @@ func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecE
 		}
 		c.write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"exitCode":%d}`, exit.Code))
 	}
+	// A client that says goodbye does so at once; one that never learnt it is not waited for.
+	defer time.AfterFunc(execGoodbye, hangUp).Stop()
 	c.ws.Close(websocket.StatusNormalClosure, "")
 }
