@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/creack/pty"
@@ -29,7 +30,8 @@ type execution struct {
 	stdin, stdout, stderr *mux.Stream // nil with Capture
 
 	mu       sync.Mutex
-	process  *process // nil: not started
+	process  *process         // nil: not started
+	early    []syscall.Signal // asked for before it was started, at most maxEarly
 	group    *group
 	terminal *os.File // the agent's end; nil: none, or closed
 	rows     uint16   // as asked for last
@@ -204,6 +206,12 @@ func (e *execution) started(p *process, g *group, terminal *os.File) {
 	if terminal != nil && e.rows > 0 && e.cols > 0 {
 		pty.Setsize(terminal, &pty.Winsize{Rows: e.rows, Cols: e.cols})
 	}
+	for _, sig := range e.early {
+		if err := e.deliver(sig); err != nil {
+			e.a.log.Debug("deliver an early signal", "signal", sig, "err", err)
+		}
+	}
+	e.early = nil
 }
 
 // resize sets the terminal's size, or what it will be.
@@ -232,8 +240,19 @@ func (e *execution) signal(m protocol.ExecSignal) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.process == nil {
-		return errors.New("the command has not been started")
+		if len(e.early) >= maxEarly {
+			return errors.New("the command has not been started")
+		}
+		e.early = append(e.early, sig) // it is on its way: it gets the signal as soon as it is there
+		return nil
 	}
+	return e.deliver(sig)
+}
+
+const maxEarly = 8
+
+// deliver sends a signal to a command that has been started. e.mu is held.
+func (e *execution) deliver(sig syscall.Signal) error {
 	if signalName(sig) == "SIGKILL" {
 		e.group.kill()
 		return nil
