@@ -16,6 +16,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/halevm/hale/api"
 )
 
 // An archive is what an import received, member by member, in files of the staging directory.
@@ -39,22 +41,28 @@ const copyBuffer = 1 << 20
 
 // receive writes an archive's members to the staging directory as they arrive, hashing them.
 func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *meter) (*archive, error) {
-	outer, err := decompress(&metered{ctx, r, m})
+	a := &archive{members: make(map[string]member), limits: limits}
+	in := &metered{ctx: ctx, r: r, m: m}
+	outer, err := decompress(in)
 	if err != nil {
-		return nil, fmt.Errorf("read the archive: %w", err)
+		return nil, a.unreadable(in, err)
 	}
 	defer outer.Close()
-	a := &archive{members: make(map[string]member), limits: limits}
-	tr := tar.NewReader(outer)
+	body := &measured{r: outer, in: in, limits: limits}
+	tr := tar.NewReader(body)
 	buf := make([]byte, copyBuffer)
 	left := limits.Plain + maxArchiveSlack
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
 		if err == io.EOF {
-			return a, drain(outer)
+			// The rest is read so that a checksum at the end is checked and who sends can finish.
+			if _, err := io.CopyN(io.Discard, body, maxArchiveSlack); err != nil && err != io.EOF {
+				return nil, a.unreadable(in, err)
+			}
+			return a, nil
 		}
 		if err != nil {
-			return nil, a.unreadable(ctx, err)
+			return nil, a.unreadable(in, err)
 		}
 		if n == limits.Members {
 			return nil, tooLarge("the archive has more than %d members", limits.Members)
@@ -67,7 +75,7 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 			}
 			mem, err := store1(tr, st, buf)
 			if err != nil {
-				return nil, a.unreadable(ctx, err)
+				return nil, a.unreadable(in, err)
 			}
 			a.put(name, mem)
 		case tar.TypeSymlink: // relative to where it is
@@ -76,6 +84,24 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 			a.put(name, member{link: clean(h.Linkname)})
 		}
 	}
+}
+
+// A measured reader refuses an archive that inflates beyond measure while it arrives. It cannot know yet how much
+// compressed data follows, and so allows more in the beginning than a layer may have in all.
+type measured struct {
+	r      io.Reader
+	in     *metered // what r inflates
+	n      int64    // bytes read from r
+	limits Limits
+}
+
+func (r *measured) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	r.n += int64(n)
+	if r.n > max(r.in.n*r.limits.Ratio, 16*r.limits.RatioMin) {
+		return 0, tooLarge("the archive inflates to more than %d times its size", r.limits.Ratio)
+	}
+	return n, err
 }
 
 // nextHeader is tr.Next, without its opinion on names: none of them becomes a path.
@@ -87,14 +113,6 @@ func nextHeader(tr *tar.Reader) (*tar.Header, error) {
 	return h, err
 }
 
-// drain reads the rest, so that a checksum at the end is checked and who sends can finish.
-func drain(r io.Reader) error {
-	if _, err := io.CopyN(io.Discard, r, maxArchiveSlack); err != nil && err != io.EOF {
-		return invalid("the archive is damaged at its end: %v", err)
-	}
-	return nil
-}
-
 func (a *archive) put(name string, m member) {
 	if old, ok := a.members[name]; ok && old.file != "" {
 		_ = os.Remove(old.file) // else it goes with the staging directory
@@ -102,12 +120,12 @@ func (a *archive) put(name string, m member) {
 	a.members[name] = m
 }
 
-// unreadable says that the archive broke off or is no tar, unless it was the caller who ended it or the disk is full.
-func (a *archive) unreadable(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// unreadable says that the archive broke off or is no tar, unless it could not be read or the disk is full.
+func (a *archive) unreadable(in *metered, err error) error {
+	if refused, ok := errors.AsType[*api.Error](err); ok {
+		return refused
 	}
-	if _, ok := errors.AsType[*os.PathError](err); ok {
+	if _, ok := errors.AsType[*os.PathError](err); ok || in.err != nil && !errors.Is(in.err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("receive the archive: %w", err)
 	}
 	switch {
@@ -115,10 +133,8 @@ func (a *archive) unreadable(ctx context.Context, err error) error {
 		return invalid("the archive ends in the middle; it was cut off on its way")
 	case errors.Is(err, tar.ErrHeader) && len(a.members) == 0:
 		return invalid("this is not an archive of an image: a tar is expected, as docker save writes it, or of an OCI layout")
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isZstd(err):
-		return invalid("the archive is damaged: %v", err)
 	}
-	return fmt.Errorf("receive the archive: %w", err)
+	return invalid("the archive is damaged: %v", err)
 }
 
 // store1 writes one member to a file of its own.
@@ -216,15 +232,4 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		return d.IOReadCloser(), nil
 	}
 	return io.NopCloser(br), nil
-}
-
-func isZstd(err error) bool {
-	for _, e := range []error{zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded,
-		zstd.ErrBlockTooSmall, zstd.ErrCompressedSizeTooBig, zstd.ErrReservedBlockType, zstd.ErrUnexpectedBlockSize, zstd.ErrFrameSizeExceeded,
-		zstd.ErrFrameSizeMismatch, zstd.ErrUnknownDictionary} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }

@@ -159,7 +159,7 @@ func (p *plan) emit(ctx context.Context, layers []*layer, w io.Writer, m *meter)
 			if err := tw.WriteHeader(f.header()); err != nil {
 				return fmt.Errorf("%s: %w", quote(f.path()), err)
 			}
-			_, err := io.CopyBuffer(struct{ io.Writer }{tw}, struct{ io.Reader }{&metered{ctx, r, m}}, buf)
+			_, err := io.CopyBuffer(struct{ io.Writer }{tw}, struct{ io.Reader }{&metered{ctx: ctx, r: r, m: m}}, buf)
 			return err
 		})
 		if err != nil {

@@ -79,7 +79,7 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 		return l.verified(l.blob.file, l.blob.size, l.blob.sha256)
 	}
 
-	src, err := decompress(&metered{ctx, in, m})
+	src, err := decompress(&metered{ctx: ctx, r: in, m: m})
 	if err != nil {
 		return err
 	}
@@ -94,11 +94,12 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 		r: src, left: left, plain: limits.Plain,
 		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, h)}, bound, make([]byte, copyBuffer))
-	if err := errors.Join(err, out.Close()); err != nil {
+	buffered := bufio.NewWriterSize(out, copyBuffer)
+	err = copyJudged(io.MultiWriter(buffered, h), bound, limits.Entries)
+	if err := errors.Join(err, buffered.Flush(), out.Close()); err != nil {
 		return err
 	}
-	return l.verified(out.Name(), n, hex.EncodeToString(h.Sum(nil)))
+	return l.verified(out.Name(), bound.n, hex.EncodeToString(h.Sum(nil)))
 }
 
 func (l *layer) verified(file string, size int64, sum string) error {
@@ -122,13 +123,53 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.n += int64(n)
-	if b.n > b.max {
-		return 0, tooLarge("its %d bytes inflate to more than %d", b.compressed, b.max)
-	}
-	if b.left.Add(-int64(n)) < 0 {
-		return 0, tooLarge("the image's layers hold more than %d bytes", b.plain)
+	b.left.Add(-int64(n))
+	if err := b.room(0); err != nil {
+		return 0, err
 	}
 	return n, err
+}
+
+// room is nil when n more bytes are possible.
+func (b *bounded) room(n int64) error {
+	if n > b.max-b.n {
+		return tooLarge("its %d bytes inflate to more than %d", b.compressed, b.max)
+	}
+	if n > b.left.Load() {
+		return tooLarge("the image's layers hold more than %d bytes", b.plain)
+	}
+	return nil
+}
+
+// copyJudged copies a layer, and looks at its headers as they pass: what says that it is too large is refused before its
+// data is written. What is no tar is copied all the same; its digest decides what is wrong with it.
+func copyJudged(dst io.Writer, src *bounded, entries int) error {
+	tr := tar.NewReader(io.TeeReader(src, dst))
+	for n := 0; ; n++ {
+		h, err := nextHeader(tr)
+		if err != nil {
+			break
+		}
+		if n == entries {
+			return tooLarge("it has more than %d entries", entries)
+		}
+		if isSparse(h) {
+			continue // its size is that of its holes too
+		}
+		if err := src.room(h.Size); err != nil {
+			return err
+		}
+	}
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, src, make([]byte, copyBuffer))
+	return err
+}
+
+// isSparse reports whether an entry's content is told by its pieces, in one of the ways of GNU tar.
+func isSparse(h *tar.Header) bool {
+	_, v0 := h.PAXRecords["GNU.sparse.map"]
+	_, v0size := h.PAXRecords["GNU.sparse.size"]
+	_, v1 := h.PAXRecords["GNU.sparse.realsize"]
+	return h.Typeflag == tar.TypeGNUSparse || v0 || v0size || v1
 }
 
 // each calls f with every entry of the inflated layer, in order; r reads its content, holes expanded.

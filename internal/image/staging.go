@@ -85,13 +85,20 @@ type metered struct {
 	ctx context.Context
 	r   io.Reader
 	m   *meter
+	n   int64 // bytes that passed
+	err error // why r could not be read on, where that is not its end
 }
 
 func (r *metered) Read(b []byte) (int, error) {
 	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
+		r.err = context.Cause(r.ctx)
+		return 0, r.err
 	}
 	n, err := r.r.Read(b)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	r.n += int64(n)
 	r.m.add(int64(n))
 	return n, err
 }
