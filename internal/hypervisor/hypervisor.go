@@ -69,19 +69,21 @@ const (
 	Panicked EventKind = "panicked" // its kernel told the board that it panicked
 )
 
-// An Exit is how the hypervisor's process ended.
+// An Exit is how the hypervisor's process ended. Guest is the guest's doing; Signal and Error are the host's; with none of
+// the three it was the driver's Kill.
 type Exit struct {
-	Code   int
-	Signal string // "SIGKILL", where it was killed by one that was not the driver's
-	Error  string // its own words, where it ended with an error
+	Guest  bool   // the guest ended it: it powered off, or reset
+	Code   int    // the process's exit code; -1 where a signal ended it
+	Signal string // "SIGKILL", "SIGTERM": the signal that ended it, unless Kill sent it
+	Error  string // its own words, where it ended with an error or at somebody's signal
 }
 
 // A VM is one virtual machine. Its methods may be called from any goroutine.
 type VM interface {
 	PID() int
-	// Events delivers what the machine did, and is closed with its end. Whoever started the machine must read it.
+	// Events delivers what the machine did, and is closed with its end. Nothing waits for its reader.
 	Events() <-chan Event
-	// Done is closed when the process is gone.
+	// Done is closed when the process is gone and everything that it said has been read.
 	Done() <-chan struct{}
 	// Wait waits for Done and says how it ended.
 	Wait() Exit

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -20,6 +21,17 @@ import (
 
 // ProbeCommand is the hidden subcommand of the hale binary that runs ProbeKVM.
 const ProbeCommand = "probe-kvm"
+
+// probeName is the name (argument 0) under which Detect starts its own binary for the trial.
+const probeName = "hale-probe-kvm"
+
+// The trial runs before main does, in whatever program has this package in it: one that calls Detect and whose main knows
+// nothing of trials, a test for one, would else start itself over and over.
+func init() {
+	if len(os.Args) > 0 && os.Args[0] == probeName {
+		os.Exit(ProbeKVM())
+	}
+}
 
 // kvmDevice is the kernel's door to hardware virtualisation.
 const kvmDevice = "/dev/kvm"
@@ -40,7 +52,12 @@ func Detect(ctx context.Context) (hypervisor.Accel, string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", ProbeCommand)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{probeName}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = drainTimeout
+	runtime.LockOSThread() // the child is tied to the thread that makes it
+	defer runtime.UnlockOSThread()
 	out, err := cmd.Output()
 	if err == nil {
 		return hypervisor.KVM, ""
@@ -139,10 +156,12 @@ func runLoop(running chan<- struct{}) error {
 		}
 		return fmt.Errorf("open %s: %w", kvmDevice, err)
 	}
-	if v, err := ioctl(kvm, kvmGetAPIVersion, 0); err != nil || v != kvmAPIVersion {
-		return fmt.Errorf("KVM's API version is %d, not %d: %w", v, kvmAPIVersion, err)
+	if v, err := ioctl(kvm, kvmGetAPIVersion, nil); err != nil {
+		return fmt.Errorf("%s is not KVM: %w", kvmDevice, err)
+	} else if v != kvmAPIVersion {
+		return fmt.Errorf("KVM's API version is %d, not %d", v, kvmAPIVersion)
 	}
-	vm, err := ioctl(kvm, kvmCreateVM, 0)
+	vm, err := ioctl(kvm, kvmCreateVM, nil)
 	if err != nil {
 		return fmt.Errorf("KVM makes no machine: %w", err)
 	}
@@ -152,14 +171,14 @@ func runLoop(running chan<- struct{}) error {
 	}
 	copy(memory[probeEntry:], loopCode())
 	region := kvmMemoryRegion{size: probeMemory, userspaceAddress: uint64(uintptr(unsafe.Pointer(&memory[0])))}
-	if _, err := ioctl(vm, kvmSetUserMemoryRegion, uintptr(unsafe.Pointer(&region))); err != nil {
+	if _, err := ioctl(vm, kvmSetUserMemoryRegion, unsafe.Pointer(&region)); err != nil {
 		return fmt.Errorf("KVM takes no memory: %w", err)
 	}
-	vcpu, err := ioctl(vm, kvmCreateVCPU, 0)
+	vcpu, err := ioctl(vm, kvmCreateVCPU, nil)
 	if err != nil {
 		return fmt.Errorf("KVM makes no vcpu: %w", err)
 	}
-	size, err := ioctl(kvm, kvmGetVCPUMmapSize, 0)
+	size, err := ioctl(kvm, kvmGetVCPUMmapSize, nil)
 	if err != nil {
 		return err
 	}
@@ -168,20 +187,20 @@ func runLoop(running chan<- struct{}) error {
 		return err
 	}
 	var sregs kvmSregs
-	if _, err := ioctl(vcpu, kvmGetSregs, uintptr(unsafe.Pointer(&sregs))); err != nil {
+	if _, err := ioctl(vcpu, kvmGetSregs, unsafe.Pointer(&sregs)); err != nil {
 		return err
 	}
 	sregs.csBase, sregs.csSelector = 0, 0 // and not the limit: some hosts refuse it
-	if _, err := ioctl(vcpu, kvmSetSregs, uintptr(unsafe.Pointer(&sregs))); err != nil {
+	if _, err := ioctl(vcpu, kvmSetSregs, unsafe.Pointer(&sregs)); err != nil {
 		return err
 	}
 	regs := kvmRegs{rip: probeEntry, rflags: 2}
-	if _, err := ioctl(vcpu, kvmSetRegs, uintptr(unsafe.Pointer(&regs))); err != nil {
+	if _, err := ioctl(vcpu, kvmSetRegs, unsafe.Pointer(&regs)); err != nil {
 		return err
 	}
 	close(running)
 	for {
-		if _, err := ioctl(vcpu, kvmRun, 0); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := ioctl(vcpu, kvmRun, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("KVM runs nothing: %w", err)
 		} else if err == nil {
 			break
@@ -193,8 +212,9 @@ func runLoop(running chan<- struct{}) error {
 	return nil
 }
 
-func ioctl(fd int, request uint, arg uintptr) (int, error) {
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), arg)
+// ioctl takes a pointer, and makes a number of it only within the call: a stack that grows moves what lies on it.
+func ioctl(fd int, request uint, arg unsafe.Pointer) (int, error) {
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
 	if errno != 0 {
 		return 0, errno
 	}

@@ -24,6 +24,15 @@ const (
 // self-tests of the crypto layer would cost 300 ms of a boot (measured under emulation).
 const cmdline = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t cryptomgr.notests cgroup_no_v1=all rdinit=/init"
 
+// The emulated processor. Programs of today want x86-64-v2 or v3, and this one has both at the price of qemu64 (the feature
+// erms would cost 250 ms of a boot; the other four are not emulated, and would be warned of). With it, a guest's kernel defends
+// itself against Meltdown, which nothing that is emulated suffers from, and which makes a system call 20 times dearer
+// (12 µs instead of 0.6, measured): tcgCmdline says so.
+const (
+	tcgCPU     = "Haswell-noTSX,erms=off,pcid=off,invpcid=off,tsc-deadline=off,x2apic=off"
+	tcgCmdline = " mitigations=off"
+)
+
 // tbSize bounds TCG's cache of translated code, in MiB. Left to itself it takes a gigabyte; at 64 one guest with nginx
 // needs what it would take anyway, at 16 it boots a little slower (measured).
 const tbSize = 64
@@ -40,16 +49,18 @@ func argv(c hypervisor.Config, f fds) []string {
 		"-name", "guest=" + escape(c.Name) + ",debug-threads=on",
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		// What a guest of ours has no use for costs 300 ms of a boot (measured: hpet, smm, sata, smbus, i8042, vmport).
-		"-machine", "q35,hpet=off,smm=off,sata=off,smbus=off,i8042=off,vmport=off,usb=off,graphics=off",
+		// What a guest of ours has no use for costs 300 ms of a boot (measured: hpet, smm, sata, smbus, i8042, vmport). Never
+		// graphics=off, which has the firmware speak on the serial console.
+		"-machine", "q35,hpet=off,smm=off,sata=off,smbus=off,i8042=off,vmport=off,usb=off",
 	}
+	kernelLine := cmdline
 	switch c.Accel {
 	case hypervisor.KVM:
 		a = append(a, "-accel", "kvm", "-cpu", "host")
 	default:
-		a = append(a, "-accel", "tcg,thread=multi,tb-size="+strconv.Itoa(tbSize), "-cpu", "qemu64")
+		a = append(a, "-accel", "tcg,thread=multi,tb-size="+strconv.Itoa(tbSize), "-cpu", tcgCPU)
+		kernelLine += tcgCmdline
 	}
-	kernelLine := cmdline
 	if c.Cmdline != "" {
 		kernelLine += " " + c.Cmdline
 	}
@@ -99,7 +110,7 @@ func disk(serial string, fd int, readOnly bool) []string {
 	}
 	return []string{
 		"-add-fd", fmt.Sprintf("fd=%d,set=%d,opaque=%s-%s", fd, fd, serial, mode),
-		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,read-only=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off", serial, ro, fd),
+		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,read-only=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d", serial, ro, fd),
 		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,write-cache=on", serial, serial),
 	}
 }

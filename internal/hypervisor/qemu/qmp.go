@@ -120,6 +120,7 @@ func (q *qmp) close() {
 
 func (q *qmp) read() {
 	defer close(q.done)
+	defer q.conn.Close() // a QEMU that is not understood any more is not listened to
 	defer func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()

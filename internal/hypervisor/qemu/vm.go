@@ -25,6 +25,9 @@ import (
 // startTimeout is how long QEMU may take to answer on its monitor.
 const startTimeout = 10 * time.Second
 
+// drainTimeout bounds the wait for what a QEMU that is gone said last.
+const drainTimeout = time.Second
+
 // A Driver starts QEMUs.
 type Driver struct {
 	path string
@@ -50,20 +53,22 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	cmd.Args = append(cmd.Args, argv(c, numbers)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.Stderr = &vm.stderr
+	cmd.WaitDelay = drainTimeout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	vm.cmd = cmd
+	vm.qmp = newQMP(ours, vm.event)
 	if err := vm.launch(); err != nil {
-		ours.Close()
+		vm.qmp.close()
 		return nil, fmt.Errorf("start %s: %w", d.path, err)
 	}
 	theirs.Close()
-	vm.qmp = newQMP(ours, vm.event)
-	go vm.follow()
 
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer on the monitor within %v", startTimeout))
 	defer cancel()
 	if err := vm.qmp.ready(ctx); err != nil {
-		vm.Kill()
+		if killErr := vm.Kill(); killErr != nil {
+			return nil, errors.Join(err, killErr)
+		}
 		if words := vm.stderr.String(); words != "" {
 			return nil, fmt.Errorf("qemu did not start: %s", words)
 		}
@@ -95,9 +100,16 @@ type VM struct {
 	stderr words
 	events chan hypervisor.Event
 	killed atomic.Bool
+	last   shutdown // written by the monitor's reader, read when that has ended
 
 	done chan struct{} // closed when exit is set
 	exit hypervisor.Exit
+}
+
+// shutdown is what QEMU says of its own end (ShutdownCause in qapi/run-state.json).
+type shutdown struct {
+	Guest  bool   `json:"guest"`
+	Reason string `json:"reason"` // "guest-shutdown", "guest-reset", "host-signal", …
 }
 
 // launch starts the process from a thread that lives as long as it does.
@@ -110,42 +122,55 @@ func (vm *VM) launch() error {
 		if err != nil {
 			return
 		}
-		vm.exit = vm.exitOf(vm.cmd.Wait())
-		close(vm.done)
+		vm.finish(vm.cmd.Wait())
 	}()
 	return <-started
 }
 
-// exitOf reads how the process ended.
+// finish reads how the process ended, with what it said last.
+func (vm *VM) finish(err error) {
+	select {
+	case <-vm.qmp.done: // its end of the socket is gone, so the reader comes to the end of file
+	case <-time.After(drainTimeout):
+	}
+	vm.qmp.close()
+	vm.exit = vm.exitOf(err)
+	close(vm.events)
+	close(vm.done)
+}
+
 func (vm *VM) exitOf(err error) hypervisor.Exit {
-	var e hypervisor.Exit
 	state := vm.cmd.ProcessState
 	if state == nil {
-		return hypervisor.Exit{Code: -1, Error: err.Error()}
+		return hypervisor.Exit{Code: -1, Error: fmt.Sprintf("wait for qemu: %v", err)}
 	}
-	e.Code = state.ExitCode()
-	if status := state.Sys().(syscall.WaitStatus); status.Signaled() && !vm.killed.Load() {
-		e.Signal = unix.SignalName(status.Signal())
-	}
-	if e.Code > 0 {
+	e := hypervisor.Exit{Guest: vm.last.Guest, Code: state.ExitCode()}
+	words := vm.stderr.String()
+	status := state.Sys().(syscall.WaitStatus)
+	switch {
+	case status.Signaled() && vm.killed.Load():
+	case status.Signaled():
+		e.Signal, e.Error = unix.SignalName(status.Signal()), words
+	case vm.last.Reason == "host-signal":
+		// It ends in order and with code 0 at SIGTERM, SIGINT and SIGHUP, and says who sent it.
+		e.Signal, e.Error = signalIn(words), words
+	case e.Code > 0:
 		e.Error = fmt.Sprintf("exit code %d", e.Code)
-		if words := vm.stderr.String(); words != "" {
+		if words != "" {
 			e.Error += ": " + words
 		}
 	}
 	return e
 }
 
-// follow ends the monitor with the process.
-func (vm *VM) follow() {
-	<-vm.done
-	// What QEMU said last is in the socket still: the reader ends at its end of file.
-	select {
-	case <-vm.qmp.done:
-	case <-time.After(time.Second):
+// signalIn finds the signal in "terminating on signal 15 from pid 7 (kill)".
+func signalIn(words string) string {
+	const before = "terminating on signal "
+	n := unix.SIGTERM // what it is for whoever does not say otherwise
+	if i := strings.LastIndex(words, before); i >= 0 {
+		fmt.Sscan(words[i+len(before):], &n)
 	}
-	vm.qmp.close()
-	close(vm.events)
+	return unix.SignalName(n)
 }
 
 // event turns QEMU's events into ours. The others are of no interest.
@@ -153,13 +178,13 @@ func (vm *VM) event(name string, data json.RawMessage, at time.Time) {
 	e := hypervisor.Event{Time: at}
 	switch name {
 	case "SHUTDOWN":
-		var d struct {
-			Guest  bool   `json:"guest"`
-			Reason string `json:"reason"`
+		var s shutdown
+		if json.Unmarshal(data, &s) != nil {
+			s = shutdown{} // not known to be the guest's doing
 		}
-		json.Unmarshal(data, &d) // what is missing is not the guest's doing
-		e.Kind, e.Guest = hypervisor.ShutDown, d.Guest
-		if d.Reason == "guest-reset" {
+		vm.last = s
+		e.Kind, e.Guest = hypervisor.ShutDown, s.Guest
+		if s.Reason == "guest-reset" {
 			e.Kind = hypervisor.Reset
 		}
 	case "GUEST_PANICKED":
@@ -169,7 +194,7 @@ func (vm *VM) event(name string, data json.RawMessage, at time.Time) {
 	}
 	select {
 	case vm.events <- e:
-	default: // a machine ends once; a guest that makes more of it than fits is not listened to
+	default: // a machine ends once: what comes after so many says nothing new
 	}
 }
 
@@ -179,7 +204,7 @@ func (vm *VM) PID() int { return vm.cmd.Process.Pid }
 // Events delivers what the machine did.
 func (vm *VM) Events() <-chan hypervisor.Event { return vm.events }
 
-// Done is closed when the process is gone.
+// Done is closed when the process is gone and everything that it said has been read.
 func (vm *VM) Done() <-chan struct{} { return vm.done }
 
 // Wait waits for Done and says how it ended.
