@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit e2e lint gen check-gen bench fuzz clean
+.PHONY: build demo test unit compat e2e lint gen check-gen bench fuzz clean
 
 build: bin/hale
 
@@ -24,11 +24,16 @@ bin/hale: $(AGENT) $(GO_FILES)
 demo: build
 	@$(GO) run ./examples/demo
 
-test: lint unit e2e
+test: lint unit compat e2e
 
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
+	@tools/need.sh gcc gcc libc6-dev # for the race detector
 	$(GO) test -race -timeout 5m ./...
+
+# The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
+compat: lint
+	@test/compat/run.sh
 
 # Boots real virtual machines.
 e2e: build

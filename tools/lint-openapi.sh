@@ -4,17 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 lint=tools/openapi-lint
 
-if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
-	sudo=()
-	[ "$(id -u)" = 0 ] || sudo=(sudo)
-	if ! command -v apt-get >/dev/null || [ "${#sudo[@]}" != 0 ] && ! command -v sudo >/dev/null; then
-		echo "lint-openapi: npm is missing: install Node.js 18 or later with npm" >&2
-		exit 1
-	fi
-	echo "lint-openapi: npm is missing: installing nodejs and npm from the distribution" >&2
-	"${sudo[@]}" apt-get update -qq
-	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
-fi
+tools/need.sh npm nodejs npm
 
 # One directory for each state of the lock file, moved into place whole.
 key=$(sha256sum $lint/package-lock.json | cut -c1-16)

@@ -8,17 +8,7 @@ cache=$PWD/.cache/hale
 echo "== what machines need (hale setup)"
 bin/hale setup --data-dir "$cache"
 
-# need PROGRAM PACKAGE: installs a package of the distribution unless its program is there.
-need() {
-	PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null && return
-	local sudo=
-	[ "$(id -u)" = 0 ] || sudo=sudo
-	echo "== installing $2"
-	# The lists may be missing or old: they are read only where the first try fails.
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
-		{ $sudo apt-get update >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null; }
-}
-need mmdebstrap mmdebstrap
+tools/need.sh mmdebstrap mmdebstrap
 
 rootfs=$PWD/.cache/images/nginx-rootfs.tar
 if [ ! -s "$rootfs" ]; then
