@@ -26,12 +26,12 @@ import (
 )
 
 // These tests boot real machines: go test -tags e2e ./internal/hypervisor/qemu. The kernel is the one that hale setup
-// would fetch, kept below .cache of the tree (or in HALE_TEST_KERNELS).
+// fetched, in HALE_E2E_KERNELS (make e2e says where), or it is fetched below .cache of the tree.
 
 const bootDeadline = 60 * time.Second
 
 var bootFiles = sync.OnceValues(func() (files struct{ kernel, initrd string }, err error) {
-	dir := os.Getenv("HALE_TEST_KERNELS")
+	dir := os.Getenv("HALE_E2E_KERNELS")
 	if dir == "" {
 		if dir, err = filepath.Abs("../../../.cache/kernels"); err != nil {
 			return files, err
