@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Defaults of the bound: three files of 10 MiB (design.md, "The data directory").
+// Defaults of the bound: three files of 10 MiB.
 const (
 	DefaultMaxSize = 10 << 20
 	DefaultKeep    = 3

@@ -18,7 +18,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// What an instance gets unless told (design.md, "Defaults that people meet").
+// What an instance gets unless told.
 const (
 	defaultMemory  = "1GB"
 	defaultOverlay = "10GB"

@@ -11,6 +11,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/machine"
 )
 
 // ListInstances lists what matches all filters.
@@ -204,12 +205,14 @@ func (s *Server) GetInstanceStats(w http.ResponseWriter, r *http.Request, id str
 		s.fail(w, r, err)
 		return
 	}
+	var st machine.Stats
 	m, err := ability[instance.Meter](s, in.ID)
-	if err != nil {
-		s.fail(w, r, err)
-		return
+	if err == nil {
+		st, err = m.Stats(r.Context())
 	}
-	st, err := m.Stats(r.Context())
+	if errors.Is(err, api.InvalidState) {
+		err = nil // it has no machine, which uses nothing
+	}
 	ratio := float64(st.RSS) / float64(max(1, in.Spec.Memory.Bytes))
 	s.answer(w, r, http.StatusOK, api.InstanceStats{
 		InstanceID: in.ID, InstanceName: in.Spec.Name, AllocatedMemoryBytes: in.Spec.Memory.Bytes, AllocatedVCPUs: in.Spec.VCPUs,
