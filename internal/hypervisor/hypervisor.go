@@ -67,6 +67,9 @@ const (
 	ShutDown EventKind = "shutdown" // it powered off
 	Reset    EventKind = "reset"    // it rebooted, which ends it
 	Panicked EventKind = "panicked" // its kernel told the board that it panicked
+
+	ControlOpened EventKind = "control_opened" // somebody in the guest opened the agent's control port
+	ControlClosed EventKind = "control_closed" // or closed it, or lost it
 )
 
 // An Exit is how the hypervisor's process ended. Guest is the guest's doing; Signal and Error are the host's; with none of

@@ -239,8 +239,11 @@ func (r *run) toTheEnd() {
 				vmEvents = nil
 				continue
 			}
-			if e.Guest {
-				f.guestDown = true
+			switch e.Kind {
+			case hypervisor.ControlOpened, hypervisor.ControlClosed:
+				r.agent.PortChanged(e.Kind == hypervisor.ControlOpened)
+			default:
+				f.guestDown = f.guestDown || e.Guest
 			}
 		case a := <-r.asks:
 			if a.kill {

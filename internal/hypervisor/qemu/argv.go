@@ -81,7 +81,7 @@ func argv(c hypervisor.Config, f fds) []string {
 		a = append(a,
 			"-chardev", socket(p.id, p.fd),
 			// Without an id there is no VSERPORT_CHANGE event.
-			"-device", fmt.Sprintf("virtserialport,bus=ports.0,chardev=%s,id=port-%s,name=%s", p.id, p.id, p.name))
+			"-device", fmt.Sprintf("virtserialport,bus=ports.0,chardev=%s,id=%s,name=%s", p.id, portID(p.id), p.name))
 	}
 	a = append(a, disk(DiskLower, f.lower, true)...)
 	a = append(a, disk(DiskUpper, f.upper, false)...)
@@ -97,6 +97,9 @@ func argv(c hypervisor.Config, f fds) []string {
 	}
 	return a
 }
+
+// portID is the name by which QEMU's events speak of a port.
+func portID(name string) string { return "port-" + name }
 
 // socket is a character device on an inherited, connected socket.
 func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d", id, fd) }

@@ -189,6 +189,18 @@ func (vm *VM) event(name string, data json.RawMessage, at time.Time) {
 		}
 	case "GUEST_PANICKED":
 		e.Kind, e.Guest = hypervisor.Panicked, true
+	case "VSERPORT_CHANGE":
+		var port struct {
+			ID   string `json:"id"`
+			Open bool   `json:"open"`
+		}
+		if json.Unmarshal(data, &port) != nil || port.ID != portID("control") {
+			return
+		}
+		e.Kind, e.Guest = hypervisor.ControlClosed, true
+		if port.Open {
+			e.Kind = hypervisor.ControlOpened
+		}
 	default:
 		return
 	}
