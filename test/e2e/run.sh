@@ -18,8 +18,8 @@ if [ ! -s "$rootfs" ]; then
 	# Essential packages and nginx, without documentation; no script of a package starts anything.
 	mmdebstrap --quiet --variant=essential --include=nginx-light \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		"$VERSION_CODENAME" "$rootfs.tmp"
-	mv "$rootfs.tmp" "$rootfs"
+		"$VERSION_CODENAME" "${rootfs%.tar}.new.tar"
+	mv "${rootfs%.tar}.new.tar" "$rootfs"
 fi
 
 export HALE_E2E_BIN=$PWD/bin/hale HALE_E2E_KERNELS=$cache/kernels HALE_E2E_NGINX=$rootfs
