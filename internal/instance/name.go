@@ -87,7 +87,7 @@ func (s *Set) resolve(ref string) (*owner, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("instance %q: %w", clip(ref), api.NotFound)
+		return nil, fmt.Errorf("there is no instance %q: %w", clip(ref), api.NotFound)
 	case 1:
 		return found[0], nil
 	}

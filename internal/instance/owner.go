@@ -76,7 +76,7 @@ func (o *owner) call(ctx context.Context, do func() error) error {
 		case <-o.s.closing:
 			return errClosing
 		default:
-			return fmt.Errorf("instance %q: %w", o.id, api.NotFound)
+			return fmt.Errorf("there is no instance %q: %w", o.id, api.NotFound)
 		}
 	case <-ctx.Done():
 		return fmt.Errorf("wait for instance %q: %w", o.id, context.Cause(ctx))
