@@ -145,6 +145,23 @@ func (r reader) exec() *ExecCheck {
 	if (len(c.Command) == 0 || c.Command[0] == "") && !r.faulty("command") {
 		r.fault("command", "is required: a program and its arguments, as an array of strings that is not empty")
 	}
+	// What no program can be given would only fail at every probe.
+	for _, arg := range c.Command {
+		if strings.ContainsRune(arg, 0) && !r.faulty("command") {
+			r.fault("command", "must hold no NUL")
+		}
+	}
+	if strings.ContainsRune(c.WorkingDir, 0) || c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
+		r.fault("working_dir", "must be an absolute path without NUL")
+	}
+	if strings.ContainsRune(c.User, 0) {
+		r.fault("user", "must hold no NUL")
+	}
+	for name, value := range c.Env {
+		if (name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0)) && !r.faulty("env") {
+			r.fault("env", "must have names without = and NUL that are not empty, and values without NUL")
+		}
+	}
 	return c
 }
 

@@ -239,7 +239,9 @@ func genPolicy(t *rapid.T) string {
 	case "tcp":
 		obj["tcp"] = map[string]any{"port": port}
 	case "exec":
-		obj["exec"] = map[string]any{"command": []string{"/bin/true", text}, "env": map[string]string{text: text}, "user": text}
+		text = strings.ReplaceAll(text, "\x00", "")
+		variable := "N" + strings.ReplaceAll(text, "=", "")
+		obj["exec"] = map[string]any{"command": []string{"/bin/true", text}, "env": map[string]string{variable: text}, "user": text}
 	case "grpc":
 		obj["grpc"] = map[string]any{"port": port, "service": text}
 	}
@@ -305,4 +307,20 @@ func mustParse(t testing.TB, policy string) Policy {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// What no program can be given is refused by its field, and does not fail at every probe instead.
+func TestImpossibleExec(t *testing.T) {
+	for field, check := range map[string]string{
+		"health_check.exec.command":     `{"exec":{"command":["a\u0000b"]}}`,
+		"health_check.exec.working_dir": `{"exec":{"command":["a"],"working_dir":"tmp"}}`,
+		"health_check.exec.user":        `{"exec":{"command":["a"],"user":"a\u0000"}}`,
+		"health_check.exec.env":         `{"exec":{"command":["a"],"env":{"A=B":"c"}}}`,
+	} {
+		_, err := Parse([]byte(check))
+		var refused *PolicyError
+		if !errors.As(err, &refused) || len(refused.Faults) != 1 || refused.Faults[0].Field != field {
+			t.Errorf("%s: %v", check, err)
+		}
+	}
 }

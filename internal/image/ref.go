@@ -1,7 +1,10 @@
 package image
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -10,10 +13,27 @@ import (
 	"github.com/halevm/hale/api"
 )
 
+// The parts of a name, as registries take them (distribution/reference); the parser alone takes more.
+var (
+	hostForm = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?$`)
+	pathForm = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+)
+
+// maxRepository is the longest path of a repository, in bytes (distribution/reference).
+const maxRepository = 255
+
 // Normalize completes a reference as people write it: nginx is docker.io/library/nginx:latest. One with a digest keeps
 // it instead of a tag. The error is an *api.Error of kind Invalid with code invalid_image_name.
 func Normalize(ref string) (string, error) {
 	r, err := name.ParseReference(ref)
+	if err == nil {
+		switch path := r.Context().RepositoryStr(); {
+		case !hostForm.MatchString(r.Context().RegistryStr()) || !pathForm.MatchString(path):
+			err = errors.New("its parts begin and end with a letter or a digit, and the path is in lower case")
+		case len(path) > maxRepository: // the parser counts before it completes
+			err = fmt.Errorf("the path is longer than %d characters", maxRepository)
+		}
+	}
 	if err != nil {
 		return "", &api.Error{
 			Kind: api.Invalid, Code: "invalid_image_name",
