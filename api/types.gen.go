@@ -854,6 +854,9 @@ type HealthTransition struct {
 	// From `disabled` without a policy; `unknown` while the instance is not active; `starting` until it is decided; then `healthy` or `unhealthy`.
 	From HealthState `json:"from"`
 
+	// N The how-manieth change of this instance it is.
+	N uint64 `json:"n,omitempty"`
+
 	// Output Of an exec that failed, the end of its output.
 	Output string `json:"output,omitempty"`
 

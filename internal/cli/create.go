@@ -100,6 +100,9 @@ func (f *createFlags) request(args []string, getenv func(string) string) (req ap
 	if req.Name == "" {
 		req.Name = nameFor(req.Image)
 	}
+	if len(args) > 1 && args[1] == "--" { // as some write it, between the image and its command
+		args = args[1:]
+	}
 	if len(args) > 1 {
 		req.Cmd = args[1:]
 	}
@@ -173,6 +176,9 @@ func parsePublish(s string) (p api.PortMapping, err error) {
 		return p, usagef("%w; %s", err, how)
 	}
 	if host != "" {
+		if host == "0" { // a free one, as without it
+			return p, nil
+		}
 		if p.HostPort, err = parsePort("--publish", host); err != nil {
 			return p, usagef("%w; %s", err, how)
 		}

@@ -35,7 +35,14 @@ Ends with 124 if the program took longer than --timeout, 125 if hale could not r
   tar -c . | hale exec -i web tar -x -C /srv`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.ttyGiven = cmd.Flags().Changed("tty")
-			req, stdin, err := f.request(args[1:], a)
+			command := args[1:]
+			if command[0] == "--" { // as some write it, between the name and the command
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return usagef("no command is given; usage: %s", cmd.UseLine())
+			}
+			req, stdin, err := f.request(command, a)
 			if err != nil {
 				return err
 			}

@@ -142,11 +142,11 @@ func statusCell(h api.InstanceHealth, now time.Time) cell {
 func streak(h api.InstanceHealth) string {
 	switch {
 	case h.ConsecutiveFailures > 0:
-		return fmt.Sprintf("%d failures", h.ConsecutiveFailures)
+		return count(h.ConsecutiveFailures, "failure")
 	case h.ConsecutiveSuccesses > 0:
-		return fmt.Sprintf("%d successes", h.ConsecutiveSuccesses)
+		return count(h.ConsecutiveSuccesses, "success")
 	case h.GraceFailures > 0:
-		return fmt.Sprintf("%d failures that do not count yet", h.GraceFailures)
+		return count(h.GraceFailures, "failure") + " in the grace, not counted"
 	}
 	return ""
 }
@@ -209,4 +209,16 @@ func checkText(raw json.RawMessage, source string) string {
 
 func indent(s string) string {
 	return "    " + strings.ReplaceAll(strings.TrimRight(clean(s), "\n"), "\n", "\n    ")
+}
+
+// count is a number of things in words.
+func count(n int, thing string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(thing, "s"):
+		thing += "es"
+	default:
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -129,7 +129,7 @@ func (s *Server) renderHealth(in instance.Instance) api.InstanceHealth {
 	for _, t := range h.Transitions {
 		out.Transitions = append(out.Transitions, api.HealthTransition{
 			Time: t.Time, From: api.HealthState(t.From), To: api.HealthState(t.To), Reason: t.Reason, Output: t.Output,
-			Persisted: t.Persisted, Window: t.Window, Stale: t.Stale,
+			Persisted: t.Persisted, Window: t.Window, Stale: t.Stale, N: t.N,
 		})
 	}
 	return out
