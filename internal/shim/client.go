@@ -222,6 +222,7 @@ func (m *Machine) read() {
 
 	// The shim ends right after its last notice. Whoever is told of the exit may rely on nothing being left.
 	m.bury()
+	m.proc.close()
 	if !exited {
 		exit = m.dir.exit(m.record)
 	}

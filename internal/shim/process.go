@@ -39,14 +39,14 @@ func openProcess(pid int, startTime uint64) (process, error) {
 
 func (p process) close() { p.fd.Close() }
 
-// kill sends SIGKILL; a process that has ended already is no error.
+// kill sends SIGKILL; a process that has ended already is no error, also where nobody holds it any more.
 func (p process) kill() error {
 	raw, err := p.fd.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var killErr error
-	if err := raw.Control(func(fd uintptr) { killErr = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }); err != nil {
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { killErr = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+	if err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	if errors.Is(killErr, unix.ESRCH) {
