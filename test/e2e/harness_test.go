@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,6 +118,9 @@ func makeImage(dir, ref, content string, config v1.Config) error {
 	return tarball.WriteToFile(tars[ref], tag, img)
 }
 
+// transport keeps no connection, so that none is among what a daemon holds when it is looked at.
+var transport = &http.Transport{DisableKeepAlives: true}
+
 // A host is one daemon with a data directory of its own.
 type host struct {
 	*hale.Client
@@ -175,7 +179,7 @@ func (h *host) start(attr *syscall.SysProcAttr, env ...string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if h.Client, err = hale.New(where.URL, strings.TrimSpace(string(token))); err != nil {
+	if h.Client, err = hale.New(where.URL, strings.TrimSpace(string(token)), hale.WithTransport(transport)); err != nil {
 		h.t.Fatal(err)
 	}
 }

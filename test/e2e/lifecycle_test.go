@@ -214,7 +214,8 @@ func TestStopIsBounded(t *testing.T) {
 // Twenty boots in a row leave nothing behind.
 func TestTwentyBoots(t *testing.T) {
 	h := newHost(t, workload)
-	var files, goroutines int
+	var files []string
+	var goroutines int
 	for i := range 20 {
 		in := h.create(api.CreateInstanceRequest{Name: "boot", HealthCheck: check(`{"http":{"port":80}}`)})
 		h.awaitHealth("boot", api.HealthStateHealthy)
@@ -232,10 +233,15 @@ func TestTwentyBoots(t *testing.T) {
 			t.Fatalf("boot %d: left running: %s", i, p)
 		}
 		if i == 0 {
-			files, goroutines = h.footprint(), h.goroutines()
+			files, goroutines = h.descriptors(), h.goroutines()
 		}
 	}
-	eventually(t, "as many descriptors as after the first boot", func() bool { return h.footprint() <= files })
+	defer func() {
+		if t.Failed() {
+			t.Logf("descriptors\n\t%q\nand after the first boot\n\t%q", h.descriptors(), files)
+		}
+	}()
+	eventually(t, "as many descriptors as after the first boot", func() bool { return len(h.descriptors()) <= len(files) })
 	eventually(t, "as many goroutines as after the first boot", func() bool { return h.goroutines() <= goroutines })
 }
 

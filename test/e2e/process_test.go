@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -80,14 +81,22 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// footprint is what the daemon holds: its descriptors and threads of execution.
-func (h *host) footprint() (files int) {
+// descriptors are what the daemon's lead to: paths, and the kinds of what has none.
+func (h *host) descriptors() []string {
 	h.t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", h.daemon.Process.Pid))
+	dir := fmt.Sprintf("/proc/%d/fd", h.daemon.Process.Pid)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return len(entries)
+	var open []string
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
+			open = append(open, to)
+		}
+	}
+	slices.Sort(open)
+	return open
 }
 
 // goroutines asks the daemon's metrics.
@@ -118,7 +127,7 @@ func (h *host) metrics() string {
 		h.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		h.t.Fatal(err)
 	}
