@@ -23,8 +23,6 @@ type Config struct {
 	Accel   Accel
 	VCPUs   int
 	Memory  int64  // bytes, whole MiB
-	Kernel  string // path of an uncompressed kernel with a PVH note, or of a bzImage
-	Initrd  string // path
 	Cmdline string // added to what the driver needs itself
 	MAC     string // of the network card, where Files.Net is given
 	MTU     int    // bytes; 0 is 1500
@@ -39,12 +37,14 @@ type Files struct {
 	Console *os.File // the serial console
 	Lower   *os.File // the image's disk, read-only
 	Upper   *os.File // the writable layer's disk
+	Kernel  *os.File // an uncompressed kernel with a PVH note, or a bzImage; a file that the hypervisor's uid may open to read
+	Initrd  *os.File // likewise
 }
 
 // Close closes all that are open.
 func (f Files) Close() error {
 	var errs []error
-	for _, f := range []*os.File{f.Net, f.Control, f.Bulk, f.Output, f.Console, f.Lower, f.Upper} {
+	for _, f := range []*os.File{f.Net, f.Control, f.Bulk, f.Output, f.Console, f.Lower, f.Upper, f.Kernel, f.Initrd} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

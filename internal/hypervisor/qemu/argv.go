@@ -43,6 +43,7 @@ const tbSize = 64
 type fds struct {
 	net                                               int // 0: no network
 	control, bulk, output, console, qmp, lower, upper int
+	kernel, initrd                                    int
 }
 
 // argv is QEMU's command line, without the program's name.
@@ -69,7 +70,7 @@ func argv(c hypervisor.Config, f fds) []string {
 	a = append(a,
 		"-smp", strconv.Itoa(c.VCPUs),
 		"-m", fmt.Sprintf("size=%dM", c.Memory>>20),
-		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", kernelLine,
+		"-kernel", again(f.kernel), "-initrd", again(f.initrd), "-append", kernelLine,
 
 		"-chardev", socket("qmp", f.qmp), "-mon", "chardev=qmp,mode=control",
 		"-chardev", socket("console", f.console), "-serial", "chardev:console",
@@ -102,6 +103,9 @@ func argv(c hypervisor.Config, f fds) []string {
 
 // portID is the name by which QEMU's events speak of a port.
 func portID(name string) string { return "port-" + name }
+
+// again names an inherited file for an option that takes a path only: it is opened once more, at whatever place it lies.
+func again(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // socket is a character device on an inherited, connected socket.
 func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d", id, fd) }

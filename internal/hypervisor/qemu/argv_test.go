@@ -13,11 +13,11 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestArgv(t *testing.T) {
-	with := fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10}
+	with := fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10, kernel: 11, initrd: 12}
 	without := with
 	without.net = 0
 	base := hypervisor.Config{
-		Name: "abc", Accel: hypervisor.TCG, VCPUs: 2, Memory: 1 << 30, Kernel: "/k/vmlinux", Initrd: "/k/initrd",
+		Name: "abc", Accel: hypervisor.TCG, VCPUs: 2, Memory: 1 << 30,
 		MAC: "02:00:0a:4d:00:02", MTU: 65520,
 	}
 	kvm := base
@@ -58,8 +58,8 @@ func FuzzArgvKeepsItsShape(f *testing.F) {
 	f.Add("a,kvm=on", "x,y")
 	f.Fuzz(func(t *testing.T, name, mac string) {
 		c := hypervisor.Config{Name: name, Accel: hypervisor.TCG, VCPUs: 1, Memory: 1 << 28, MAC: mac}
-		a := argv(c, fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10})
-		want := argv(hypervisor.Config{Name: "x", Accel: hypervisor.TCG, VCPUs: 1, Memory: 1 << 28, MAC: "x"}, fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10})
+		a := argv(c, fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10, kernel: 11, initrd: 12})
+		want := argv(hypervisor.Config{Name: "x", Accel: hypervisor.TCG, VCPUs: 1, Memory: 1 << 28, MAC: "x"}, fds{net: 3, control: 4, bulk: 5, output: 6, console: 7, qmp: 8, lower: 9, upper: 10, kernel: 11, initrd: 12})
 		if len(a) != len(want) {
 			t.Fatalf("%d arguments, not %d", len(a), len(want))
 		}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/halevm/hale/internal/hypervisor"
 	"github.com/halevm/hale/internal/kernel"
+	"github.com/halevm/hale/internal/sandbox"
 )
 
 // These tests boot real machines: go test -tags e2e ./internal/hypervisor/qemu. The kernel is the one that hale setup
@@ -104,12 +105,18 @@ func start(t *testing.T, order string, change func(*hypervisor.Config, *hypervis
 	}
 	f.Lower = newDisk(t, "the lower disk", os.O_RDONLY)
 	f.Upper = newDisk(t, "the upper disk", os.O_RDWR)
+	if f.Kernel, err = os.Open(files.kernel); err != nil {
+		t.Fatal(err)
+	}
+	if f.Initrd, err = os.Open(files.initrd); err != nil {
+		t.Fatal(err)
+	}
 	g.upper = f.Upper
-	c := hypervisor.Config{Name: "test", Accel: hypervisor.TCG, VCPUs: 2, Memory: 256 << 20, Kernel: files.kernel, Initrd: files.initrd,
+	c := hypervisor.Config{Name: "test", Accel: hypervisor.TCG, VCPUs: 2, Memory: 256 << 20,
 		Cmdline: "hale.test=" + order, MAC: "02:00:0a:4d:00:02", MTU: 9000}
 	change(&c, &f)
 	g.began = time.Now()
-	vm, err := New(path, slog.New(slog.DiscardHandler)).Start(t.Context(), c, f)
+	vm, err := New(path, sandbox.Confinement{Landlock: true, Seccomp: true}, slog.New(slog.DiscardHandler)).Start(t.Context(), c, f)
 	f.Upper = nil // closed by the tests, which read it
 	f.Close()
 	if err != nil {

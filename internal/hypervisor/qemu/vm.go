@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/sandbox"
 )
 
 // startTimeout is how long QEMU may take to answer on its monitor.
@@ -31,11 +32,14 @@ const drainTimeout = time.Second
 // A Driver starts QEMUs.
 type Driver struct {
 	path string
+	box  sandbox.Confinement
 	log  *slog.Logger
 }
 
-// New returns a driver that runs the binary at path.
-func New(path string, log *slog.Logger) *Driver { return &Driver{path: path, log: log} }
+// New returns a driver that runs the binary at path, confined by the layers that box has; the rules are the driver's own.
+func New(path string, box sandbox.Confinement, log *slog.Logger) *Driver {
+	return &Driver{path: path, box: box, log: log}
+}
 
 // Start starts a machine and returns when QEMU answers on its monitor. An error has QEMU's own words, and leaves no process.
 //
@@ -51,17 +55,28 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	cmd := exec.Command(d.path)
 	numbers := inherit(cmd, f, theirs)
 	cmd.Args = append(cmd.Args, argv(c, numbers)...)
+	box := d.box
+	box.Rules, box.Reopen = Rules(d.path), []int{numbers.kernel, numbers.initrd}
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.Stderr = &vm.stderr
 	cmd.WaitDelay = drainTimeout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	vm.cmd = cmd
 	vm.qmp = newQMP(ours, vm.event)
+	release, err := box.Prepare(cmd)
+	if err != nil {
+		vm.qmp.close()
+		return nil, fmt.Errorf("start %s: %w", d.path, err)
+	}
 	if err := vm.launch(); err != nil {
+		release()
 		vm.qmp.close()
 		return nil, fmt.Errorf("start %s: %w", d.path, err)
 	}
 	theirs.Close()
+	if err := d.begin(release); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", d.path, err), vm.Kill())
+	}
 
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer on the monitor within %v", startTimeout))
 	defer cancel()
@@ -78,6 +93,17 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	return vm, nil
 }
 
+// begin lets the process become QEMU, when this one has given up the capability that made it a network.
+func (d *Driver) begin(release func() error) error {
+	if d.box.Network {
+		if err := sandbox.DropCapabilities(); err != nil {
+			release() // it is killed
+			return err
+		}
+	}
+	return release()
+}
+
 // inherit has cmd inherit the files and says which number each will have.
 func inherit(cmd *exec.Cmd, f hypervisor.Files, monitor *os.File) fds {
 	add := func(f *os.File) int {
@@ -89,7 +115,7 @@ func inherit(cmd *exec.Cmd, f hypervisor.Files, monitor *os.File) fds {
 	}
 	return fds{
 		net: add(f.Net), control: add(f.Control), bulk: add(f.Bulk), output: add(f.Output), console: add(f.Console),
-		qmp: add(monitor), lower: add(f.Lower), upper: add(f.Upper),
+		qmp: add(monitor), lower: add(f.Lower), upper: add(f.Upper), kernel: add(f.Kernel), initrd: add(f.Initrd),
 	}
 }
 

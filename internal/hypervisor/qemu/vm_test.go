@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/sandbox"
 )
 
 // A fake QEMU is this test's binary under the name of what it is to do. It finds its monitor as QEMU does: on its command line.
@@ -77,8 +78,8 @@ func startFake(t *testing.T, ctx context.Context, name string) (hypervisor.VM, e
 		t.Fatal(err)
 	}
 	defer null.Close()
-	f := hypervisor.Files{Control: null, Bulk: null, Output: null, Console: null, Lower: null, Upper: null}
-	return New(path, slog.New(slog.DiscardHandler)).Start(ctx, hypervisor.Config{Name: name, VCPUs: 1, Memory: 1 << 28}, f)
+	f := hypervisor.Files{Control: null, Bulk: null, Output: null, Console: null, Lower: null, Upper: null, Kernel: null, Initrd: null}
+	return New(path, sandbox.Confinement{}, slog.New(slog.DiscardHandler)).Start(ctx, hypervisor.Config{Name: name, VCPUs: 1, Memory: 1 << 28}, f)
 }
 
 func TestExit(t *testing.T) {
@@ -160,7 +161,7 @@ func TestStartFails(t *testing.T) {
 			noChildren(t)
 		})
 	}
-	if _, err := New("/nonexistent/qemu", slog.New(slog.DiscardHandler)).Start(t.Context(), hypervisor.Config{}, hypervisor.Files{}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := New("/nonexistent/qemu", sandbox.Confinement{}, slog.New(slog.DiscardHandler)).Start(t.Context(), hypervisor.Config{}, hypervisor.Files{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a binary: %v", err)
 	}
 }

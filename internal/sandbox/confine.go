@@ -1,0 +1,156 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Confinement is what a program that is started gets to live in. Its standard input is empty, its descriptors are
+// those that its command hands to it, and it has no capabilities and cannot gain any.
+type Confinement struct {
+	Network  bool   // an empty network namespace; the starting process needs CAP_SYS_ADMIN in its user namespace
+	Landlock bool   // only Rules, no TCP, no signals and no abstract sockets to the outside
+	Rules    []Rule // what it may open
+	Reopen   []int  // numbers, in it, of descriptors that it may open again for reading, by /proc/self/fd/N
+	Seccomp  bool   // the filter of this package
+}
+
+// order is what the program that confines itself is told on its standard input.
+type order struct {
+	Path     string
+	Landlock bool
+	Rules    []Rule
+	Reopen   []int
+	Seccomp  bool
+	Files    int // descriptors beyond the three
+}
+
+// confinedName is the name (argument 0) under which the program starts itself to be confined.
+const confinedName = "hale-confined"
+
+func init() {
+	if len(os.Args) == 0 {
+		return
+	}
+	switch os.Args[0] {
+	case confinedName:
+		fmt.Fprintln(os.Stderr, become())
+		unix.Exit(127)
+	case trialName:
+		unix.Exit(trial())
+	case trialEndName:
+		unix.Exit(0)
+	}
+}
+
+// Prepare has cmd started confined to c. cmd's path, arguments, environment and files are the program's; its standard
+// input must not be set. Release is called once cmd has been started, or not: until then the program has not begun.
+func (c Confinement) Prepare(cmd *exec.Cmd) (release func() error, err error) {
+	if cmd.Err != nil {
+		return nil, cmd.Err
+	}
+	// The kernel's own word, at once: from inside, where there are rules, it would only be a permission that is denied.
+	if err := unix.Access(cmd.Path, unix.X_OK); err != nil {
+		return nil, &os.PathError{Op: "execute", Path: cmd.Path, Err: err}
+	}
+	o := order{Path: cmd.Path, Landlock: c.Landlock, Rules: c.Rules, Reopen: c.Reopen, Seccomp: c.Seccomp, Files: len(cmd.ExtraFiles)}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdin = r
+	cmd.Path = "/proc/self/exe"
+	cmd.Args = append([]string{confinedName}, cmd.Args...)
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	if c.Network {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	}
+	return func() error {
+		r.Close()
+		err := json.NewEncoder(w).Encode(o)
+		return errors.Join(err, w.Close())
+	}, nil
+}
+
+// become is the confined program's part: it takes everything away from this thread, and becomes the program.
+func become() error {
+	runtime.LockOSThread()
+	var o order
+	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
+		if errors.Is(err, io.EOF) {
+			return errors.New("the sandbox was abandoned")
+		}
+		return fmt.Errorf("the sandbox's order: %w", err)
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", os.DevNull, err)
+	}
+	if err := unix.Dup3(null, 0, 0); err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	if err := KeepFromChildren(3 + o.Files); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	if err := renounce(); err != nil {
+		return err
+	}
+	if o.Landlock {
+		if err := shutIn(o); err != nil {
+			return err
+		}
+	}
+	if o.Seccomp {
+		if err := enforceFilter(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w", o.Path, syscall.Exec(o.Path, os.Args[1:], os.Environ()))
+}
+
+// renounce gives up the capabilities of this thread, and the ways to new ones.
+func renounce() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	}
+	// For a uid 0 that has to be lived with: without this, its next exec would give it everything again. Who may not say so has
+	// no capability that could come back.
+	const noRoot, noRootLocked = 1 << 0, 1 << 1 // SECBIT_NOROOT
+	unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0)
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("ambient capabilities: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("capset: %w", err)
+	}
+	return nil
+}
+
+func shutIn(o order) error {
+	abi, err := landlockABI()
+	if err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	rules := append([]Rule{{o.Path, Read | Execute}}, o.Rules...)
+	for _, fd := range o.Reopen {
+		rules = append(rules, Rule{fmt.Sprintf("/proc/self/fd/%d", fd), Read})
+	}
+	rs, err := newRuleset(abi, rules, true)
+	if err != nil {
+		return err
+	}
+	defer rs.close()
+	return rs.enforce()
+}
