@@ -14,6 +14,7 @@ import (
 
 	"github.com/halevm/hale/internal/daemon"
 	"github.com/halevm/hale/internal/host"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/token"
 )
 
@@ -37,6 +38,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			}
 			return daemon.Run(cmd.Context(), daemon.Config{
 				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				Sandbox: s.Sandbox, UIDs: s.UIDs,
 				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
 			})
 		},
@@ -46,6 +48,8 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Listen, "listen", "", "address to listen on; port 0 asks for a free one (default "+defaultListen+")")
 	f.StringVar(&s.Accel, "accel", "", "auto, kvm or tcg (default auto: by trying it)")
 	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
+	f.StringVar(&s.Sandbox, "sandbox", "", "auto: what this host has of it, or require: all of it, or no machine is started (default auto)")
+	f.StringVar(&s.UIDs, "uids", "", "FIRST-LAST: the uids, and gids, that root's machines have one of each (default "+sandbox.DefaultRange.String()+")")
 	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")

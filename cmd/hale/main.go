@@ -10,6 +10,7 @@ import (
 
 	"github.com/halevm/hale/internal/cli"
 	"github.com/halevm/hale/internal/hypervisor/qemu"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim"
 	"github.com/halevm/hale/internal/shim/protocol"
 	"github.com/halevm/hale/internal/version"
@@ -17,13 +18,18 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
+// newQEMU is the hypervisor of a shim.
+func newQEMU(c protocol.Config, log *slog.Logger) shim.Hypervisor {
+	return qemu.New(c.QEMU, sandbox.Confinement{Network: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
+}
+
 // run is main without the exit, for the tests of the command line.
 func run(args []string) int {
 	// The programs beside the daemon come first: they know neither flags nor configuration.
 	if len(args) > 0 {
 		switch args[0] {
 		case shim.Command:
-			return shim.Main(os.Stdin, func(c protocol.Config, log *slog.Logger) shim.Hypervisor { return qemu.New(c.QEMU, log) })
+			return shim.Main(os.Stdin, newQEMU)
 		case qemu.ProbeCommand:
 			return qemu.ProbeKVM()
 		}

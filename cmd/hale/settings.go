@@ -28,6 +28,8 @@ type settings struct {
 	Kernel   string `yaml:"kernel"`
 	LogLevel string `yaml:"log-level"`
 	Driver   string `yaml:"driver"`
+	Sandbox  string `yaml:"sandbox"`
+	UIDs     string `yaml:"uids"`
 
 	configFile string
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -24,6 +25,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/shim"
 	"github.com/halevm/hale/internal/store"
@@ -37,6 +39,12 @@ const (
 	DriverFake = "fake" // machines in this process, for tests of what surrounds them
 )
 
+// What a daemon can be told of the sandbox.
+const (
+	SandboxAuto    = "auto"    // what this host has of it
+	SandboxRequire = "require" // all of it, or no machine is started
+)
+
 // A Config says what to run. Zero values are defaults.
 type Config struct {
 	DataDir string
@@ -44,6 +52,8 @@ type Config struct {
 	Driver  string // DriverQEMU
 	Accel   string // "auto"
 	Kernel  string // a directory with a kernel; the one that hale setup fetched
+	Sandbox string // SandboxAuto
+	UIDs    string // FIRST-LAST, where root's machines have their uids from; sandbox.DefaultRange
 	Log     *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
@@ -164,12 +174,22 @@ func (d *Daemon) usesImage(digest string) bool {
 }
 
 func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
+	if s := d.config.Sandbox; s != "" && s != SandboxAuto && s != SandboxRequire {
+		return nil, fmt.Errorf("sandbox %q: one of %s, %s: %w", s, SandboxAuto, SandboxRequire, api.Invalid)
+	}
 	switch d.config.Driver {
 	case DriverFake:
 		return fake.New(fake.Config{Version: version.String()}), nil
 	case DriverQEMU, "":
-		p := &platform{dataDir: d.config.DataDir, kernel: d.config.Kernel, accel: d.config.Accel}
+		uids, err := sandbox.ParseRange(d.config.UIDs)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", err, api.Invalid)
+		}
+		p := &platform{dataDir: d.config.DataDir, kernel: d.config.Kernel, accel: d.config.Accel, uids: uids, require: d.config.Sandbox == SandboxRequire}
 		d.platform = p
+		if lacks := p.sandbox(ctx).Lacks(); len(lacks) > 0 {
+			d.log.Warn("machines run in less than the whole sandbox (docs/security.md)", "lacks", strings.Join(lacks, "; "))
+		}
 		switch accel, why := p.accelerator(ctx); {
 		case why != "":
 			d.log.Warn("machines run under software emulation, several times slower than with KVM", "why", why)

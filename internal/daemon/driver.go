@@ -3,15 +3,20 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/host"
 	"github.com/halevm/hale/internal/hypervisor"
 	"github.com/halevm/hale/internal/hypervisor/qemu"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/kernel"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim"
 )
 
@@ -56,21 +61,43 @@ type platform struct {
 	dataDir string
 	kernel  string // a directory named by a person; "": the one that was fetched
 	accel   string // "auto", "kvm" or "tcg"
+	uids    sandbox.Range
+	require bool // the whole sandbox, or no machine
 
 	once     sync.Once
 	detected hypervisor.Accel
 	why      string // not KVM
+
+	sandboxOnce sync.Once
+	support     sandbox.Support
+}
+
+// sandbox is found out once, like the accelerator.
+func (p *platform) sandbox(ctx context.Context) sandbox.Support {
+	p.sandboxOnce.Do(func() { p.support = sandbox.Detect(context.WithoutCancel(ctx), p.uids) })
+	return p.support
 }
 
 func (p *platform) accelerator(ctx context.Context) (hypervisor.Accel, string) {
 	p.once.Do(func() {
 		if p.accel == "" || p.accel == "auto" {
 			p.detected, p.why = qemu.Detect(context.WithoutCancel(ctx))
+			if _, err := p.groups(ctx); err != nil && p.detected == hypervisor.KVM {
+				p.detected, p.why = hypervisor.TCG, err.Error()
+			}
 			return
 		}
 		p.detected = hypervisor.Accel(p.accel)
 	})
 	return p.detected, p.why
+}
+
+// groups are what a machine that has a uid of its own needs for KVM.
+func (p *platform) groups(ctx context.Context) ([]uint32, error) {
+	if os.Geteuid() != 0 || !p.sandbox(ctx).UID.Works {
+		return nil, nil
+	}
+	return qemu.KVMGroups()
 }
 
 func (p *platform) find(ctx context.Context) (shim.Platform, error) {
@@ -91,6 +118,19 @@ func (p *platform) find(ctx context.Context) (shim.Platform, error) {
 	if err != nil {
 		return shim.Platform{}, err
 	}
+	support := p.sandbox(ctx)
+	if lacks := support.Lacks(); p.require && len(lacks) > 0 {
+		return shim.Platform{}, fmt.Errorf("the whole sandbox is required, and this host lacks %s: %w", strings.Join(lacks, "; "), api.Unavailable)
+	}
+	platform := shim.Platform{
+		QEMU: path, Kernel: boot.Kernel, Initrd: boot.Initrd, Sandbox: support, UIDs: p.uids,
+	}
 	accel, _ := p.accelerator(ctx)
-	return shim.Platform{QEMU: path, Accel: string(accel), Kernel: boot.Kernel, Initrd: boot.Initrd}, nil
+	platform.Accel = string(accel)
+	if accel == hypervisor.KVM {
+		if platform.Groups, err = p.groups(ctx); err != nil {
+			return shim.Platform{}, err
+		}
+	}
+	return platform, nil
 }

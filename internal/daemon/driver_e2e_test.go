@@ -22,6 +22,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance/drivertest"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
@@ -29,7 +30,9 @@ import (
 // TestMain is the shim's process too: a shim is the same program as its daemon, and here that is the test.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == shim.Command {
-		os.Exit(shim.Main(os.Stdin, func(c protocol.Config, log *slog.Logger) shim.Hypervisor { return qemu.New(c.QEMU, log) }))
+		os.Exit(shim.Main(os.Stdin, func(c protocol.Config, log *slog.Logger) shim.Hypervisor {
+			return qemu.New(c.QEMU, sandbox.Confinement{Network: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
+		}))
 	}
 	os.Exit(m.Run())
 }
@@ -37,7 +40,7 @@ func TestMain(m *testing.M) {
 // The real driver passes what the fake one passes.
 func TestConformance(t *testing.T) {
 	disk := debianDisk(t)
-	p := &platform{kernel: kernelDir(t)}
+	p := &platform{kernel: kernelDir(t), uids: sandbox.DefaultRange}
 	driver := shimDriver{shim.NewLauncher(p.find, "test", slog.New(slog.DiscardHandler))}
 	machines := 0
 	drivertest.Test(t, func(t *testing.T) drivertest.Env {

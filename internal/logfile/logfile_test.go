@@ -139,9 +139,22 @@ func TestOpensOnlyRegularFiles(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "disk"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, plant := range map[string]func(path string) error{
-		"link": func(path string) error { return os.Symlink(secret, path) },
-		"fifo": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"link":        func(path string) error { return os.Symlink(secret, path) },
+		"fifo":        func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"link within": func(path string) error { return os.Symlink("disk", path) },
+		"second name": func(path string) error { return os.Link(filepath.Join(dir, "disk"), path) },
+		"socket": func(path string) error {
+			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			defer syscall.Close(fd)
+			return syscall.Bind(fd, &syscall.SockaddrUnix{Name: path})
+		},
 	} {
 		path := filepath.Join(dir, "app.log")
 		os.Remove(path)

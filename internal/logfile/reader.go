@@ -116,7 +116,7 @@ func (r *reader) seek(tail int) error {
 func (r *reader) files() ([]*os.File, error) {
 	var files []*os.File
 	for i := 0; ; i++ {
-		f, err := openRegular(r.root, rotated(r.name, i), os.O_RDONLY)
+		f, err := OpenRegular(r.root, rotated(r.name, i), os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			return files, nil
 		}
@@ -174,7 +174,7 @@ func backwards(f *os.File, n int) (offset int64, left int, found bool, err error
 // without a newline is a line as well.
 func (r *reader) next(final bool) (string, error) {
 	if r.file == nil {
-		f, err := openRegular(r.root, r.name, os.O_RDONLY)
+		f, err := OpenRegular(r.root, r.name, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", io.EOF
 		}

@@ -7,9 +7,12 @@
 package logfile
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +53,7 @@ func Create(root *os.Root, name string, maxSize int64, keep int) (*Writer, error
 }
 
 func (w *Writer) open() error {
-	f, err := openRegular(w.root, w.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
+	f, err := OpenRegular(w.root, w.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -117,21 +120,44 @@ func rotated(name string, i int) string {
 	return fmt.Sprintf("%s.%d", name, i)
 }
 
-// openRegular opens a regular file without following a link in its last element and without waiting for the other end
-// of a FIFO.
-func openRegular(root *os.Root, name string, flag int) (*os.File, error) {
-	f, err := root.OpenFile(name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+// OpenRegular opens a regular file below root that has no other name, or with O_CREATE makes it (0600). No link in name is
+// followed, not even one that stays within root (os.Root's own OpenFile follows those), and nobody waits for the other end of a FIFO.
+func OpenRegular(root *os.Root, name string, flag int) (*os.File, error) {
+	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: name, Err: err} }
+	dir, err := root.Open(".")
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
+	defer dir.Close()
+	at := int(dir.Fd())
+	parents, base := path.Split(path.Clean(name))
+	for _, p := range strings.Split(strings.Trim(parents, "/"), "/") {
+		if p == "" {
+			continue
+		}
+		fd, err := unix.Openat(at, p, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fail(err)
+		}
+		defer unix.Close(fd)
+		at = fd
+	}
+	fd, err := unix.Openat(at, base, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		f.Close()
-		return nil, err
+		return fail(err)
 	}
-	if !st.Mode().IsRegular() {
-		f.Close()
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not a regular file (%v)", st.Mode().Type())}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil {
+		switch {
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			err = errors.New("not a regular file")
+		case st.Nlink > 1: // it may be anybody's
+			err = errors.New("a file with several names")
+		}
 	}
-	return f, nil
+	if err != nil {
+		unix.Close(fd)
+		return fail(err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }

@@ -138,6 +138,9 @@ func renounce() error {
 	return nil
 }
 
+// Reopened is the path by which a process opens a file once more that it has as fd.
+func Reopened(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
 func shutIn(o order) error {
 	abi, err := landlockABI()
 	if err != nil {
@@ -145,7 +148,7 @@ func shutIn(o order) error {
 	}
 	rules := append([]Rule{{o.Path, Read | Execute}}, o.Rules...)
 	for _, fd := range o.Reopen {
-		rules = append(rules, Rule{fmt.Sprintf("/proc/self/fd/%d", fd), Read})
+		rules = append(rules, Rule{Reopened(fd), Read})
 	}
 	rs, err := newRuleset(abi, rules, true)
 	if err != nil {

@@ -25,6 +25,14 @@ func (id Identity) HostUID() uint32 {
 	return id.UID
 }
 
+// HostGID is its gid for chown: -1, which changes nothing, for this process's own user.
+func (id Identity) HostGID() int {
+	if id.IsOwn() {
+		return -1
+	}
+	return int(id.UID)
+}
+
 // SysProcAttr says how to start a process as id. With namespace it gets a user namespace that maps this one uid, to itself,
 // and the one capability there that makes network namespaces. It keeps none after its DropCapabilities, nor does what it starts.
 //

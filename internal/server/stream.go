@@ -55,11 +55,12 @@ func (s *stream) send(frame []byte) error {
 // comment keeps the connection alive.
 func (s *stream) comment() error { return s.send([]byte(": \n\n")) }
 
-// logFiles are where a source's lines are, below an instance's directory.
-var logFiles = map[string]struct{ dir, name string }{
-	"app":     {"vm/log", "app.log"},
-	"vmm":     {"vm/log", "vmm.log"},
-	"hypeman": {".", "hale.log"},
+// logFiles are where a source's lines are, below an instance's directory. What lies there may have been written by a
+// machine: no link is followed.
+var logFiles = map[string]string{
+	"app":     "vm/log/app.log",
+	"vmm":     "vm/log/vmm.log",
+	"hypeman": "hale.log",
 }
 
 // logs streams an instance's log: each line is one frame.
@@ -69,12 +70,12 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 		s.fail(w, r, err)
 		return
 	}
-	where, ok := logFiles[source]
+	name, ok := logFiles[source]
 	if !ok {
 		s.fail(w, r, invalid("source", "one of app, vmm, hypeman"))
 		return
 	}
-	root, err := openBelow(s.config.Instances.Dir(in.ID), where.dir)
+	root, err := os.OpenRoot(s.config.Instances.Dir(in.ID))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.fail(w, r, fmt.Errorf("open the log: %w", err))
 		return
@@ -91,7 +92,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 	defer cancel()
 	wg.Go(func() {
 		defer close(lines)
-		for line, err := range logfile.Lines(ctx, root, where.name, tail, follow) {
+		for line, err := range logfile.Lines(ctx, root, name, tail, follow) {
 			if err != nil {
 				s.log.Warn("read a log", "instance", in.ID, "source", source, "err", err)
 				return
@@ -127,16 +128,6 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 			return
 		}
 	}
-}
-
-// openBelow opens a directory below dir. What lies below may have been written by a machine: no link leads out of dir.
-func openBelow(dir, name string) (*os.Root, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	return root.OpenRoot(name)
 }
 
 // frameOf is a line as one frame. Bytes that are not UTF-8 are replaced.

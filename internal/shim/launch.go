@@ -11,12 +11,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -35,6 +35,10 @@ type Platform struct {
 	Accel  string // "kvm" or "tcg"
 	Kernel string // path of the guest's kernel
 	Initrd string // path of the initrd that holds the guest agent
+
+	Sandbox sandbox.Support // what machines are shut in with
+	UIDs    sandbox.Range   // where root's machines have their uids from
+	Groups  []uint32        // gids that open what the accelerator needs
 }
 
 // A Launcher starts shims and finds those that run.
@@ -61,11 +65,14 @@ func (l *Launcher) Start(ctx context.Context, c machine.Config) (*Machine, error
 		return nil, err
 	}
 	dir := &runDir{path: c.Dir}
-	if err := dir.make(); err != nil {
-		return nil, fmt.Errorf("prepare the machine's directory: %w", err)
-	}
 	s := starting{launcher: l, dir: dir, platform: platform, machine: c}
 	defer s.closeFiles()
+	if err := s.identify(); err != nil {
+		return nil, err
+	}
+	if s.vm, err = dir.make(); err != nil {
+		return nil, fmt.Errorf("prepare the machine's directory: %w", err)
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
@@ -135,6 +142,8 @@ type starting struct {
 	dir      *runDir
 	platform Platform
 	machine  machine.Config
+	id       sandbox.Identity // of the shim and its hypervisor
+	vm       *os.Root         // the machine's directory
 
 	files     []*os.File // inherited by the shim, from descriptor 3 on
 	config    protocol.Config
@@ -152,6 +161,9 @@ func (s *starting) closeFiles() {
 	if s.ready != nil {
 		s.ready.Close()
 	}
+	if s.vm != nil {
+		s.vm.Close()
+	}
 }
 
 // inherit has the shim inherit f and returns the number it will have there.
@@ -165,8 +177,8 @@ func (s *starting) open(ctx context.Context) error {
 	c := s.machine
 	s.config = protocol.Config{
 		Machine: c, Secret: newSecret(), Build: s.launcher.build,
-		QEMU: s.platform.QEMU, Accel: s.platform.Accel, Kernel: s.platform.Kernel, Initrd: s.platform.Initrd,
-		BootDeadline: c.BootDeadline,
+		QEMU: s.platform.QEMU, Accel: s.platform.Accel, BootDeadline: c.BootDeadline,
+		Sandbox: s.box(),
 	}
 	if s.config.BootDeadline == 0 {
 		s.config.BootDeadline = bootDeadlineTCG
@@ -174,12 +186,21 @@ func (s *starting) open(ctx context.Context) error {
 			s.config.BootDeadline = bootDeadlineKVM
 		}
 	}
-	lower, err := os.Open(c.RootDisk)
-	if err != nil {
-		return fmt.Errorf("open the image's disk: %w", err)
+	for _, f := range []struct {
+		what, path string
+		fd         *int
+	}{
+		{"the image's disk", c.RootDisk, &s.config.LowerFD},
+		{"the guest's kernel", s.platform.Kernel, &s.config.KernelFD},
+		{"the guest's initrd", s.platform.Initrd, &s.config.InitrdFD},
+	} {
+		file, err := os.Open(f.path)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", f.what, err)
+		}
+		*f.fd = s.inherit(file)
 	}
-	s.config.LowerFD = s.inherit(lower)
-	upper, err := openUpper(ctx, filepath.Join(c.Dir, upperName), c.Overlay)
+	upper, err := openUpper(ctx, s.vm, c.Overlay)
 	if err != nil {
 		return fmt.Errorf("the writable layer: %w", err)
 	}
@@ -240,18 +261,27 @@ func portError(i int, p machine.Port, err error) error {
 
 // run starts the shim's process, writes it down, and only then tells it what to do.
 func (s *starting) run(ctx context.Context) (*Machine, error) {
-	stderr, err := os.OpenFile(filepath.Join(s.dir.path, stderrName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	stderr, err := s.vm.OpenFile(stderrName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer stderr.Close()
+	dir, err := s.vm.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := giveTo(s.vm, s.id.UID); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("/proc/self/exe", Command, s.machine.ID)
 	cmd.Args[0] = "hale"
-	cmd.Dir = s.dir.path
+	// The child has another uid by the time it goes there, and its parents may be closed to that one.
+	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = s.files
 	cmd.Env = shimEnv()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = s.id.SysProcAttr(s.config.Sandbox.Namespaces)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -292,7 +322,7 @@ func (s *starting) record(pid int) (process, record, error) {
 	if err == nil {
 		var boot string
 		if boot, err = bootID(); err == nil {
-			r := record{PID: pid, StartTime: start, BootID: boot, Secret: s.config.Secret, Build: s.launcher.build}
+			r := record{PID: pid, StartTime: start, BootID: boot, Secret: s.config.Secret, Build: s.launcher.build, UID: s.id.UID}
 			if n := s.config.Machine.Network; n != nil {
 				r.Ports = n.Ports
 			}

@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/guest"
 	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
@@ -26,6 +24,7 @@ import (
 	"github.com/halevm/hale/internal/logfile"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/network"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -45,6 +44,10 @@ type Hypervisor interface {
 // process's exit code. The working directory is the machine's.
 func Main(stdin io.Reader, newHypervisor func(protocol.Config, *slog.Logger) Hypervisor) int {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	if err := errors.Join(sandbox.Undumpable(), sandbox.KeepFromChildren(3)); err != nil {
+		fmt.Fprintln(os.Stderr, "hale shim:", err)
+		return 1
+	}
 	var c protocol.Config
 	if err := json.NewDecoder(stdin).Decode(&c); err != nil {
 		fmt.Fprintln(os.Stderr, "hale shim: this command is run by the daemon, which configures it on standard input:", err)
@@ -115,7 +118,11 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 	}
 	undo.add(r.app.Close)
 	r.log = slog.New(slog.NewTextHandler(r.vmm, nil)).With("shim", os.Getpid())
-	if r.server, err = listen(socketName, c.Secret); err != nil {
+	vmm := newHypervisor(c, r.log)
+	if err := shutIn(c, vmm, r.log); err != nil {
+		return nil, err
+	}
+	if r.server, err = listen(socketName, c.Secret, daemonUID(c.Sandbox)); err != nil {
 		return nil, fmt.Errorf("the shim's socket: %w", err)
 	}
 	undo.add(func() error { r.server.close(); return os.Remove(socketName) })
@@ -125,10 +132,12 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 		return nil, err
 	}
 	undo.add(ends.close)
-	defer ends.theirs.Close()
 	ends.theirs.Lower = os.NewFile(uintptr(c.LowerFD), "lower")
 	ends.theirs.Upper = os.NewFile(uintptr(c.UpperFD), "upper")
-	if r.vm, err = newHypervisor(c, r.log).Start(context.Background(), vmConfig(c), ends.theirs); err != nil {
+	ends.theirs.Kernel = os.NewFile(uintptr(c.KernelFD), "kernel")
+	ends.theirs.Initrd = os.NewFile(uintptr(c.InitrdFD), "initrd")
+	defer ends.theirs.Close()
+	if r.vm, err = vmm.Start(context.Background(), vmConfig(c), ends.theirs); err != nil {
 		return nil, err
 	}
 	undo.add(r.vm.Kill)
@@ -320,7 +329,7 @@ func (r *run) finish(f facts) {
 	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
 	exit := f.exit(time.Now())
 	if b, err := json.Marshal(exit); err == nil {
-		if err := renameio.WriteFile(exitName, b, 0o600); err != nil {
+		if err := writeExit(r.root, b); err != nil {
 			r.log.Error("record the exit", "err", err)
 		}
 	}
@@ -332,6 +341,20 @@ func (r *run) finish(f facts) {
 	os.Remove(socketName)
 	r.app.Close()
 	r.vmm.Close()
+}
+
+// writeExit writes it whole: whoever finds the name finds all of it.
+func writeExit(root *os.Root, b []byte) error {
+	const next = exitName + ".next"
+	f, err := root.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(next, exitName)
 }
 
 var errNoAgent = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
@@ -347,7 +370,6 @@ func noAgent(err error) error {
 func vmConfig(c protocol.Config) hypervisor.Config {
 	v := hypervisor.Config{
 		Name: c.Machine.ID, Accel: hypervisor.Accel(c.Accel), VCPUs: c.Machine.VCPUs, Memory: c.Machine.Memory,
-		Kernel: c.Kernel, Initrd: c.Initrd,
 	}
 	if n := c.Machine.Network; n != nil {
 		v.MAC, v.MTU = n.MAC, network.DefaultMTU

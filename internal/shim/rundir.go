@@ -19,7 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/logfile"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -44,6 +46,7 @@ type record struct {
 	BootID    string         `json:"boot_id"`
 	Secret    string         `json:"secret"`
 	Build     string         `json:"build"`
+	UID       uint32         `json:"uid,omitempty"` // 0: the daemon's own
 	Ports     []machine.Port `json:"ports,omitempty"`
 }
 
@@ -77,25 +80,33 @@ func (d *runDir) readRecord() (record, error) {
 	return r, nil
 }
 
-// make creates what a shim expects to find, and removes what an earlier one left.
-func (d *runDir) make() error {
-	for _, name := range []string{"", runDirName, logDirName} {
-		if err := os.Mkdir(filepath.Join(d.path, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	for _, name := range []string{socketName, exitName, stderrName} {
-		if err := os.Remove(filepath.Join(d.path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // clean removes what makes sense only while the shim lives.
 func (d *runDir) clean() {
-	os.Remove(filepath.Join(d.path, socketName))
+	d.removeSocket()
 	os.Remove(d.recordPath())
+}
+
+func (d *runDir) removeSocket() {
+	vm, err := openDir(unix.AT_FDCWD, d.path)
+	if err != nil {
+		return
+	}
+	defer unix.Close(vm)
+	run, err := openDir(vm, runDirName)
+	if err != nil {
+		return
+	}
+	defer unix.Close(run)
+	unix.Unlinkat(run, filepath.Base(socketName), 0)
+}
+
+// openDir takes hold of a directory without following a link in its last element.
+func openDir(at int, name string) (int, error) {
+	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
 }
 
 // dial connects to the shim's socket and says hello. The path may be longer than a socket's address can be, and no
@@ -106,7 +117,7 @@ func (d *runDir) dial(ctx context.Context, r record, h protocol.Hello) (*net.Uni
 		return nil, protocol.Welcome{}, fmt.Errorf("connect to the shim: %w", err)
 	}
 	h.MinVersion, h.MaxVersion, h.Secret = protocol.MinVersion, protocol.MaxVersion, r.Secret
-	w, err := greet(conn, r.PID, h)
+	w, err := greet(conn, r, h)
 	if err != nil {
 		conn.Close()
 		return nil, protocol.Welcome{}, err
@@ -115,7 +126,12 @@ func (d *runDir) dial(ctx context.Context, r record, h protocol.Hello) (*net.Uni
 }
 
 func (d *runDir) connect(ctx context.Context) (*net.UnixConn, error) {
-	dir, err := unix.Open(filepath.Join(d.path, runDirName), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	vm, err := openDir(unix.AT_FDCWD, d.path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(vm)
+	dir, err := openDir(vm, runDirName)
 	if err != nil {
 		return nil, err
 	}
@@ -134,14 +150,14 @@ func (d *runDir) connect(ctx context.Context) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
-func greet(conn *net.UnixConn, pid int, h protocol.Hello) (protocol.Welcome, error) {
+func greet(conn *net.UnixConn, r record, h protocol.Hello) (protocol.Welcome, error) {
 	var w protocol.Welcome
 	cred, err := peer(conn)
 	if err != nil {
 		return w, fmt.Errorf("look at the shim's socket: %w", err)
 	}
-	if int(cred.Pid) != pid {
-		return w, fmt.Errorf("process %d answers on the socket of shim %d", cred.Pid, pid)
+	if uid := (sandbox.Identity{UID: r.UID}).HostUID(); int(cred.Pid) != r.PID || cred.Uid != uid {
+		return w, fmt.Errorf("process %d of uid %d answers on the socket of shim %d of uid %d", cred.Pid, cred.Uid, r.PID, uid)
 	}
 	conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	if err := protocol.WriteJSON(conn, protocol.KindHello, h); err != nil {
@@ -198,18 +214,11 @@ func (d *runDir) readFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := logfile.OpenRegular(root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", name)
-	}
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 

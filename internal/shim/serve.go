@@ -34,6 +34,7 @@ type handler interface {
 type server struct {
 	ln      *net.UnixListener
 	secret  string
+	peer    int // uid that is served
 	welcome protocol.Welcome
 	handler handler
 
@@ -47,8 +48,8 @@ type server struct {
 	changed chan struct{} // closed and replaced when a notice is added
 }
 
-// listen binds the socket below the current directory, where paths are short.
-func listen(name, secret string) (*server, error) {
+// listen binds the socket below the current directory, where paths are short. It is for whoever has the uid peer and knows the secret.
+func listen(name, secret string, peer int) (*server, error) {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func listen(name, secret string) (*server, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &server{ln: ln, secret: secret, ctx: ctx, cancel: cancel, conns: make(map[*net.UnixConn]bool), changed: make(chan struct{})}, nil
+	return &server{ln: ln, secret: secret, peer: peer, ctx: ctx, cancel: cancel, conns: make(map[*net.UnixConn]bool), changed: make(chan struct{})}, nil
 }
 
 // serve answers connections until close.
@@ -148,13 +149,13 @@ func (s *server) converse(conn *net.UnixConn) {
 	s.converseControl(conn)
 }
 
-// admit lets in whoever runs as our user or root, knows the secret, and speaks a version that we speak.
+// admit lets in whoever runs as the daemon's user, knows the secret, and speaks a version that we speak.
 func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
 	cred, err := peer(conn)
 	if err != nil {
 		return err
 	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Getuid() {
+	if int(cred.Uid) != s.peer {
 		return fmt.Errorf("uid %d is not served: %w", cred.Uid, api.Unauthorized)
 	}
 	if subtle.ConstantTimeCompare([]byte(h.Secret), []byte(s.secret)) != 1 {

@@ -91,10 +91,12 @@ const secret = "the secret"
 func play(t *testing.T) (*player, *server, *runDir) {
 	t.Helper()
 	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
-	if err := d.make(); err != nil {
+	vm, err := d.make()
+	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := listen(filepath.Join(d.path, socketName), secret)
+	t.Cleanup(func() { vm.Close() })
+	s, err := listen(filepath.Join(d.path, socketName), secret, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +129,7 @@ func TestAdmission(t *testing.T) {
 		says   string
 	}{
 		"another process answers": {record{PID: me + 1, Secret: secret}, protocol.Hello{Role: protocol.RoleControl}, "answers on the socket"},
+		"another user answers":    {record{PID: me, UID: 12345, Secret: secret}, protocol.Hello{Role: protocol.RoleControl}, "of uid 12345"},
 		"wrong secret":            {record{PID: me, Secret: "guess"}, protocol.Hello{Role: protocol.RoleControl}, "wrong secret"},
 		"no secret":               {record{PID: me}, protocol.Hello{Role: protocol.RoleControl}, "wrong secret"},
 		"unknown role":            {record{PID: me, Secret: secret}, protocol.Hello{Role: "root"}, "role"},
@@ -248,9 +251,11 @@ func TestExecEndsWithItsClient(t *testing.T) {
 func TestConnectFollowsNoLink(t *testing.T) {
 	_, _, real := play(t)
 	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
-	if err := d.make(); err != nil {
+	vm, err := d.make()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer vm.Close()
 	if err := os.Symlink(filepath.Join(real.path, socketName), filepath.Join(d.path, socketName)); err != nil {
 		t.Fatal(err)
 	}
@@ -265,9 +270,11 @@ func TestConnectFollowsNoLink(t *testing.T) {
 
 func TestExitOfAShimThatDied(t *testing.T) {
 	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
-	if err := d.make(); err != nil {
+	vm, err := d.make()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer vm.Close()
 	if err := os.WriteFile(filepath.Join(d.path, stderrName), []byte("panic: something\n\ngoroutine 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -284,9 +291,11 @@ func TestExitOfAShimThatDied(t *testing.T) {
 
 func TestRecordComesBack(t *testing.T) {
 	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
-	if err := d.make(); err != nil {
+	vm, err := d.make()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer vm.Close()
 	want := record{PID: 7, StartTime: 9, BootID: "b", Secret: "s"}
 	if err := d.writeRecord(want); err != nil {
 		t.Fatal(err)

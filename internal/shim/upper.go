@@ -8,48 +8,57 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"syscall"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/logfile"
 )
 
 // openUpper opens the writable layer, and makes it at the first start: a sparse file with an empty ext4 of size bytes.
 // A half-made one never has the name.
-func openUpper(ctx context.Context, path string, size int64) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+func openUpper(ctx context.Context, vm *os.Root, size int64) (*os.File, error) {
+	f, err := logfile.OpenRegular(vm, upperName, os.O_RDWR)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "rw-*.tmp")
+	const next = upperName + ".next"
+	if err := vm.RemoveAll(next); err != nil { // what a crash left
+		return nil, err
+	}
+	f, err = vm.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	if err := tmp.Truncate(size); err != nil {
+	if err := fillUpper(ctx, f, size); err != nil {
+		f.Close()
+		vm.Remove(next)
 		return nil, err
 	}
-	if err := makeExt4(ctx, tmp.Name()); err != nil {
+	if err := vm.Rename(next, upperName); err != nil {
+		f.Close()
 		return nil, err
 	}
-	if err := tmp.Sync(); err != nil {
-		return nil, err
+	return f, nil
+}
+
+func fillUpper(ctx context.Context, f *os.File, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return nil, err
+	if err := makeExt4(ctx, f); err != nil {
+		return err
 	}
-	return os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	return f.Sync()
 }
 
 // makeExt4 writes an empty file system; lazily initialised, it takes 6 ms and 664 KB whatever its size (measured).
-func makeExt4(ctx context.Context, path string) error {
+func makeExt4(ctx context.Context, f *os.File) error {
 	mke2fs, err := lookMke2fs()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", path)
+	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", "/proc/self/fd/3")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.ExtraFiles = []*os.File{f}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mke2fs: %w: %s", err, bytes.TrimSpace(out))
 	}

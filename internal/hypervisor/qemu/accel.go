@@ -68,6 +68,22 @@ func Detect(ctx context.Context) (hypervisor.Accel, string) {
 	return hypervisor.TCG, fmt.Sprintf("the trial of KVM ended with %v", err)
 }
 
+// KVMGroups are the gids that a process without privileges needs to use KVM: none where everybody may.
+func KVMGroups() ([]uint32, error) {
+	st, err := os.Stat(kvmDevice)
+	if err != nil {
+		return nil, err
+	}
+	gid := st.Sys().(*syscall.Stat_t).Gid
+	switch mode := st.Mode().Perm(); {
+	case mode&0o006 == 0o006:
+		return nil, nil
+	case mode&0o060 == 0o060 && gid != 0:
+		return []uint32{gid}, nil
+	}
+	return nil, fmt.Errorf("%s may be opened by root only, and machines do not run as root (chgrp kvm %s && chmod 660 %s)", kvmDevice, kvmDevice, kvmDevice)
+}
+
 // ProbeKVM is the child's part: it exits 0 if guest code runs at a useful speed, and else says why not and exits 1.
 func ProbeKVM() int {
 	runtime.LockOSThread() // a vcpu belongs to the thread that made it

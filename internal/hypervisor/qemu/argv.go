@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/sandbox"
 )
 
 // Names by which the guest finds its ports and disks.
@@ -70,7 +71,7 @@ func argv(c hypervisor.Config, f fds) []string {
 	a = append(a,
 		"-smp", strconv.Itoa(c.VCPUs),
 		"-m", fmt.Sprintf("size=%dM", c.Memory>>20),
-		"-kernel", again(f.kernel), "-initrd", again(f.initrd), "-append", kernelLine,
+		"-kernel", sandbox.Reopened(f.kernel), "-initrd", sandbox.Reopened(f.initrd), "-append", kernelLine,
 
 		"-chardev", socket("qmp", f.qmp), "-mon", "chardev=qmp,mode=control",
 		"-chardev", socket("console", f.console), "-serial", "chardev:console",
@@ -103,9 +104,6 @@ func argv(c hypervisor.Config, f fds) []string {
 
 // portID is the name by which QEMU's events speak of a port.
 func portID(name string) string { return "port-" + name }
-
-// again names an inherited file for an option that takes a path only: it is opened once more, at whatever place it lies.
-func again(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // socket is a character device on an inherited, connected socket.
 func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d", id, fd) }

@@ -129,11 +129,12 @@ type Config struct {
 	Secret  string         `json:"secret"`
 	Build   string         `json:"build"`
 
-	QEMU   string `json:"qemu"`  // path of the binary
-	Accel  string `json:"accel"` // "kvm" or "tcg"
-	Kernel string `json:"kernel"`
-	Initrd string `json:"initrd"`
+	QEMU    string  `json:"qemu"`  // path of the binary
+	Accel   string  `json:"accel"` // "kvm" or "tcg"
+	Sandbox Sandbox `json:"sandbox"`
 
+	KernelFD  int        `json:"kernel_fd"`
+	InitrdFD  int        `json:"initrd_fd"`
 	LowerFD   int        `json:"lower_fd"`
 	UpperFD   int        `json:"upper_fd"`
 	ReadyFD   int        `json:"ready_fd"` // the shim writes one Ready and closes it
@@ -141,6 +142,14 @@ type Config struct {
 
 	Gateway      netip.Addr    `json:"gateway,omitzero"`
 	BootDeadline time.Duration `json:"boot_deadline"`
+}
+
+// A Sandbox is what the shim and its hypervisor are shut in with.
+type Sandbox struct {
+	UID        uint32 `json:"uid,omitempty"` // of the machine's own; 0: the daemon's
+	Namespaces bool   `json:"namespaces"`    // the shim has a user namespace, and its hypervisor gets an empty network
+	Landlock   bool   `json:"landlock"`
+	Seccomp    bool   `json:"seccomp"`
 }
 
 // A Listener is a published port that the daemon has bound.
