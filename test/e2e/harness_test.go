@@ -126,6 +126,7 @@ type host struct {
 	*hale.Client
 	t      *testing.T
 	dir    string
+	uid    int // the daemon's
 	daemon *exec.Cmd
 	log    *bytes.Buffer
 }

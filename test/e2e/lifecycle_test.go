@@ -247,16 +247,29 @@ func TestTwentyBoots(t *testing.T) {
 
 // An ordinary user, whose home nobody else may enter, needs nothing of root's.
 func TestAsAnOrdinaryUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Log("every test here runs as an ordinary user already")
-		return
+	h := newOrdinaryHost(t)
+	h.load(workload)
+	in := h.create(api.CreateInstanceRequest{Name: "mine", HealthCheck: check(`{"http":{"port":80}}`)})
+	h.awaitHealth("mine", api.HealthStateHealthy)
+	booted.Add(1)
+	h.checkSandbox(in.ID, h.uid)
+}
+
+const nobody = 65534
+
+// newOrdinaryHost starts a daemon of an ordinary user.
+func newOrdinaryHost(t *testing.T, env ...string) *host {
+	t.Helper()
+	if uid := os.Getuid(); uid != 0 {
+		h := newHost(t) // every test here runs as an ordinary user already
+		h.uid = uid
+		return h
 	}
-	const nobody = 65534
 	home, err := os.MkdirTemp("/tmp", "hale-home-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(home)
+	t.Cleanup(func() { os.RemoveAll(home) })
 	if err := errors.Join(os.Chown(home, nobody, nobody), os.Chmod(home, 0o700)); err != nil {
 		t.Fatal(err)
 	}
@@ -268,17 +281,11 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	if out, err := exec.Command("chown", "-R", "65534:65534", home).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	h := &host{t: t, dir: filepath.Join(home, "data")}
+	h := &host{t: t, dir: filepath.Join(home, "data"), uid: nobody}
 	mine := binary
 	binary = filepath.Join(home, "hale")
-	defer func() { binary = mine }()
-	h.start(&syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}, "HOME="+home)
-	defer h.end()
-	h.load(workload)
-	in := h.create(api.CreateInstanceRequest{Name: "mine", HealthCheck: check(`{"http":{"port":80}}`)})
-	h.awaitHealth("mine", api.HealthStateHealthy)
-	booted.Add(1)
-	if st, err := os.Stat("/proc/" + itoa(h.qemuOf(in.ID))); err != nil || st.Sys().(*syscall.Stat_t).Uid != nobody {
-		t.Errorf("QEMU's user: %+v, %v", st, err)
-	}
+	t.Cleanup(func() { binary = mine })
+	h.start(&syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}, append(env, "HOME="+home)...)
+	t.Cleanup(h.end)
+	return h
 }

@@ -1,0 +1,421 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/sandbox"
+)
+
+// status is a field of /proc/PID/status.
+func status(t *testing.T, pid int, field string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, field+":"); ok {
+			return strings.Join(strings.Fields(v), " ")
+		}
+	}
+	t.Fatalf("/proc/%d/status has no %s", pid, field)
+	return ""
+}
+
+func namespace(t *testing.T, pid int, kind string) string {
+	t.Helper()
+	to, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// checkSandbox looks at an instance's shim and hypervisor from outside; uid is who they are to be.
+func (h *host) checkSandbox(id string, uid int) {
+	t := h.t
+	t.Helper()
+	shim, qemu, daemon := h.shimOf(id), h.qemuOf(id), h.daemon.Process.Pid
+	for name, pid := range map[string]int{"shim": shim, "qemu": qemu} {
+		want := map[string]string{
+			"Uid": strings.TrimSuffix(strings.Repeat(itoa(uid)+" ", 4), " "), "NoNewPrivs": "1",
+			"CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapAmb": "0000000000000000",
+		}
+		if name == "qemu" {
+			want["Seccomp"] = "2"
+		}
+		if os.Getuid() == 0 && h.uid == 0 {
+			want["Gid"] = want["Uid"]
+			want["Groups"] = "" // under emulation
+		}
+		for field, w := range want {
+			if got := status(t, pid, field); got != w {
+				t.Errorf("%s: %s is %q, not %q", name, field, got, w)
+			}
+		}
+		// Every thread, for most of this belongs to threads.
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, task := range tasks {
+			tid, _ := strconv.Atoi(task.Name())
+			for _, field := range []string{"CapEff", "CapPrm", "NoNewPrivs", "Uid"} {
+				if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid)); err == nil && !regexp.MustCompile(field+`:\s+`+strings.ReplaceAll(want[field], " ", `\s+`)).Match(b) {
+					t.Errorf("%s: of thread %d, %s is not %s:\n%s", name, tid, field, want[field], b)
+				}
+			}
+		}
+		if namespace(t, pid, "user") == namespace(t, daemon, "user") {
+			t.Errorf("%s is in the daemon's user namespace", name)
+		}
+	}
+	if namespace(t, shim, "net") != namespace(t, daemon, "net") {
+		t.Error("the shim is not in the host's network")
+	}
+	if namespace(t, qemu, "net") == namespace(t, daemon, "net") {
+		t.Error("QEMU is in the host's network")
+	}
+	h.checkNetwork(qemu)
+	h.checkDescriptors(id, qemu)
+	// The shim is not dumpable: what of it in /proc tells secrets is root's.
+	if st, err := os.Stat(fmt.Sprintf("/proc/%d/environ", shim)); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("the shim's /proc belongs to %+v, %v", st, err)
+	}
+}
+
+// checkNetwork wants nothing but a loopback device, without an address.
+func (h *host) checkNetwork(pid int) {
+	h.t.Helper()
+	dev, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(dev)), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(strings.TrimSpace(lines[2]), "lo:") || strings.Trim(lines[2], " lo:0") != "" {
+		h.t.Errorf("QEMU's network has\n%s", dev)
+	}
+	for _, name := range []string{"fib_trie", "if_inet6"} {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, name)); err == nil && len(b) > 0 {
+			h.t.Errorf("QEMU's network is up, by %s:\n%s", name, b)
+		}
+	}
+}
+
+// checkDescriptors compares what QEMU has open with what it is to have.
+func (h *host) checkDescriptors(id string, qemu int) {
+	h.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", qemu)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	unixes, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", h.shimOf(id)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var got []string
+	inherited := 0
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		if n, _ := strconv.Atoi(e.Name()); n <= 12 {
+			inherited++
+		}
+		kind, inode, _ := strings.Cut(to, ":")
+		switch {
+		case kind == "socket":
+			inode = strings.Trim(inode, "[]")
+			if !regexp.MustCompile(`(?m) ` + inode + `$`).Match(unixes) {
+				to = "socket that is none of the shim's pairs"
+			} else {
+				to = "socket"
+			}
+		case kind == "pipe":
+			to = "pipe"
+		case strings.HasPrefix(to, h.dir):
+			to = strings.TrimPrefix(to, h.dir)
+			to = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(strings.ReplaceAll(to, id, "ID"), "DIGEST")
+		case strings.Contains(to, "/kernels/"):
+			to = "KERNELS/" + regexp.MustCompile(`initrd-.*\.cpio`).ReplaceAllString(filepath.Base(to), "initrd")
+		}
+		got = append(got, to)
+	}
+	slices.Sort(got)
+	counts := map[string]int{}
+	for _, g := range got {
+		counts[strings.TrimPrefix(g, "anon_inode:")]++
+	}
+	h.t.Logf("QEMU's descriptors: %v", counts)
+	h.compareDescriptors(counts)
+	if inherited != 13 {
+		h.t.Errorf("%d of the descriptors 0 to 12 are open", inherited)
+	}
+}
+
+func (h *host) compareDescriptors(counts map[string]int) {
+}
+
+// As root, a machine has a uid of its own; its directory belongs to that, and nothing else does.
+func TestSandboxAsRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: TestAsAnOrdinaryUser is for the rest")
+	}
+	h := newHost(t, workload)
+	uids := map[string]int{}
+	for _, name := range []string{"one", "two"} {
+		h.create(api.CreateInstanceRequest{Name: name, HealthCheck: check(`{"http":{"port":80}}`)})
+	}
+	for _, name := range []string{"one", "two"} {
+		h.awaitHealth(name, api.HealthStateHealthy)
+		booted.Add(1)
+		id := h.find(name).ID
+		uid := h.ownerOf(id)
+		if !sandbox.DefaultRange.Contains(uint32(uid)) {
+			t.Errorf("uid %d is not of %v", uid, sandbox.DefaultRange)
+		}
+		uids[name] = uid
+		h.checkSandbox(id, uid)
+		vm := filepath.Join(h.dir, "instances", id, "vm")
+		for path, want := range map[string]int{
+			vm: uid, vm + "/run": uid, vm + "/log": uid, vm + "/log/app.log": uid, vm + "/run/shim.sock": uid,
+			vm + "/rw.ext4": 0, vm + "/..": 0, vm + "/../shim.json": 0, vm + "/../owner.json": 0, vm + "/../instance.json": 0,
+		} {
+			st, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := int(st.Sys().(*syscall.Stat_t).Uid); got != want || st.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s: uid %d, mode %v, not %d and nobody else's", path, got, st.Mode(), want)
+			}
+		}
+	}
+	if uids["one"] == uids["two"] {
+		t.Errorf("two machines have uid %d", uids["one"])
+	}
+	// The uid stays the instance's, and its logs readable.
+	if _, err := h.StopInstance(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.StartInstance(t.Context(), "one", api.StartInstanceRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	h.awaitHealth("one", api.HealthStateHealthy)
+	booted.Add(1)
+	if uid := h.ownerOf(h.find("one").ID); uid != uids["one"] {
+		t.Errorf("at its second start it has uid %d, not %d", uid, uids["one"])
+	}
+	h.checkSandbox(h.find("one").ID, uids["one"])
+}
+
+func (h *host) find(name string) api.Instance {
+	h.t.Helper()
+	in, err := h.Instance(h.t.Context(), name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return in
+}
+
+func (h *host) ownerOf(id string) int {
+	h.t.Helper()
+	var o struct{ UID int }
+	b, err := os.ReadFile(filepath.Join(h.dir, "instances", id, "owner.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &o)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return o.UID
+}
+
+// What is put in QEMU's place can do nothing of what it tries, as root's machine and as an ordinary user's.
+func TestHostileHypervisor(t *testing.T) {
+	t.Run("root", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("needs root")
+		}
+		place := t.TempDir()
+		h := &host{t: t, dir: filepath.Join(t.TempDir(), "data")}
+		if err := errors.Join(os.MkdirAll(h.dir, 0o700), os.Symlink(kernels, filepath.Join(h.dir, "kernels"))); err != nil {
+			t.Fatal(err)
+		}
+		h.start(nil, "PATH="+place+":"+os.Getenv("PATH"))
+		t.Cleanup(h.end)
+		h.attack(place)
+	})
+	t.Run("ordinary", func(t *testing.T) {
+		place := t.TempDir()
+		h := newOrdinaryHost(t, "PATH="+place+":"+os.Getenv("PATH"))
+		h.attack(place)
+	})
+}
+
+// targets are as in hostile/main.go.
+type targets struct {
+	Files, Dirs, Writable, Sockets []string
+	Abstract, TCP, UDP             string
+	Processes                      []int
+}
+
+func (h *host) attack(place string) {
+	t := h.t
+	h.load(workload)
+	// Directories of a test are root's alone; a program in QEMU's place is like QEMU, for everybody.
+	for dir := place; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.create(api.CreateInstanceRequest{Name: "victim", Cmd: []string{"sleep"}})
+	victim := h.await("victim", api.InstanceStateRunning)
+	other := filepath.Join(h.dir, "instances", victim.ID)
+
+	abstract, err := net.Listen("unix", "@hale-e2e-"+victim.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer abstract.Close()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	public := filepath.Join(os.TempDir(), "hale-e2e-"+victim.ID)
+	if err := os.WriteFile(public, []byte("everybody's"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(public)
+	if err := os.Chmod(public, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	x := targets{
+		Files: []string{
+			filepath.Join(h.dir, "token"), filepath.Join(h.dir, "hale.json"), other + "/instance.json", other + "/shim.json", other + "/vm/rw.ext4", other + "/vm/log/app.log",
+			"../shim.json", "../instance.json", "log/app.log", "run/shim.stderr", "rw.ext4", "/etc/passwd", "/etc/shadow", "/etc/resolv.conf", "/proc/1/cmdline", "/proc/self/mem", "/proc/cpuinfo", public,
+		},
+		Dirs:     []string{h.dir, other, "..", ".", "log", "/", "/etc", "/proc", "/sys", "/root", "/home", "/tmp", "/dev"},
+		Writable: []string{"log/app.log", "run/shim.sock", "rw.ext4", other + "/vm/log/app.log", public, filepath.Join(h.dir, "token")},
+		Sockets:  []string{"run/shim.sock", other + "/vm/run/shim.sock"},
+		Abstract: "hale-e2e-" + victim.ID, TCP: tcp.Addr().String(), UDP: "127.0.0.1:53",
+		Processes: []int{h.shimOf(victim.ID), h.qemuOf(victim.ID), h.daemon.Process.Pid, os.Getpid()},
+	}
+	b, err := json.Marshal(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X 'main.targets="+string(b)+"'", "-o", filepath.Join(place, "qemu-system-x86_64"), "./hostile")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	in := h.create(api.CreateInstanceRequest{Name: "hostile"})
+	var report string
+	eventually(t, "the hostile program has tried everything", func() bool {
+		b, err := os.ReadFile(filepath.Join(h.dir, "instances", in.ID, "vm/log/vmm.log"))
+		report = string(b)
+		return err == nil && strings.Contains(report, "hostile: end")
+	})
+	tried := 0
+	for line := range strings.Lines(report) {
+		if !strings.HasPrefix(line, "hostile: ") {
+			continue
+		}
+		tried++
+		if !strings.Contains(line, "refused: ") && line != "hostile: end\n" {
+			t.Errorf("it can: %s", line)
+		}
+	}
+	t.Logf("%d attempts, all refused, such as\n%s", tried-1, report)
+	if tried < 60 {
+		t.Errorf("only %d attempts:\n%s", tried, report)
+	}
+	if out := h.run("victim", "/workload", "print", "well"); out != "well" {
+		t.Errorf("the victim says %q", out)
+	}
+	if s := status(t, h.qemuOf(in.ID), "Seccomp"); s != "2" {
+		t.Errorf("without QEMU's own filter, Seccomp is %s", s)
+	}
+}
+
+// What a shim could leave in its directory leads neither the daemon nor the next shim anywhere.
+func TestPlantedLinks(t *testing.T) {
+	h := newHost(t, workload)
+	h.create(api.CreateInstanceRequest{Name: "planted", Cmd: []string{"sleep"}})
+	in := h.await("planted", api.InstanceStateRunning)
+	vm := filepath.Join(h.dir, "instances", in.ID, "vm")
+	secret := filepath.Join(t.TempDir(), "secret")
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := errors.Join(os.WriteFile(secret, []byte("a secret line\n"), 0o600), os.Mkdir(elsewhere, 0o700),
+		os.WriteFile(filepath.Join(elsewhere, "app.log"), []byte("a secret line\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	unchanged := func(when string) {
+		t.Helper()
+		for _, path := range []string{secret, filepath.Join(elsewhere, "app.log")} {
+			b, err := os.ReadFile(path)
+			st, staterr := os.Stat(path)
+			if err != nil || staterr != nil || string(b) != "a secret line\n" || int(st.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+				t.Errorf("%s: %s holds %q, %v, %v", when, path, b, st, errors.Join(err, staterr))
+			}
+		}
+		if names, err := os.ReadDir(elsewhere); err != nil || len(names) != 1 {
+			t.Errorf("%s: %s holds %v, %v", when, elsewhere, names, err)
+		}
+		if out := h.logs("planted", api.LogSourceApp); strings.Contains(out, "secret") {
+			t.Errorf("%s: the daemon followed: %q", when, out)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		plant func() error
+	}{
+		{"a log", func() error { return os.Symlink(secret, vm+"/log/app.log") }},
+		{"a hard link", func() error { return os.Link(secret, vm+"/log/app.log") }},
+		{"a fifo", func() error { return syscall.Mkfifo(vm+"/log/app.log", 0o666) }},
+		{"the logs' directory", func() error { return errors.Join(os.RemoveAll(vm+"/log"), os.Symlink(elsewhere, vm+"/log")) }},
+		{"the run directory", func() error { return errors.Join(os.RemoveAll(vm+"/run"), os.Symlink(elsewhere, vm+"/run")) }},
+		{"a tree", func() error { return os.MkdirAll(vm+"/run/a/b/c", 0o700) }},
+	} {
+		if _, err := h.StopInstance(t.Context(), "planted"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(vm + "/log/app.log"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.plant(); err != nil {
+			t.Fatal(err)
+		}
+		unchanged(c.name + ", while it is stopped")
+		if _, err := h.StartInstance(t.Context(), "planted", api.StartInstanceRequest{}); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		h.await("planted", api.InstanceStateRunning)
+		unchanged(c.name + ", when it runs again")
+	}
+	// And while it runs: what the daemon reads then.
+	started := time.Now()
+	if err := errors.Join(os.Rename(vm+"/log", vm+"/was"), os.Symlink(elsewhere, vm+"/log")); err != nil {
+		t.Fatal(err)
+	}
+	unchanged("the logs' directory, while it runs")
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
