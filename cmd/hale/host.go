@@ -98,7 +98,11 @@ func (s *settings) doctorCommand() *cobra.Command {
 			if err := s.resolve(); err != nil {
 				return err
 			}
-			checks := host.Doctor(cmd.Context(), s.DataDir)
+			uids, err := sandbox.ParseRange(s.UIDs)
+			if err != nil {
+				return err
+			}
+			checks := host.Doctor(cmd.Context(), s.DataDir, uids)
 			if err := printChecks(cmd.OutOrStdout(), checks, asJSON); err != nil {
 				return err
 			}

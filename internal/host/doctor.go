@@ -14,6 +14,7 @@ import (
 	"github.com/halevm/hale/internal/hypervisor"
 	"github.com/halevm/hale/internal/hypervisor/qemu"
 	"github.com/halevm/hale/internal/kernel"
+	"github.com/halevm/hale/internal/sandbox"
 )
 
 // A Verdict is what a Check found.
@@ -36,9 +37,9 @@ type Check struct {
 
 const setupMends = "run: hale setup"
 
-// Doctor looks at this host and at dataDir, and changes nothing.
-func Doctor(ctx context.Context, dataDir string) []Check {
-	return []Check{
+// Doctor looks at this host and at dataDir, and changes nothing. uids is where root's machines have their uids from.
+func Doctor(ctx context.Context, dataDir string, uids sandbox.Range) []Check {
+	checks := []Check{
 		checkArch(),
 		checkQEMU(ctx),
 		checkAccel(ctx),
@@ -46,9 +47,8 @@ func Doctor(ctx context.Context, dataDir string) []Check {
 		checkKernel(dataDir),
 		checkDataDir(dataDir),
 		checkMemory(),
-		checkUserNamespaces(),
-		checkLandlock(),
 	}
+	return append(checks, checkSandbox(ctx, uids)...)
 }
 
 func checkArch() Check {
@@ -159,23 +159,4 @@ func Memory() (total, available int64, err error) {
 		}
 	}
 	return total, available, nil
-}
-
-// The next two are what a later version shuts QEMU in with; they are told, not needed.
-
-func checkUserNamespaces() Check {
-	b, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
-	if err != nil || strings.TrimSpace(string(b)) == "0" {
-		return Check{Name: "user namespaces", Verdict: Warn, Detail: "not available"}
-	}
-	return Check{Name: "user namespaces", Verdict: OK, Detail: "available"}
-}
-
-func checkLandlock() Check {
-	const createRulesetVersion = 1 // LANDLOCK_CREATE_RULESET_VERSION
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, createRulesetVersion)
-	if errno != 0 {
-		return Check{Name: "landlock", Verdict: Warn, Detail: "not available: " + errno.Error()}
-	}
-	return Check{Name: "landlock", Verdict: OK, Detail: fmt.Sprintf("ABI %d", abi)}
 }

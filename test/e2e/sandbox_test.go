@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -115,60 +116,92 @@ func (h *host) checkNetwork(pid int) {
 	}
 }
 
-// checkDescriptors compares what QEMU has open with what it is to have.
+// checkDescriptors compares what QEMU has open with what it is to have: what it inherited, by number, and beyond that only what
+// it makes itself.
 func (h *host) checkDescriptors(id string, qemu int) {
 	h.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", qemu)
-	entries, err := os.ReadDir(dir)
+	inherited := map[int]string{
+		0: "/dev/null", 1: "/dev/null", 2: "pipe", // what it says goes to its shim
+		3: "socket", 4: "socket", 5: "socket", 6: "socket", 7: "socket", 8: "socket", // network, control, bulk, output, console, monitor
+		11: "vmlinux r", 12: "initrd r", // and 9 and 10 are the disks, of which it makes copies
+	}
+	itsOwn := []string{
+		"/images/disks/DIGEST.ext4 r", "/instances/ID/vm/rw.ext4 rw", "/dev/urandom r",
+		"anon_inode:[eventfd]", "anon_inode:[eventpoll]", "anon_inode:[signalfd]",
+		"/dev/kvm rw", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:0", "anon_inode:kvm-vcpu:1",
+	}
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", qemu))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	unixes, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", h.shimOf(id)))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	var got []string
-	inherited := 0
+	found := map[int]string{}
 	for _, e := range entries {
-		to, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err != nil {
-			continue
+		n, _ := strconv.Atoi(e.Name())
+		if what := h.descriptor(id, qemu, n); what != "" { // else it went meanwhile
+			found[n] = what
 		}
-		if n, _ := strconv.Atoi(e.Name()); n <= 12 {
-			inherited++
-		}
-		kind, inode, _ := strings.Cut(to, ":")
-		switch {
-		case kind == "socket":
-			inode = strings.Trim(inode, "[]")
-			if !regexp.MustCompile(`(?m) ` + inode + `$`).Match(unixes) {
-				to = "socket that is none of the shim's pairs"
-			} else {
-				to = "socket"
-			}
-		case kind == "pipe":
-			to = "pipe"
-		case strings.HasPrefix(to, h.dir):
-			to = strings.TrimPrefix(to, h.dir)
-			to = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(strings.ReplaceAll(to, id, "ID"), "DIGEST")
-		case strings.Contains(to, "/kernels/"):
-			to = "KERNELS/" + regexp.MustCompile(`initrd-.*\.cpio`).ReplaceAllString(filepath.Base(to), "initrd")
-		}
-		got = append(got, to)
 	}
-	slices.Sort(got)
-	counts := map[string]int{}
-	for _, g := range got {
-		counts[strings.TrimPrefix(g, "anon_inode:")]++
+	for n, want := range inherited {
+		if found[n] != want {
+			h.t.Errorf("QEMU's descriptor %d is %q, not %q", n, found[n], want)
+		}
+		delete(found, n)
 	}
-	h.t.Logf("QEMU's descriptors: %v", counts)
-	h.compareDescriptors(counts)
-	if inherited != 13 {
-		h.t.Errorf("%d of the descriptors 0 to 12 are open", inherited)
+	for _, disk := range itsOwn[:2] {
+		if !slices.Contains(slices.Collect(maps.Values(found)), disk) {
+			h.t.Errorf("QEMU has no %s", disk)
+		}
+	}
+	for n, what := range found {
+		if !slices.Contains(itsOwn, what) {
+			h.t.Errorf("QEMU has a descriptor %d: %s", n, what)
+		}
 	}
 }
 
-func (h *host) compareDescriptors(counts map[string]int) {
+// descriptor says what a descriptor leads to, and for a file how it is open.
+func (h *host) descriptor(id string, pid, n int) string {
+	h.t.Helper()
+	to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, n))
+	if err != nil {
+		return ""
+	}
+	if inode, ok := strings.CutPrefix(to, "socket:"); ok {
+		unixes, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", h.shimOf(id)))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		// A pair has no name behind its inode.
+		if !regexp.MustCompile(`(?m) ` + strings.Trim(inode, "[]") + `$`).Match(unixes) {
+			return "a socket that is no end of a pair"
+		}
+		return "socket"
+	}
+	if strings.HasPrefix(to, "pipe:") {
+		return "pipe"
+	}
+	if !strings.HasPrefix(to, "/") {
+		return to
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, n))
+	if err != nil {
+		return ""
+	}
+	var flags int
+	if _, after, ok := strings.Cut(string(info), "flags:"); ok {
+		fmt.Sscanf(after, "%o", &flags)
+	}
+	how := map[int]string{os.O_RDONLY: " r", os.O_WRONLY: " w", os.O_RDWR: " rw"}[flags&syscall.O_ACCMODE]
+	switch {
+	case to == os.DevNull:
+		return to
+	case filepath.Base(to) == "vmlinux":
+		return "vmlinux" + how
+	case strings.HasPrefix(filepath.Base(to), "initrd-"):
+		return "initrd" + how
+	}
+	to = strings.ReplaceAll(strings.TrimPrefix(to, h.dir), id, "ID")
+	return regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(to, "DIGEST") + how
 }
 
 // As root, a machine has a uid of its own; its directory belongs to that, and nothing else does.
@@ -386,12 +419,15 @@ func TestPlantedLinks(t *testing.T) {
 		name  string
 		plant func() error
 	}{
-		{"a log", func() error { return os.Symlink(secret, vm+"/log/app.log") }},
-		{"a hard link", func() error { return os.Link(secret, vm+"/log/app.log") }},
-		{"a fifo", func() error { return syscall.Mkfifo(vm+"/log/app.log", 0o666) }},
-		{"the logs' directory", func() error { return errors.Join(os.RemoveAll(vm+"/log"), os.Symlink(elsewhere, vm+"/log")) }},
-		{"the run directory", func() error { return errors.Join(os.RemoveAll(vm+"/run"), os.Symlink(elsewhere, vm+"/run")) }},
-		{"a tree", func() error { return os.MkdirAll(vm+"/run/a/b/c", 0o700) }},
+		{"logs that lead elsewhere", func() error {
+			return errors.Join(os.Symlink(secret, vm+"/log/app.log"), os.Remove(vm+"/log/vmm.log"), os.Link(secret, vm+"/log/vmm.log"))
+		}},
+		{"a directory that leads elsewhere", func() error {
+			return errors.Join(os.RemoveAll(vm+"/log"), os.Symlink(elsewhere, vm+"/log"), os.MkdirAll(vm+"/run/a/b/c", 0o700))
+		}},
+		{"another, and a fifo", func() error {
+			return errors.Join(os.RemoveAll(vm+"/run"), os.Symlink(elsewhere, vm+"/run"), syscall.Mkfifo(vm+"/log/app.log", 0o666))
+		}},
 	} {
 		if _, err := h.StopInstance(t.Context(), "planted"); err != nil {
 			t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -92,11 +91,10 @@ func files(t Targets, say func(string, error)) {
 		say("link hard "+path+".new", os.Link(path, path+".new"))
 	}
 	// What it was given it may use, and not open anew for more.
-	fds, _ := os.ReadDir("/proc/self/fd")
-	for _, fd := range fds {
-		path := filepath.Join("/proc/self/fd", fd.Name())
+	for fd := range 64 {
+		path := fmt.Sprint("/proc/self/fd/", fd)
 		to, err := os.Readlink(path)
-		if err != nil || !strings.HasPrefix(to, "/") || to == "/dev/null" || strings.HasPrefix(to, "/proc/") {
+		if err != nil || !strings.HasPrefix(to, "/") || to == "/dev/null" {
 			continue
 		}
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
