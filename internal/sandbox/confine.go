@@ -118,15 +118,12 @@ func become() error {
 	return fmt.Errorf("%s: %w", o.Path, syscall.Exec(o.Path, os.Args[1:], os.Environ()))
 }
 
-// renounce gives up the capabilities of this thread, and the ways to new ones.
+// renounce gives up the capabilities of this thread, and the ways to new ones: with no_new_privs even a uid 0 is given none
+// at its next exec that it does not have before.
 func renounce() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
 	}
-	// For a uid 0 that has to be lived with: without this, its next exec would give it everything again. Who may not say so has
-	// no capability that could come back.
-	const noRoot, noRootLocked = 1 << 0, 1 << 1 // SECBIT_NOROOT
-	unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0)
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("ambient capabilities: %w", err)
 	}

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -56,8 +57,12 @@ var ownRules = []sandbox.Rule{
 // shutIn takes from this process what a shim has no use for, from here on and for good. A capability is left, in a
 // namespace of its own, until the hypervisor has been started with it.
 func shutIn(c protocol.Config, hypervisor Hypervisor, log *slog.Logger) error {
-	if err := sandbox.NoNewPrivs(); err != nil {
-		log.Warn("the shim can gain privileges", "err", err)
+	err := sandbox.NoNewPrivs()
+	if !c.Sandbox.Namespaces { // what it may have of the daemon's
+		err = errors.Join(err, sandbox.DropCapabilities())
+	}
+	if err != nil {
+		log.Warn("the shim keeps privileges, or can gain some", "err", err)
 	}
 	if !c.Sandbox.Landlock {
 		return nil

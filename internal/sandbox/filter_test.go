@@ -1,0 +1,86 @@
+package sandbox
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// run is the kernel's part, for the instructions that the filter has.
+func run(t *testing.T, p []unix.SockFilter, arch, nr uint32, arg0 uint64) uint32 {
+	t.Helper()
+	data := binary.LittleEndian.AppendUint32(nil, nr)
+	data = binary.LittleEndian.AppendUint32(data, arch)
+	data = binary.LittleEndian.AppendUint64(data, 0)
+	data = binary.LittleEndian.AppendUint64(data, arg0)
+	var a uint32
+	for pc := 0; pc < len(p); pc++ {
+		in := p[pc]
+		jump := func(yes bool) {
+			if yes {
+				pc += int(in.Jt)
+			} else {
+				pc += int(in.Jf)
+			}
+		}
+		switch in.Code {
+		case bpfLoad:
+			a = binary.LittleEndian.Uint32(data[in.K:])
+		case bpfEqual:
+			jump(a == in.K)
+		case bpfAtLeast:
+			jump(a >= in.K)
+		case bpfAnySet:
+			jump(a&in.K != 0)
+		case bpfReturn:
+			return in.K
+		default:
+			t.Fatalf("instruction %d has code %#x", pc, in.Code)
+		}
+	}
+	t.Fatal("the filter does not end")
+	return 0
+}
+
+func TestFilter(t *testing.T) {
+	p := filter()
+	if len(p) > 4096 {
+		t.Fatalf("%d instructions", len(p)) // BPF_MAXINSNS
+	}
+	const allow, eperm, enosys = unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM), unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	for _, c := range []struct {
+		name     string
+		arch, nr uint32
+		arg0     uint64
+		want     uint32
+	}{
+		{"read", auditArch, unix.SYS_READ, 0, allow},
+		{"exec", auditArch, unix.SYS_EXECVE, 0, allow},
+		{"socketpair", auditArch, unix.SYS_SOCKETPAIR, 0, allow},
+		{"32 bits", 0x40000003, unix.SYS_READ, 0, unix.SECCOMP_RET_KILL_PROCESS},
+		{"x32", auditArch, x32Bit | unix.SYS_SOCKET, 0, enosys},
+		{"a thread", auditArch, unix.SYS_CLONE, unix.CLONE_VM | unix.CLONE_THREAD | unix.CLONE_SIGHAND, allow},
+		{"a process", auditArch, unix.SYS_CLONE, uint64(unix.SIGCHLD), allow},
+		{"a user namespace", auditArch, unix.SYS_CLONE, unix.CLONE_NEWUSER, eperm},
+		{"a network namespace", auditArch, unix.SYS_CLONE, unix.CLONE_VM | unix.CLONE_NEWNET, eperm},
+		{"clone3", auditArch, unix.SYS_CLONE3, 0, enosys},
+	} {
+		if got := run(t, p, c.arch, c.nr, c.arg0); got != c.want {
+			t.Errorf("%s: %#x, not %#x", c.name, got, c.want)
+		}
+	}
+	for nr := range uint32(600) {
+		want := uint32(allow)
+		if slices.Contains(denied, nr) {
+			want = eperm
+		}
+		if nr == unix.SYS_CLONE3 {
+			want = enosys
+		}
+		if got := run(t, p, auditArch, nr, 0); got != want {
+			t.Errorf("system call %d: %#x, not %#x", nr, got, want)
+		}
+	}
+}
