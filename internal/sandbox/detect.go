@@ -108,6 +108,17 @@ func try(ctx context.Context, id Identity, namespace bool) error {
 	if words := strings.TrimSpace(string(out)); err != nil && words != "" {
 		return errors.New(words)
 	}
+	return inWords(err)
+}
+
+// inWords says what clone means by its errors here.
+func inWords(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return errors.New("no more namespaces may be made (user.max_user_namespaces, user.max_net_namespaces)")
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w (is hale's binary executable for everyone?)", err)
+	}
 	return err
 }
 
@@ -118,7 +129,7 @@ func trial() int {
 	cmd.Args = []string{trialEndName}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := cmd.Run(); err != nil {
-		fmt.Println("an empty network namespace:", err)
+		fmt.Println("an empty network namespace:", inWords(err))
 		return 1
 	}
 	return 0

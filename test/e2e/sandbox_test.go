@@ -455,3 +455,102 @@ func TestPlantedLinks(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// A host without user namespaces runs machines in what is left of the sandbox, says so once, and refuses them where all of it
+// is required. The namespace of this test is such a host.
+func TestWithoutNamespaces(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to begin as another")
+	}
+	h := newOrdinaryHost(t)
+	h.load(workload)
+	h.stop()
+	ordinary := binary
+	wrapper := ordinary + "-without"
+	// Only ever in a namespace that is not the host's own: there the number holds for everyone.
+	script := "#!/bin/sh\nif [ $1 = serve ]; then grep -q 4294967295 /proc/self/uid_map && exit 9; echo 0 > /proc/sys/user/max_user_namespaces || exit 8; fi\nexec " + ordinary + " \"$@\"\n"
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary = wrapper
+	// So that it may say so, the daemon has a capability; its shims must not.
+	const capSysResource = 24
+	attr := func() *syscall.SysProcAttr {
+		ids := []syscall.SysProcIDMap{{ContainerID: nobody, HostID: nobody, Size: 1}}
+		return &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, AmbientCaps: []uintptr{capSysResource},
+			Credential: &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: true},
+		}
+	}
+	home := "HOME=" + filepath.Dir(h.dir)
+	h.start(attr(), home)
+	in := h.create(api.CreateInstanceRequest{Name: "less", HealthCheck: check(`{"http":{"port":80}}`)})
+	h.awaitHealth("less", api.HealthStateHealthy)
+	booted.Add(1)
+	for name, pid := range map[string]int{"shim": h.shimOf(in.ID), "qemu": h.qemuOf(in.ID)} {
+		for field, want := range map[string]string{"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1"} {
+			if got := status(t, pid, field); got != want {
+				t.Errorf("%s: %s is %s, not %s", name, field, got, want)
+			}
+		}
+	}
+	if n := strings.Count(h.log.String(), "less than the whole sandbox"); n != 1 || !strings.Contains(h.log.String(), "namespaces: ") {
+		t.Errorf("the daemon says %d times what it lacks:\n%s", n, h.log)
+	}
+	if err := h.DeleteInstance(t.Context(), in.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+
+	h.start(attr(), home, "HALE_SANDBOX=require")
+	_, err := h.CreateInstance(t.Context(), api.CreateInstanceRequest{Name: "none", Image: workload, Size: "256MB"})
+	if !errors.Is(err, api.Unavailable) || !strings.Contains(err.Error(), "namespaces") {
+		t.Errorf("where the whole sandbox is required: %v", err)
+	}
+	if list, err := os.ReadDir(filepath.Join(h.dir, "instances")); err != nil || len(list) != 0 {
+		t.Errorf("the refused one left %v, %v", list, err)
+	}
+}
+
+// Root's machines run as root where no other uid can: here because the binary is root's alone. They have none of its
+// capabilities then, and Landlock and the filter hold.
+func TestWithoutUIDs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	mine := binary
+	defer func() { binary = mine }()
+	private := filepath.Join(t.TempDir(), "hale")
+	if out, err := exec.Command("install", "-m", "0700", binary, private).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	binary = private
+	t.Run("machine", func(t *testing.T) {
+		h := newHost(t, workload)
+		in := h.create(api.CreateInstanceRequest{Name: "roots", HealthCheck: check(`{"http":{"port":80}}`)})
+		h.awaitHealth("roots", api.HealthStateHealthy)
+		booted.Add(1)
+		for name, pid := range map[string]int{"shim": h.shimOf(in.ID), "qemu": h.qemuOf(in.ID)} {
+			for field, want := range map[string]string{"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "NoNewPrivs": "1", "Uid": "0 0 0 0"} {
+				if got := status(t, pid, field); got != want {
+					t.Errorf("%s: %s is %s, not %s", name, field, got, want)
+				}
+			}
+		}
+		h.checkDescriptors(in.ID, h.qemuOf(in.ID))
+		if !strings.Contains(h.log.String(), "a uid for each machine: ") {
+			t.Errorf("the daemon does not say what it lacks:\n%s", h.log)
+		}
+	})
+}
+
+// All of the sandbox can be required here, by root and by an ordinary user.
+func TestTheWholeSandboxIsThere(t *testing.T) {
+	h := newOrdinaryHost(t, "HALE_SANDBOX=require")
+	h.load(workload)
+	h.create(api.CreateInstanceRequest{Name: "shut-in", Cmd: []string{"sleep"}})
+	h.await("shut-in", api.InstanceStateRunning)
+	if strings.Contains(h.log.String(), "less than the whole sandbox") {
+		t.Error("the daemon's log says that something is lacking")
+	}
+}
