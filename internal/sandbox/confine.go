@@ -21,6 +21,7 @@ type Confinement struct {
 	Rules    []Rule // what it may open
 	Reopen   []int  // numbers, in it, of descriptors that it may open again for reading, by /proc/self/fd/N
 	Seccomp  bool   // the filter of this package
+	MaxFile  int64  // bytes that a file can grow to by its hand; 0: no bound
 }
 
 // order is what the program that confines itself is told on its standard input.
@@ -30,6 +31,7 @@ type order struct {
 	Rules    []Rule
 	Reopen   []int
 	Seccomp  bool
+	MaxFile  int64
 	Files    int // descriptors beyond the three
 }
 
@@ -61,7 +63,7 @@ func (c Confinement) Prepare(cmd *exec.Cmd) (release func() error, err error) {
 	if err := unix.Access(cmd.Path, unix.X_OK); err != nil {
 		return nil, &os.PathError{Op: "execute", Path: cmd.Path, Err: err}
 	}
-	o := order{Path: cmd.Path, Landlock: c.Landlock, Rules: c.Rules, Reopen: c.Reopen, Seccomp: c.Seccomp, Files: len(cmd.ExtraFiles)}
+	o := order{Path: cmd.Path, Landlock: c.Landlock, Rules: c.Rules, Reopen: c.Reopen, Seccomp: c.Seccomp, MaxFile: c.MaxFile, Files: len(cmd.ExtraFiles)}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -102,6 +104,9 @@ func become() error {
 	if err := KeepFromChildren(3 + o.Files); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
+	if err := limit(o); err != nil {
+		return err
+	}
 	if err := renounce(); err != nil {
 		return err
 	}
@@ -116,6 +121,26 @@ func become() error {
 		}
 	}
 	return fmt.Errorf("%s: %w", o.Path, syscall.Exec(o.Path, os.Args[1:], os.Environ()))
+}
+
+// limit keeps a program from filling the disk by a file that it may write to, or by a dump of its memory when it dies.
+func limit(o order) error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
+		return fmt.Errorf("RLIMIT_CORE: %w", err)
+	}
+	if o.MaxFile == 0 {
+		return nil
+	}
+	// As low as it is already, where it is lower: to raise it is not ours.
+	var is unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &is); err != nil {
+		return fmt.Errorf("RLIMIT_FSIZE: %w", err)
+	}
+	most := min(is.Max, uint64(o.MaxFile))
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+		return fmt.Errorf("RLIMIT_FSIZE: %w", err)
+	}
+	return nil
 }
 
 // renounce gives up the capabilities of this thread, and the ways to new ones: with no_new_privs even a uid 0 is given none

@@ -74,7 +74,7 @@ func Detect(ctx context.Context, uids Range) Support {
 		return s
 	}
 	id := Identity{UID: uids.Last}
-	s.UID = layer(try(ctx, id, false))
+	s.UID = layer(errors.Join(try(ctx, id, false), uids.claimable()))
 	switch {
 	case !s.UID.Works:
 		s.Namespaces = Layer{Why: "they need a uid for each machine"}

@@ -45,7 +45,8 @@ func run(t *testing.T, p []unix.SockFilter, arch, nr uint32, arg0 uint64) uint32
 }
 
 func TestFilter(t *testing.T) {
-	p := filter()
+	const me = 4711
+	p := filter(me)
 	if len(p) > 4096 {
 		t.Fatalf("%d instructions", len(p)) // BPF_MAXINSNS
 	}
@@ -65,6 +66,11 @@ func TestFilter(t *testing.T) {
 		{"a process", auditArch, unix.SYS_CLONE, uint64(unix.SIGCHLD), allow},
 		{"a user namespace", auditArch, unix.SYS_CLONE, unix.CLONE_NEWUSER, eperm},
 		{"a network namespace", auditArch, unix.SYS_CLONE, unix.CLONE_VM | unix.CLONE_NEWNET, eperm},
+		{"a signal to a thread of its own", auditArch, unix.SYS_TGKILL, me, allow},
+		{"a signal to another's", auditArch, unix.SYS_TGKILL, me + 1, eperm},
+		{"a signal to anybody", auditArch, unix.SYS_KILL, me, eperm},
+		{"a limit of its own", auditArch, unix.SYS_PRLIMIT64, 0, allow},
+		{"a limit of another", auditArch, unix.SYS_PRLIMIT64, me + 1, eperm},
 		{"clone3", auditArch, unix.SYS_CLONE3, 0, enosys},
 	} {
 		if got := run(t, p, c.arch, c.nr, c.arg0); got != c.want {
@@ -73,7 +79,7 @@ func TestFilter(t *testing.T) {
 	}
 	for nr := range uint32(600) {
 		want := uint32(allow)
-		if slices.Contains(denied, nr) || slices.Contains(deniedHere, nr) {
+		if slices.Contains(denied, nr) || slices.Contains(deniedHere, nr) || nr == unix.SYS_TGKILL {
 			want = eperm
 		}
 		if nr == unix.SYS_CLONE3 {

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"unsafe"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // denied are system calls that a hypervisor which was handed all its descriptors has no use for: they make sockets and
-// namespaces, look into other processes, or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
+// namespaces, look into other processes or signal them, or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
 // own filter (argv's -sandbox) comes on top of this and denies what starts programs; it leaves sockets, namespaces and io_uring.
 var denied = []uint32{
 	unix.SYS_SOCKET, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN,
@@ -18,6 +19,8 @@ var denied = []uint32{
 	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_MOUNT_SETATTR,
 	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK,
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP,
+	unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO, unix.SYS_PIDFD_SEND_SIGNAL,
+	unix.SYS_PROCESS_MADVISE, unix.SYS_MOVE_PAGES, unix.SYS_MIGRATE_PAGES,
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
 	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_FANOTIFY_INIT,
 	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
@@ -46,9 +49,9 @@ const (
 	x32Bit = 0x40000000 // of the numbers of the x32 calls, which nobody uses
 )
 
-// filter is the program: it looks at the architecture, then at the number, and for clone at the flags. clone3 hides its flags
-// behind a pointer and answers ENOSYS, upon which a C library takes clone.
-func filter() []unix.SockFilter {
+// filter is the program for the process pid: it looks at the architecture, then at the number, and for some at the first argument.
+// clone3 hides its flags behind a pointer and answers ENOSYS, upon which a C library takes clone.
+func filter(pid uint32) []unix.SockFilter {
 	load := func(offset uint32) unix.SockFilter { return unix.SockFilter{Code: bpfLoad, K: offset} }
 	ret := func(k uint32) unix.SockFilter { return unix.SockFilter{Code: bpfReturn, K: k} }
 	refuse := func(errno uint32) unix.SockFilter { return ret(unix.SECCOMP_RET_ERRNO | errno) }
@@ -61,12 +64,19 @@ func filter() []unix.SockFilter {
 		refuse(uint32(unix.ENOSYS)),
 		{Code: bpfEqual, K: unix.SYS_CLONE3, Jf: 1},
 		refuse(uint32(unix.ENOSYS)),
-		{Code: bpfEqual, K: unix.SYS_CLONE, Jf: 4},
-		load(seccompArg0),
-		{Code: bpfAnySet, K: newNamespaces, Jt: 1},
-		ret(unix.SECCOMP_RET_ALLOW),
-		refuse(uint32(unix.EPERM)),
 	}
+	// A first argument of nr that passes test is refused, or with allowed the only one that is not.
+	argument := func(nr uint32, test unix.SockFilter, allowed bool) {
+		yes, no := refuse(uint32(unix.EPERM)), ret(unix.SECCOMP_RET_ALLOW)
+		if allowed {
+			yes, no = no, yes
+		}
+		test.Jf = 1
+		p = append(p, unix.SockFilter{Code: bpfEqual, K: nr, Jf: 4}, load(seccompArg0), test, yes, no)
+	}
+	argument(unix.SYS_CLONE, unix.SockFilter{Code: bpfAnySet, K: newNamespaces}, false)
+	argument(unix.SYS_TGKILL, unix.SockFilter{Code: bpfEqual, K: pid}, true)
+	argument(unix.SYS_PRLIMIT64, unix.SockFilter{Code: bpfEqual, K: 0}, true)
 	for _, nr := range slices.Concat(denied, deniedHere) {
 		p = append(p, unix.SockFilter{Code: bpfEqual, K: nr, Jf: 1}, refuse(uint32(unix.EPERM)))
 	}
@@ -75,7 +85,7 @@ func filter() []unix.SockFilter {
 
 // enforceFilter puts the calling thread, and what it starts, behind the filter. It needs no_new_privs.
 func enforceFilter() error {
-	p := filter()
+	p := filter(uint32(os.Getpid()))
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
 		return fmt.Errorf("seccomp: %w", err)

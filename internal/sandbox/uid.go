@@ -83,6 +83,15 @@ func (r Range) Claim(preferred uint32, taken func(uint32) bool) (uint32, *os.Fil
 	return uid, f, nil
 }
 
+// claimable says why no uid can be claimed here.
+func (r Range) claimable() error {
+	_, f, err := r.Claim(0, func(uint32) bool { return false })
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
+
 // search asks for the preferred uid, and then for all of the range from a random one on: two data directories that know
 // nothing of each other then rarely want the same.
 func (r Range) search(preferred uint32, taken func(uint32) bool, try func(uint32) (bool, error)) (uint32, error) {

@@ -56,7 +56,7 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	numbers := inherit(cmd, f, theirs)
 	cmd.Args = append(cmd.Args, argv(c, numbers)...)
 	box := d.box
-	box.Rules, box.Reopen = Rules(d.path), []int{numbers.kernel, numbers.initrd}
+	box.Rules, box.Reopen, box.MaxFile = Rules(d.path), []int{numbers.kernel, numbers.initrd}, sizeOf(f.Upper)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.Stderr = &vm.stderr
 	cmd.WaitDelay = drainTimeout
@@ -91,6 +91,14 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	}
 	d.log.Debug("qemu runs", "pid", vm.PID())
 	return vm, nil
+}
+
+// sizeOf is the size of a disk, which never changes.
+func sizeOf(disk *os.File) int64 {
+	if st, err := disk.Stat(); err == nil && st.Mode().IsRegular() {
+		return st.Size()
+	}
+	return 0
 }
 
 // begin lets the process become QEMU, when this one has given up the capability that made it a network.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -49,11 +50,12 @@ func main() {
 		fmt.Fprintf(console, "hostile: %s: %s\n", what, outcome)
 	}
 	files(t, say)
+	grow(say)
 	network(t, say)
 	processes(append(t.Processes, os.Getppid()), say)
 	privileges(say)
 	fmt.Fprintln(console, "hostile: end")
-	select {}
+	io.Copy(io.Discard, monitor)
 }
 
 // chardev finds a socket as QEMU does, by the command line.
@@ -102,6 +104,22 @@ func files(t Targets, say func(string, error)) {
 			f.Close()
 		}
 		say("open again for writing "+to, err)
+	}
+}
+
+// grow tries to fill the disk by the one file that it may write to.
+func grow(say func(string, error)) {
+	signal.Ignore(unix.SIGXFSZ)
+	for fd := range 64 {
+		var st unix.Stat_t
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		say("grow the disk", unix.Ftruncate(fd, st.Size+1))
+		_, err = unix.Pwrite(fd, []byte("x"), st.Size)
+		say("write behind the disk", err)
+		say("grow the disk by fallocate", unix.Fallocate(fd, 0, st.Size, 1<<20))
 	}
 }
 
@@ -154,6 +172,8 @@ func processes(pids []int, say func(string, error)) {
 		}
 		say(fmt.Sprint("take a descriptor of ", pid), err)
 		say(fmt.Sprint("kill ", pid), unix.Kill(pid, unix.SIGKILL))
+		say(fmt.Sprint("kill a thread of ", pid), unix.Tgkill(pid, pid, unix.SIGKILL))
+		say(fmt.Sprint("limit ", pid), unix.Prlimit(pid, unix.RLIMIT_CPU, &unix.Rlimit{}, nil))
 	}
 }
 
