@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/guest"
 	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
@@ -27,6 +25,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/network"
 	"github.com/halevm/hale/internal/shim/protocol"
+	"github.com/halevm/hale/internal/store"
 )
 
 // How long the shim waits for things that should follow by themselves.
@@ -320,7 +319,7 @@ func (r *run) finish(f facts) {
 	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
 	exit := f.exit(time.Now())
 	if b, err := json.Marshal(exit); err == nil {
-		if err := renameio.WriteFile(exitName, b, 0o600); err != nil {
+		if err := store.WriteFile(exitName, b, 0o600); err != nil {
 			r.log.Error("record the exit", "err", err)
 		}
 	}
