@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/health"
@@ -270,7 +268,7 @@ func writeWhere(dir, url string) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, WhereFile), append(b, '\n'), 0o600)
+	return store.WriteFile(filepath.Join(dir, WhereFile), append(b, '\n'), 0o600)
 }
 
 // close puts the parts away, the last built first.

@@ -17,6 +17,7 @@ type metrics struct {
 
 	probes      *prometheus.CounterVec
 	probeTime   *prometheus.HistogramVec
+	probeLag    prometheus.Histogram
 	transitions *prometheus.CounterVec
 	saveFailed  prometheus.Counter
 }
@@ -34,6 +35,10 @@ func newMetrics(d *Daemon) *metrics {
 			Name: "hale_health_probe_duration_seconds", Help: "Length of a probe, by type.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"type"}),
+		probeLag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "hale_health_probe_lag_seconds", Help: "How long after it was due a probe began.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_health_transitions_total", Help: "Changes of a health status, and whether each was on disk before it was announced.",
 		}, []string{"from", "to", "persisted"}),
@@ -43,7 +48,7 @@ func newMetrics(d *Daemon) *metrics {
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.panics, m.probes, m.probeTime, m.transitions, m.saveFailed, snapshotCollector{d},
+		m.panics, m.probes, m.probeTime, m.probeLag, m.transitions, m.saveFailed, snapshotCollector{d},
 	)
 	return m
 }
@@ -51,6 +56,7 @@ func newMetrics(d *Daemon) *metrics {
 // healthHooks count what the health loops tell.
 func (m *metrics) healthHooks() health.Hooks {
 	return health.Hooks{
+		Began: func(lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
 		Probed: func(t health.Type, o health.Outcome, cause string, took time.Duration) {
 			m.probes.WithLabelValues(string(t), string(o), cause).Inc()
 			m.probeTime.WithLabelValues(string(t)).Observe(took.Seconds())

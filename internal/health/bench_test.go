@@ -42,6 +42,12 @@ func (b *bench) open() {
 	b.log = new(book)
 	hooks := b.hooks
 	hooks.Panicked = func() { b.panics.Add(1) }
+	hooks.Began = func(lag time.Duration) {
+		// In a bubble nothing takes time but a slow disk, and the pause after a panic.
+		if lag != 0 && b.panics.Load() == 0 && !b.journal.slow.Load() {
+			b.Errorf("a probe began %v after it was due", lag)
+		}
+	}
 	b.Set = NewSet(Config{
 		Probe: b.probe, Journal: b.journal, Hooks: hooks,
 		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
@@ -169,6 +175,7 @@ type journal struct {
 	aside   [][]byte
 	refuse  error
 	hang    time.Duration
+	slow    atomic.Bool // it was, once
 	replays bool
 }
 
@@ -199,6 +206,9 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // breaks makes the disk slow, or refuse.
 func (j *journal) breaks(hang time.Duration, refuse error) {
+	if hang > 0 {
+		j.slow.Store(true)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.hang, j.refuse = hang, refuse

@@ -35,6 +35,7 @@ type Quarantine interface {
 
 // Hooks are told what happens, for metrics. Each may be nil; they are called from many goroutines and must return at once.
 type Hooks struct {
+	Began      func(lag time.Duration) // a probe began so long after it was due
 	Probed     func(t Type, o Outcome, cause string, took time.Duration)
 	Transition func(from, to Status, persisted bool)
 	SaveFailed func() // a record could not be written

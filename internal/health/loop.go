@@ -30,6 +30,7 @@ type loop struct {
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
+	free       time.Time // when the last flight landed
 	probes     uint64    // begun so far, by this process
 	waiters    []chan<- answer
 	loaded     bool
@@ -245,6 +246,7 @@ func (l *loop) begin() {
 	f.ctx, f.cancel = context.WithTimeoutCause(l.ctx, l.p.Timeout+probeSlack, errOverdue)
 	l.flight = f
 	l.probes++
+	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	l.next(now, Input{Kind: Begun})
 	go l.probe(f.ctx, l.p)
 }
@@ -265,7 +267,7 @@ func (l *loop) probe(ctx context.Context, p Policy) {
 // landed takes the answer of the probe in flight.
 func (l *loop) landed(r Result) {
 	f, now := l.flight, time.Now()
-	l.flight = nil
+	l.flight, l.free = nil, now
 	overdue := errors.Is(context.Cause(f.ctx), errOverdue)
 	f.cancel()
 	if f.window != l.s.Window || l.p.Disabled() {

@@ -190,6 +190,9 @@ func (s *Set) count(watched bool) {
 
 // orNothing fills in hooks that do nothing.
 func (h Hooks) orNothing() Hooks {
+	if h.Began == nil {
+		h.Began = func(time.Duration) {}
+	}
 	if h.Probed == nil {
 		h.Probed = func(Type, Outcome, string, time.Duration) {}
 	}

@@ -17,9 +17,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/store"
 )
 
 // metaPackages are what the distributions call their newest kernel for virtual machines.
@@ -202,7 +201,7 @@ func (a *apt) unpack(ctx context.Context, dir string, packages []string) (Kernel
 	if err != nil {
 		return k, err
 	}
-	if err := renameio.WriteFile(filepath.Join(tmp, infoName), append(info, '\n'), 0o644); err != nil {
+	if err := store.WriteFile(filepath.Join(tmp, infoName), append(info, '\n'), 0o644); err != nil {
 		return k, err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {

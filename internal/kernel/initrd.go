@@ -10,8 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/halevm/hale/internal/store"
 )
 
 // initrdFormat is part of an initrd's name: raise it when what is in one changes in a way that its contents do not show.
@@ -37,7 +38,7 @@ func (k Kernel) Initrd(agent []byte) (string, error) {
 	if err := writeInitrd(&buf, agent, modules); err != nil {
 		return "", fmt.Errorf("make the initrd: %w", err)
 	}
-	if err := renameio.WriteFile(path, buf.Bytes(), 0o644); err != nil {
+	if err := store.WriteFile(path, buf.Bytes(), 0o644); err != nil {
 		return "", fmt.Errorf("make the initrd: %w", err)
 	}
 	k.removeOldInitrds(path)

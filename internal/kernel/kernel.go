@@ -17,9 +17,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/store"
 )
 
 // Names below a kernel's directory.
@@ -116,7 +115,7 @@ func (k Kernel) Image() (string, error) {
 		return path, nil // a format that is not known here: QEMU's own loader takes the image
 	}
 	to := filepath.Join(k.Dir, elfName)
-	if err := renameio.WriteFile(to, elf, 0o644); err != nil {
+	if err := store.WriteFile(to, elf, 0o644); err != nil {
 		return "", fmt.Errorf("uncompress the kernel: %w", err)
 	}
 	return to, nil

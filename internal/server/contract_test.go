@@ -3,6 +3,9 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,12 +13,15 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -34,12 +40,14 @@ import (
 
 // A world is a server over the real domain, whose machines are fakes, and the contract as the server tells it.
 type world struct {
-	t      *testing.T
-	url    string
-	bearer string
-	events *event.Log
-	doc    document
-	execs  chan struct{} // one for each exec that the server is done with
+	t       *testing.T
+	dir     string // with the signing secret
+	url     string
+	bearer  string
+	rotated string // a token of the secret before
+	events  *event.Log
+	doc     document
+	execs   chan struct{} // one for each exec that the server is done with
 }
 
 // images shows the domain what the store has.
@@ -82,9 +90,15 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 		}
 		return m.(instance.Prober).Probe(ctx, p)
 	}})
-	secret, err := token.Rotate(dir)
+	before, err := token.Rotate(dir)
 	must(err)
-	bearer, err := secret.Mint(time.Now(), time.Hour)
+	secret, err := token.Open(dir)
+	must(err)
+	rotated, err := before.Mint(time.Now(), time.Hour)
+	must(err)
+	now, err := token.Rotate(dir)
+	must(err)
+	bearer, err := now.Mint(time.Now(), time.Hour)
 	must(err)
 	panics := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "panics_total"}, []string{"what"})
 	var one sync.Mutex
@@ -106,7 +120,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 		e(&config)
 	}
 	handler := server.New(config)
-	w := &world{t: t, bearer: bearer, events: events, execs: make(chan struct{}, 100)}
+	w := &world{t: t, dir: dir, bearer: bearer, rotated: rotated, events: events, execs: make(chan struct{}, 100)}
 	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(rw, r)
 		if strings.HasSuffix(r.URL.Path, "/exec") {
@@ -203,20 +217,54 @@ func archive(t *testing.T) io.Reader {
 	return &b
 }
 
-// TestEveryRouteWantsAToken asks each route of the contract: without a token, and with ones that are not good.
+// badTokens are tokens that are no good here, by what is wrong with them. Each but "none" and "garbage" differs from a good one in
+// that alone.
+func (w *world) badTokens() map[string]string {
+	w.t.Helper()
+	must := func(err error) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	file, err := os.ReadFile(filepath.Join(w.dir, token.FileName))
+	must(err)
+	key, err := base64.RawURLEncoding.DecodeString(strings.TrimSpace(string(file)))
+	must(err)
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(err)
+	claims := jwt.RegisteredClaims{Issuer: "hale", ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour))}
+	past := claims
+	past.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Hour))
+	sign := func(m jwt.SigningMethod, key any, c jwt.RegisteredClaims) string {
+		signed, err := jwt.NewWithClaims(m, c).SignedString(key)
+		must(err)
+		return signed
+	}
+	if resp, body := w.call("GET", "/instances", sign(jwt.SigningMethodHS256, key, claims), nil); resp.StatusCode != http.StatusOK {
+		w.t.Fatalf("a good token made here is %d %s", resp.StatusCode, body)
+	}
+	return map[string]string{
+		"none":           "",
+		"garbage":        "x",
+		"cut":            w.bearer[:len(w.bearer)-2],
+		"longer":         w.bearer + "x",
+		"another secret": sign(jwt.SigningMethodHS256, []byte("another"), claims),
+		"expired":        sign(jwt.SigningMethodHS256, key, past),
+		"alg none":       sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims),
+		"HS384":          sign(jwt.SigningMethodHS384, key, claims),
+		"HS512":          sign(jwt.SigningMethodHS512, key, claims),
+		"RS256":          sign(jwt.SigningMethodRS256, private, claims),
+		"rotated":        w.rotated,
+	}
+}
+
+// TestEveryRouteWantsAToken asks each route of the contract with every kind of token that is no good.
 func TestEveryRouteWantsAToken(t *testing.T) {
 	w := newWorld(t)
-	other, err := token.Rotate(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := other.Mint(time.Now(), time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bad := w.badTokens()
 	for op := range w.doc.operations() {
 		if op.open() && (op.path == "/docs" || strings.HasPrefix(op.path, "/openapi.") || op.path == "/health") {
-			if resp, _ := w.call(op.method, op.path, stranger, nil); resp.StatusCode != http.StatusOK {
+			if resp, _ := w.call(op.method, op.path, bad["another secret"], nil); resp.StatusCode != http.StatusOK {
 				t.Errorf("%s %s is %d with a token that is not good: want 200", op.method, op.path, resp.StatusCode)
 			}
 			continue
@@ -224,10 +272,10 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 		if op.open() {
 			t.Errorf("%s %s needs no token", op.method, op.path)
 		}
-		for _, bearer := range []string{"", "x", stranger, w.bearer + "x"} {
+		for what, bearer := range bad {
 			resp, body := w.call(op.method, strings.NewReplacer("{id}", "x", "{name}", "x").Replace(op.path), bearer, nil)
 			if resp.StatusCode != http.StatusUnauthorized {
-				t.Errorf("%s %s is %d with token %.10q: want 401", op.method, op.path, resp.StatusCode, bearer)
+				t.Errorf("%s %s is %d with a token that is no good (%s): want 401", op.method, op.path, resp.StatusCode, what)
 			}
 			for _, fault := range w.doc.check(w.doc.schema("Error"), decoded(t, body), "error") {
 				t.Errorf("%s %s: %s", op.method, op.path, fault)

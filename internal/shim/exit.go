@@ -63,6 +63,9 @@ func (f facts) exit(now time.Time) machine.Exit {
 		e.Message = fmt.Sprintf("the guest did not come up within %v", f.bootTimeout)
 	case f.vmmSignal != "":
 		e.Reason, e.Message = machine.VMMKilled, "the hypervisor was killed by "+f.vmmSignal
+		if f.vmmError != "" { // what it said before: an assertion of its own that failed
+			e.Message += ": " + f.vmmError
+		}
 	case f.guestDown:
 		e.Reason, e.Message = machine.GuestShutdown, "the guest shut itself down"
 		if !f.started {

@@ -30,6 +30,7 @@ func TestExit(t *testing.T) {
 		{"a panic that comes after the program's end", facts{started: true, program: ended(0), console: panicMark}, machine.ProgramExited, "the program exited with code 0", 0, false},
 		{"no boot", facts{bootTimeout: time.Minute, console: "stuck"}, machine.BootTimeout, "the guest did not come up within 1m0s", -1, true},
 		{"killed by somebody", facts{started: true, vmmSignal: "SIGKILL"}, machine.VMMKilled, "the hypervisor was killed by SIGKILL", -1, false},
+		{"an assertion of its own", facts{started: true, vmmSignal: "SIGABRT", vmmError: "Assertion `x' failed."}, machine.VMMKilled, "the hypervisor was killed by SIGABRT: Assertion `x' failed.", -1, false},
 		{"guest powers off", facts{started: true, guestDown: true}, machine.GuestShutdown, "the guest shut itself down", -1, false},
 		{"hypervisor fails", facts{vmmError: "exit code 1: no such device"}, machine.VMMFailed, "the hypervisor ended: exit code 1: no such device", -1, true},
 		{"ours", facts{started: true, linkFailed: "the network ended"}, machine.ShimFailed, "the network ended", -1, false},

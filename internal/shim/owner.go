@@ -11,9 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/store"
 )
 
 // ownerName is the file beside the machine's directory that says whose that directory is. It is written before the uid
@@ -41,7 +40,7 @@ func (d *runDir) writeOwner(o owner) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(d.ownerPath(), b, 0o600); err != nil {
+	if err := store.WriteFile(d.ownerPath(), b, 0o600); err != nil {
 		return fmt.Errorf("record the machine's uid: %w", err)
 	}
 	return nil

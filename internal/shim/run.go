@@ -26,6 +26,7 @@ import (
 	"github.com/halevm/hale/internal/network"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
+	"github.com/halevm/hale/internal/store"
 )
 
 // How long the shim waits for things that should follow by themselves.
@@ -329,7 +330,7 @@ func (r *run) finish(f facts) {
 	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
 	exit := f.exit(time.Now())
 	if b, err := json.Marshal(exit); err == nil {
-		if err := writeExit(r.root, b); err != nil {
+		if err := store.WriteFile(exitName, b, 0o600); err != nil {
 			r.log.Error("record the exit", "err", err)
 		}
 	}
@@ -341,20 +342,6 @@ func (r *run) finish(f facts) {
 	os.Remove(socketName)
 	r.app.Close()
 	r.vmm.Close()
-}
-
-// writeExit writes it whole: whoever finds the name finds all of it.
-func writeExit(root *os.Root, b []byte) error {
-	const next = exitName + ".next"
-	f, err := root.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return root.Rename(next, exitName)
 }
 
 var errNoAgent = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)

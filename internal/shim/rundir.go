@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/api"
@@ -23,6 +22,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
+	"github.com/halevm/hale/internal/store"
 )
 
 // Names below a machine's directory. The record lies beside that directory, where only the daemon writes.
@@ -62,7 +62,7 @@ func (d *runDir) writeRecord(r record) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(d.recordPath(), b, 0o600); err != nil {
+	if err := store.WriteFile(d.recordPath(), b, 0o600); err != nil {
 		return fmt.Errorf("record the shim: %w", err)
 	}
 	return nil

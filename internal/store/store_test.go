@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T) *Root {
@@ -270,4 +271,34 @@ func FuzzDecodeJSON(f *testing.F) {
 			t.Fatalf("%v became %v, %v", v, w, err)
 		}
 	})
+}
+
+// The temporary file of a secret lies beside it, whatever the system's directory for temporary files is.
+func TestWriteFileStaysInItsDirectory(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	t.Setenv("TMPDIR", elsewhere)
+	long := time.Unix(1_000_000_000, 0) // ago: whatever is made or removed there changes it
+	if err := os.Chtimes(elsewhere, long, long); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "secret")
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(path, []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || string(b) != "new" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if after, err := os.Stat(elsewhere); err != nil || !after.ModTime().Equal(long) {
+		t.Errorf("something was made in %s: %v", elsewhere, err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
 }

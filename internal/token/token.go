@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/google/renameio/v2"
+
+	"github.com/halevm/hale/internal/store"
 )
 
 // FileName is the secret's file in a data directory.
@@ -59,7 +60,7 @@ func Rotate(dir string) (Secret, error) {
 	key := make([]byte, secretBytes)
 	rand.Read(key)
 	text := base64.RawURLEncoding.EncodeToString(key) + "\n"
-	if err := renameio.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o600); err != nil {
+	if err := store.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o600); err != nil {
 		return Secret{}, fmt.Errorf("write the signing secret: %w", err)
 	}
 	return Secret{key}, nil

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -126,7 +127,8 @@ type host struct {
 	*hale.Client
 	t      *testing.T
 	dir    string
-	uid    int // the daemon's
+	uid    int      // the daemon's
+	wrap   []string // what the daemon is started by; it becomes the daemon
 	daemon *exec.Cmd
 	log    *bytes.Buffer
 }
@@ -153,7 +155,8 @@ func newHost(t *testing.T, images ...string) *host {
 func (h *host) start(attr *syscall.SysProcAttr, env ...string) {
 	h.t.Helper()
 	h.log = new(bytes.Buffer)
-	h.daemon = exec.Command(binary, "serve", "--data-dir", h.dir, "--listen", "127.0.0.1:0")
+	command := append(slices.Clone(h.wrap), binary, "serve", "--data-dir", h.dir, "--listen", "127.0.0.1:0")
+	h.daemon = exec.Command(command[0], command[1:]...)
 	h.daemon.Stderr = h.log
 	h.daemon.SysProcAttr = attr
 	h.daemon.Env = append(os.Environ(), env...)

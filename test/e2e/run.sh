@@ -9,6 +9,7 @@ echo "== what machines need (hale setup)"
 bin/hale setup --data-dir "$cache"
 
 tools/need.sh mmdebstrap mmdebstrap
+tools/need.sh strace strace
 
 rootfs=$PWD/.cache/images/nginx-rootfs.tar
 if [ ! -s "$rootfs" ]; then

@@ -28,6 +28,7 @@ var commands = map[string]func(args []string) error{
 	"read":   read,
 	"exists": exists,
 	"linger": linger,
+	"flood":  flood,
 	"env":    env,
 	"id":     id,
 	"cat":    cat,
