@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/shim/protocol"
 )
 
 // status is a field of /proc/PID/status.
@@ -238,6 +240,9 @@ func TestSandboxAsRoot(t *testing.T) {
 			}
 		}
 	}
+	one := h.find("one").ID
+	h.checkRefused(one, uids["one"])
+	h.checkRefused(one, uids["two"])
 	if uids["one"] == uids["two"] {
 		t.Errorf("two machines have uid %d", uids["one"])
 	}
@@ -254,6 +259,66 @@ func TestSandboxAsRoot(t *testing.T) {
 		t.Errorf("at its second start it has uid %d, not %d", uid, uids["one"])
 	}
 	h.checkSandbox(h.find("one").ID, uids["one"])
+}
+
+// checkRefused speaks to a shim as uid would, if it could make a socket and reach the shim's, and with the right secret: it is
+// not the daemon's uid.
+func (h *host) checkRefused(id string, uid int) {
+	t := h.t
+	t.Helper()
+	var record struct{ Secret string }
+	b, err := os.ReadFile(filepath.Join(h.dir, "instances", id, "shim.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &record)
+	}
+	run, openErr := os.Open(filepath.Join(h.dir, "instances", id, "vm/run"))
+	if err := errors.Join(err, openErr); err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	answer := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread that is somebody else ends with this goroutine
+		answer <- func() error {
+			// Of this thread only. The socket's directory is its machine's alone, so for another's that is where it ends.
+			if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+				return errno
+			}
+			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			f := os.NewFile(uintptr(fd), "socket")
+			defer f.Close()
+			if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/shim.sock", run.Fd())}); err != nil {
+				return err
+			}
+			hello := protocol.Hello{MinVersion: protocol.MinVersion, MaxVersion: protocol.MaxVersion, Secret: record.Secret, Role: protocol.RoleControl}
+			if err := protocol.WriteJSON(f, protocol.KindHello, hello); err != nil {
+				return err
+			}
+			var w protocol.Welcome
+			if err := protocol.Expect(f, protocol.KindWelcome, &w); err != nil {
+				return err
+			}
+			if w.Error == nil {
+				return nil
+			}
+			return w.Error
+		}()
+	}()
+	err = <-answer
+	// The kernel closed this process's /proc when one of its threads became somebody else.
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 1, 0, 0, 0, 0); errno != 0 {
+		t.Error(errno)
+	}
+	want := "is not served"
+	if uid != h.ownerOf(id) {
+		want = "permission denied"
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("uid %d is answered %v, not that it %s", uid, err, want)
+	}
 }
 
 func (h *host) find(name string) api.Instance {
