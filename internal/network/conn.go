@@ -15,10 +15,12 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// smallBuffer is the send and receive buffer of each connection of a machine that has many, and the least of any.
+// smallBuffer is the send and receive buffer of each published connection of a machine that has many of them; leastBuffer is that of
+// each connection that the guest began beside many others.
 const (
 	smallBuffer = 64 << 10
 	manyConns   = 256
+	leastBuffer = 16 << 10
 )
 
 // ErrClosed is the error of a call on a Stack that was closed.
