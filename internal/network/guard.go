@@ -32,7 +32,8 @@ const (
 	spoofed                  // an address that is not the guest's
 	begins                   // begins a flow, or is a datagram: the policy's to decide
 	asks                     // asks who has an address: the gateway has
-	stray                    // a TCP segment of no connection that ever was: reset, and no more said
+	follows                  // a TCP segment of a connection to the outside; where there is none it is reset, and no more said
+	resets                   // the same, but it is a reset itself: where there is no connection it is ignored
 )
 
 // judge decides what becomes of a frame, which it only reads. The flow is set where the verdict is begins.
@@ -104,9 +105,9 @@ func (id *stations) judgeIPv4(b []byte) (verdict, Flow) {
 		case toGateway:
 			return deliver, Flow{}
 		case flags.Contains(header.TCPFlagRst):
-			return ignore, Flow{}
+			return resets, Flow{}
 		}
-		return stray, Flow{}
+		return follows, Flow{}
 	case UDP:
 		if len(payload) < header.UDPMinimumSize {
 			return malformed, Flow{}

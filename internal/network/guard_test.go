@@ -115,9 +115,9 @@ func TestJudge(t *testing.T) {
 		{"a datagram outside", packet{dst: "203.0.113.7", protocol: UDP, port: 53}.frame(), begins, flow(UDP, "203.0.113.7:53")},
 		{"a ping outside", packet{dst: "203.0.113.7", protocol: ICMP, icmp: header.ICMPv4Echo}.frame(), begins, flow(ICMP, "203.0.113.7:0")},
 		{"another protocol", packet{protocol: 47}.frame(), begins, flow(47, "10.77.0.1:0")},
-		{"a segment outside of no connection", packet{dst: "203.0.113.7", protocol: TCP, flags: ack, port: 443}.frame(), stray, Flow{}},
-		{"a SYN-ACK outside", packet{dst: "203.0.113.7", protocol: TCP, flags: syn | ack, port: 443}.frame(), stray, Flow{}},
-		{"a reset outside", packet{dst: "203.0.113.7", protocol: TCP, flags: rst, port: 443}.frame(), ignore, Flow{}},
+		{"a segment outside of no connection", packet{dst: "203.0.113.7", protocol: TCP, flags: ack, port: 443}.frame(), follows, Flow{}},
+		{"a SYN-ACK outside", packet{dst: "203.0.113.7", protocol: TCP, flags: syn | ack, port: 443}.frame(), follows, Flow{}},
+		{"a reset outside", packet{dst: "203.0.113.7", protocol: TCP, flags: rst, port: 443}.frame(), resets, Flow{}},
 		{"an ICMP error outside", packet{dst: "203.0.113.7", protocol: ICMP, icmp: header.ICMPv4DstUnreachable}.frame(), ignore, Flow{}},
 
 		{"a router solicitation", packet{kind: 0x86dd, dstMAC: []byte{0x33, 0x33, 0, 0, 0, 2}}.frame(), ignore, Flow{}},
@@ -400,7 +400,7 @@ func FuzzFrames(f *testing.F) {
 				t.Fatalf("a frame of %d bytes", v.Size())
 			}
 			what, flow := id.judge(v.AsSlice())
-			if what == begins || what == stray {
+			if what == begins || what == follows {
 				reply := id.refusal(v.AsSlice())
 				if len(reply) < header.EthernetMinimumSize+header.IPv4MinimumSize || len(reply) > 128 {
 					t.Fatalf("an answer of %d bytes", len(reply))

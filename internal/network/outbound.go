@@ -156,12 +156,14 @@ func (s *Stack) readLoop() error {
 			} else {
 				s.out.datagram(flow, v.AsSlice())
 			}
-		case stray:
+		case follows, resets:
 			if s.out.knows(v.AsSlice()) {
 				s.link.inject(v)
 				continue
 			}
-			s.answer(v.AsSlice())
+			if what == follows {
+				s.answer(v.AsSlice())
+			}
 		case asks:
 			reply := s.link.id.gatewayHas(v.AsSlice())
 			s.link.enqueue(len(reply), reply)
@@ -213,7 +215,7 @@ func (id *stations) gatewayHas(frame []byte) []byte {
 	return out
 }
 
-// refusal makes the frame that answers one whose verdict was begins or stray: what the destination itself would say of a closed
+// refusal makes the frame that answers one whose verdict was begins or follows: what the destination itself would say of a closed
 // port, for TCP and UDP, which every program understands; else "administratively prohibited" from the gateway.
 func (id *stations) refusal(frame []byte) []byte {
 	ip := header.IPv4(frame[header.EthernetMinimumSize:])
