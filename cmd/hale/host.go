@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/halevm/hale/internal/daemon"
+	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/host"
 	"github.com/halevm/hale/internal/token"
 )
@@ -35,8 +36,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err != nil {
 				return err
 			}
+			allow, err := egress.ParseRanges(s.AllowNet)
+			if err != nil {
+				return fmt.Errorf("allow-net: %w", err)
+			}
 			return daemon.Run(cmd.Context(), daemon.Config{
-				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, AllowNets: allow, Log: log,
 				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
 			})
 		},
@@ -46,6 +51,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Listen, "listen", "", "address to listen on; port 0 asks for a free one (default "+defaultListen+")")
 	f.StringVar(&s.Accel, "accel", "", "auto, kvm or tcg (default auto: by trying it)")
 	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
+	f.StringVar(&s.AllowNet, "allow-net", "", "private `ranges` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
 	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")

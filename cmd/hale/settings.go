@@ -28,6 +28,7 @@ type settings struct {
 	Kernel   string `yaml:"kernel"`
 	LogLevel string `yaml:"log-level"`
 	Driver   string `yaml:"driver"`
+	AllowNet string `yaml:"allow-net"` // ranges, separated by commas
 
 	configFile string
 }

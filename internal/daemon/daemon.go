@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,7 +45,9 @@ type Config struct {
 	Driver  string // DriverQEMU
 	Accel   string // "auto"
 	Kernel  string // a directory with a kernel; the one that hale setup fetched
-	Log     *slog.Logger
+	// AllowNets are private ranges that all instances may reach, beside their own; see egress.ParseRange.
+	AllowNets []netip.Prefix
+	Log       *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
 }
@@ -119,8 +122,9 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	instancesDir := filepath.Join(dir, "instances")
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		Memory:   memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked: func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		AllowNets: d.config.AllowNets,
+		Memory:    memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:  func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
 	})
 	if err != nil {
 		return err
