@@ -32,6 +32,15 @@ var commands = map[string]func(args []string) error{
 	"id":     id,
 	"cat":    cat,
 	"dial":   dial,
+
+	"exchange": exchange,
+	"talk":     talk,
+	"many":     many,
+	"flood":    flood,
+	"resolve":  resolve,
+	"hold":     hold,
+	"pipe":     pipe,
+	"outside":  outside,
 }
 
 func main() {
