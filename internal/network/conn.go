@@ -68,8 +68,9 @@ func (s *Stack) connect(ctx context.Context, to tcpip.FullAddress, small bool) (
 		return nil, errnoOf(terr)
 	}
 	if small {
-		ep.SocketOptions().SetSendBufferSize(smallBuffer, false)
-		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, false)
+		// With the endpoint told of it, so that it does not let them grow.
+		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
+		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
 	}
 	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	queue.EventRegister(&entry)

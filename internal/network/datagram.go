@@ -87,12 +87,12 @@ func (o *outbound) udpFlow(key udpKey, frame []byte) *udpFlow {
 	if len(o.udp) >= o.limits.UDP && !o.evictLocked() {
 		n := len(o.udp)
 		o.mu.Unlock()
-		o.limited(f, fmt.Sprintf("%d UDP flows to the outside are open, which is the most at a time", n))
+		o.limited(datagramLimit, f, fmt.Sprintf("%d UDP flows to the outside are open, which is the most at a time", n))
 		return nil
 	}
 	if !o.newFlows.allow(time.Now()) {
 		o.mu.Unlock()
-		o.limited(f, o.limits.tooFast())
+		o.limited(rateLimit, f, o.limits.tooFast())
 		return nil
 	}
 	o.mu.Unlock()
@@ -127,13 +127,21 @@ func (o *outbound) udpFlow(key udpKey, frame []byte) *udpFlow {
 
 // evictLocked makes room by the flow that was idle for longest, if that is long enough.
 func (o *outbound) evictLocked() bool {
+	now := time.Now()
+	if now.Before(o.full) {
+		return false
+	}
 	var oldest *udpFlow
 	for _, f := range o.udp {
 		if oldest == nil || f.last.Load() < oldest.last.Load() {
 			oldest = f
 		}
 	}
-	if oldest == nil || idle(&oldest.last, time.Now()) < evictIdle {
+	if oldest == nil {
+		return false
+	}
+	if left := evictIdle - idle(&oldest.last, now); left > 0 {
+		o.full = now.Add(min(left, time.Second)) // a flood does not have all of them looked at each time
 		return false
 	}
 	delete(o.udp, oldest.udpKey)

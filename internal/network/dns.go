@@ -123,7 +123,7 @@ func (o *outbound) beginQuery(f Flow) (rcode int) {
 	if slow {
 		why = fmt.Sprintf("%d DNS queries are under way, which is the most at a time", n)
 	}
-	o.limited(f, why)
+	o.limited(nameLimit, f, why)
 	return rcodeFailed
 }
 
@@ -178,7 +178,7 @@ func (o *outbound) resolve(network string, q []byte, end int) []byte {
 	}
 	if err != nil {
 		to := netip.AddrPortFrom(netip.AddrFrom4(o.s.link.id.gatewayIP), 53)
-		o.limited(Flow{Protocol: UDP, Addr: to}, "the host's resolver does not answer: "+err.Error())
+		o.limited(hostLimit, Flow{Protocol: UDP, Addr: to}, "the host's resolver does not answer: "+err.Error())
 	}
 	return refuseQuery(q, end, rcodeFailed)
 }

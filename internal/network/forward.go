@@ -23,9 +23,9 @@ const (
 	// connectTimeout bounds the wait for the outside. The guest's own kernel sends its SYN again meanwhile, and gives up by itself.
 	connectTimeout = 30 * time.Second
 	// roomyFlows is how many connections of one guest have buffers of their full size; all beyond have small ones, so that
-	// what a thousand of them hold is bounded whatever their ends do not read.
-	roomyFlows  = 32
-	roomyWindow = 256 << 10
+	// what hundreds of them hold is bounded whatever their ends do not read. None of them grows.
+	roomyFlows  = 8
+	roomyBuffer = 256 << 10
 )
 
 // A tcpFlow is a connection that the guest began, from its SYN to the end of its relay.
@@ -71,12 +71,12 @@ func (o *outbound) begin(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 	}
 	if n := len(o.tcp); n >= o.limits.TCP {
 		o.mu.Unlock()
-		o.limited(f.Flow, fmt.Sprintf("%d connections to the outside are open, which is the most at a time", n))
+		o.limited(connectionLimit, f.Flow, fmt.Sprintf("%d connections to the outside are open, which is the most at a time", n))
 		return false
 	}
 	if !o.newFlows.allow(time.Now()) {
 		o.mu.Unlock()
-		o.limited(f.Flow, o.limits.tooFast())
+		o.limited(rateLimit, f.Flow, o.limits.tooFast())
 		return true // without an answer: the guest's kernel tries again in a second
 	}
 	f.small = len(o.tcp) >= roomyFlows
@@ -149,9 +149,16 @@ func (o *outbound) accept(r *tcp.ForwarderRequest, f *tcpFlow) *Conn {
 	if err != nil {
 		return nil
 	}
+	size := int64(roomyBuffer)
 	if f.small {
-		ep.SocketOptions().SetSendBufferSize(leastBuffer, false)
+		size = leastBuffer
 	}
+	ep.SocketOptions().SetSendBufferSize(size, true)
+	ep.SocketOptions().SetReceiveBufferSize(size, true)
+	// The guest's kernel may give up a connection without a word, when its program has died: it is asked.
+	every := tcpip.KeepaliveIdleOption(time.Minute)
+	ep.SetSockOpt(&every)
+	ep.SocketOptions().SetKeepAlive(true)
 	return &Conn{TCPConn: gonet.NewTCPConn(queue, ep), endpoint: ep, queue: queue}
 }
 
@@ -176,7 +183,7 @@ func (o *outbound) hostLacks(f Flow, err error) {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
-	o.limited(f, "the host could not connect: "+err.Error())
+	o.limited(hostLimit, f, "the host could not connect: "+err.Error())
 }
 
 // unreachable answers a packet, of which quote has the beginning, from where it went.

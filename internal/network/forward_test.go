@@ -506,10 +506,13 @@ func TestDatagramFlowsAreBounded(t *testing.T) {
 	eventually(t, "it is told", func() bool {
 		return strings.Contains(w.reasons(), "2 UDP flows to the outside are open, which is the most at a time")
 	})
+	s.out.mu.Lock()
+	s.out.full = time.Time{}
 	for _, f := range s.out.udp { // what was idle for a while makes room
 		f.last.Store(time.Now().Add(-evictIdle - time.Second).UnixNano())
 		break
 	}
+	s.out.mu.Unlock()
 	exchange(t, third, "3", "3!")
 	if n := s.Counters().Outbound; n != 2 {
 		t.Errorf("%d flows, want 2", n)

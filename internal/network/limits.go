@@ -4,11 +4,11 @@ import "time"
 
 // Limits bound what one guest may have open and begin. What they refuse is told. Zero fields are defaults.
 type Limits struct {
-	TCP       int           // connections at a time, those being made among them; 1024
+	TCP       int           // connections at a time, those being made among them; 512
 	UDP       int           // flows at a time: pairs of a port of the guest's and a destination; 512
 	DNS       int           // queries at a time; 64
 	FlowRate  int           // new connections and UDP flows a second, beyond FlowBurst at once; 200
-	FlowBurst int           // 1024
+	FlowBurst int           // 500
 	DNSRate   int           // queries a second, beyond DNSBurst at once; 100
 	DNSBurst  int           // 500
 	IdleTCP   time.Duration // from the last byte to the end of a connection; 2 h
@@ -19,7 +19,7 @@ func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		unset int
-	}{{&l.TCP, 1024}, {&l.UDP, 512}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 1024}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
+	}{{&l.TCP, 512}, {&l.UDP, 512}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 500}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
 		if *f.field == 0 {
 			*f.field = f.unset
 		}
@@ -32,6 +32,18 @@ func (l Limits) withDefaults() Limits {
 	}
 	return l
 }
+
+// A limitKind is told of beside the others: no flood of one hides another.
+type limitKind int
+
+const (
+	connectionLimit limitKind = iota
+	datagramLimit
+	rateLimit
+	nameLimit
+	hostLimit // the host has no descriptors, its resolvers do not answer
+	limitKinds
+)
 
 // A bucket lets most events through at once, and rate more a second.
 type bucket struct {

@@ -63,7 +63,7 @@ type outbound struct {
 	tellMu   sync.Mutex
 	tell     func(Refusal)
 	byPolicy limiter // of what is told
-	byLimit  limiter
+	byLimit  [limitKinds]limiter
 
 	// Of TCP: connections are made by one of two forwarders, by how many there are.
 	roomy, tight *tcp.Forwarder
@@ -71,7 +71,8 @@ type outbound struct {
 	mu       sync.Mutex
 	tcp      map[stack.TransportEndpointID]*tcpFlow
 	udp      map[udpKey]*udpFlow
-	queries  int // DNS queries under way
+	queries  int       // DNS queries under way
+	full     time.Time // no UDP flow makes room for another before
 	newFlows bucket
 	newNames bucket
 }
@@ -98,7 +99,7 @@ func newOutbound(s *Stack, c Config) *outbound {
 	}
 	o.newFlows = bucket{rate: o.limits.FlowRate, most: o.limits.FlowBurst}
 	o.newNames = bucket{rate: o.limits.DNSRate, most: o.limits.DNSBurst}
-	o.roomy = o.forwarder(roomyWindow)
+	o.roomy = o.forwarder(roomyBuffer)
 	o.tight = o.forwarder(leastBuffer)
 	return o
 }
@@ -189,8 +190,10 @@ func (o *outbound) refuse(f Flow, why egress.Reason, l *limiter) {
 	}
 }
 
-// limited is refuse for what a limit is reached by.
-func (o *outbound) limited(f Flow, why string) { o.refuse(f, egress.Reason{Why: why}, &o.byLimit) }
+// limited is refuse for what a limit was reached by, or what the host could not do.
+func (o *outbound) limited(k limitKind, f Flow, why string) {
+	o.refuse(f, egress.Reason{Why: why}, &o.byLimit[k])
+}
 
 // answer sends the guest what ends the attempt in frame at once.
 func (s *Stack) answer(frame []byte) {

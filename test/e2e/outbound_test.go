@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,7 +38,7 @@ func outbound(n api.InstanceNetworkRequest) *api.InstanceNetworkRequest { return
 
 // What a guest may reach and what not, with somebody at every address who would answer.
 func TestOutbound(t *testing.T) {
-	inside, outside := newNamespaces(t)
+	inside, _ := newNamespaces(t)
 	h := newHostIn(t, inside, workload)
 	h.create(api.CreateInstanceRequest{Name: "plain", Cmd: []string{"serve", ":80"}})
 	h.create(api.CreateInstanceRequest{Name: "allowed", Cmd: []string{"serve", ":80"}, Network: outbound(api.InstanceNetworkRequest{Allow: []string{"192.168.77.0/24"}})})
@@ -213,5 +217,140 @@ func TestOutbound(t *testing.T) {
 		}
 	})
 	h.t = t
-	_ = outside
+}
+
+// The bounds of a flood, and how long it lasts.
+const (
+	floodTime    = 40 * time.Second
+	floodPrivate = 32 << 20               // bytes of the shim's private memory
+	floodLag     = 100 * time.Millisecond // p99 of another instance's probes
+)
+
+// A guest that opens ten thousand connections, fills those that it gets and sends datagrams as fast as it can harms neither its
+// shim nor the probes of another.
+func TestOutboundFlood(t *testing.T) {
+	inside, _ := newNamespaces(t)
+	h := newHostIn(t, inside, workload)
+	const interval = 100 * time.Millisecond
+	watched := h.create(api.CreateInstanceRequest{Name: "watched", Cmd: []string{"serve", ":80"},
+		HealthCheck: []byte(`{"http":{"port":80,"path":"/healthz"},"interval":"100ms","timeout":"5s"}`)})
+	flood := h.create(api.CreateInstanceRequest{Name: "flood", Cmd: []string{"serve", ":80"}})
+	h.awaitHealth("watched", api.HealthStateHealthy)
+	h.await("flood", api.InstanceStateRunning)
+	shim := h.shimOf(flood.ID)
+	quiet := privateMemory(t, shim)
+
+	seconds := fmt.Sprint(int(floodTime / time.Second))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	outs := make([]string, 2)
+	for i, command := range [][]string{
+		{"/workload", "many", "203.0.113.10:19", "10000", seconds},
+		{"/workload", "flood", "203.0.113.10", seconds},
+	} {
+		wg.Go(func() {
+			e, err := h.Exec(t.Context(), "flood", api.ExecRequest{Command: command, Timeout: 120})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer e.Close()
+			e.CloseWrite()
+			var out bytes.Buffer
+			if _, err := e.Copy(&out, &out); err != nil {
+				t.Errorf("%v: %v", command, err)
+			}
+			outs[i] = strings.TrimSpace(out.String())
+		})
+	}
+	var most int64
+	lags := &lags{interval: interval, since: time.Now(), seen: map[time.Time]bool{}}
+	for end := time.Now().Add(floodTime); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		most = max(most, privateMemory(t, shim))
+		health, err := h.InstanceHealth(t.Context(), watched.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lags.add(health.Results)
+	}
+	wg.Wait()
+	p50, p99, worst := lags.percentiles()
+	t.Logf("connections: %s; datagrams: %s", outs[0], outs[1])
+	t.Logf("the flood's shim: %.1f MB private before, %.1f MB at most", float64(quiet)/(1<<20), float64(most)/(1<<20))
+	t.Logf("the other instance: %d probes, lag p50 %v, p99 %v, at most %v (5%% of the interval among it), status %s",
+		len(lags.all), p50, p99, worst, h.awaitHealth("watched", api.HealthStateHealthy).Status)
+	if most > floodPrivate {
+		t.Errorf("the shim has %d bytes of private memory, more than %d", most, floodPrivate)
+	}
+	if p99 > floodLag {
+		t.Errorf("the lag's p99 is %v, more than %v", p99, floodLag)
+	}
+	if n := len(lags.all); n < 100 {
+		t.Errorf("%d probes are too few to say anything", n)
+	}
+	log := h.ownLog("flood")
+	for _, want := range []string{"connections to the outside are open, which is the most at a time", "new connections and flows a second"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the instance's log does not tell of the bound %q:\n%s", want, log)
+		}
+	}
+	if got, _ := h.tries("watched", "tcp", "203.0.113.10:7"); got != "hello" {
+		t.Errorf("the other instance reaches the outside no more: %q", got)
+	}
+	eventually(t, "the flood's own way out is open again", func() bool {
+		got, _ := h.tries("flood", "tcp", "203.0.113.10:7")
+		return got == "hello"
+	})
+}
+
+// lags are by how much probes began after their time: the end of the one before, and the interval, which is at least 95% of what was
+// asked for. So each is up to a tenth of the interval too large, and none too small.
+type lags struct {
+	interval time.Duration
+	since    time.Time          // what was before, the guest's boot among it, does not count
+	seen     map[time.Time]bool // starts
+	all      []time.Duration
+}
+
+func (l *lags) add(results []api.HealthResult) {
+	results = slices.Clone(results)
+	slices.SortFunc(results, func(a, b api.HealthResult) int { return a.Time.Compare(b.Time) })
+	for i := 1; i < len(results); i++ {
+		if l.seen[results[i].Time] || results[i-1].Time.Before(l.since) {
+			continue
+		}
+		l.seen[results[i].Time] = true
+		before := results[i-1]
+		due := before.Time.Add(time.Duration(before.DurationMs*float64(time.Millisecond)) + l.interval*95/100)
+		l.all = append(l.all, max(0, results[i].Time.Sub(due)))
+	}
+}
+
+func (l *lags) percentiles() (p50, p99, worst time.Duration) {
+	if len(l.all) == 0 {
+		return
+	}
+	slices.Sort(l.all)
+	return l.all[len(l.all)/2], l.all[len(l.all)*99/100], l.all[len(l.all)-1]
+}
+
+// privateMemory is what a process has for itself, in bytes.
+func privateMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && strings.HasPrefix(f[0], "Private_") {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += n << 10
+		}
+	}
+	return total
 }

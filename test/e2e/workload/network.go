@@ -82,6 +82,7 @@ func many(args []string) error {
 					continue
 				}
 				open.Add(1)
+				c.(*net.TCPConn).SetLinger(0) // at the end all are reset
 				go func() {
 					b := make([]byte, 4096)
 					for {
@@ -170,8 +171,8 @@ func pipe(args []string) error {
 	return err
 }
 
-// outside is everything that a guest may want to reach: at each address an echo by TCP and UDP at port 7, a connection that takes
-// nothing at port 9, and with "dns" names at port 53: outside dns|- ADDR...
+// outside is everything that a guest may want to reach: at each address an echo by TCP and UDP at port 7, one that takes
+// nothing and sends without end at port 19, and with "dns" names at port 53: outside dns|- ADDR...
 func outside(args []string) error {
 	for _, a := range args[1:] {
 		if err := serveEcho(a); err != nil {
@@ -191,7 +192,7 @@ func serveEcho(addr string) error {
 	if err != nil {
 		return err
 	}
-	deaf, err := net.Listen("tcp4", addr+":9")
+	deaf, err := net.Listen("tcp4", addr+":19")
 	if err != nil {
 		return err
 	}
@@ -212,13 +213,20 @@ func serveEcho(addr string) error {
 		}
 	}()
 	go func() {
-		var held []net.Conn
+		b := make([]byte, 64<<10)
 		for {
 			c, err := deaf.Accept()
 			if err != nil {
 				return
 			}
-			held = append(held, c)
+			go func() {
+				for {
+					if _, err := c.Write(b); err != nil {
+						c.Close()
+						return
+					}
+				}
+			}()
 		}
 	}()
 	go func() {
