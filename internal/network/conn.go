@@ -15,12 +15,13 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// smallBuffer is the send and receive buffer of each published connection of a machine that has many of them; leastBuffer is that of
-// each connection that the guest began beside many others.
+// smallBuffer is the send and receive buffer of each published connection of a machine that has many of them; leastReceive and leastSend
+// are those of each connection that the guest began beside others. gVisor offers half of a receive buffer as its window.
 const (
-	smallBuffer = 64 << 10
-	manyConns   = 256
-	leastBuffer = 16 << 10
+	smallBuffer  = 64 << 10
+	manyConns    = 256
+	leastReceive = 16 << 10
+	leastSend    = 8 << 10
 )
 
 // ErrClosed is the error of a call on a Stack that was closed.

@@ -149,12 +149,12 @@ func (o *outbound) accept(r *tcp.ForwarderRequest, f *tcpFlow) *Conn {
 	if err != nil {
 		return nil
 	}
-	size := int64(roomyBuffer)
+	send, receive := int64(roomyBuffer), int64(roomyBuffer)
 	if f.small {
-		size = leastBuffer
+		send, receive = leastSend, leastReceive
 	}
-	ep.SocketOptions().SetSendBufferSize(size, true)
-	ep.SocketOptions().SetReceiveBufferSize(size, true)
+	ep.SocketOptions().SetSendBufferSize(send, true)
+	ep.SocketOptions().SetReceiveBufferSize(receive, true)
 	// The guest's kernel may give up a connection without a word, when its program has died: it is asked.
 	every := tcpip.KeepaliveIdleOption(time.Minute)
 	ep.SetSockOpt(&every)

@@ -4,11 +4,11 @@ import "time"
 
 // Limits bound what one guest may have open and begin. What they refuse is told. Zero fields are defaults.
 type Limits struct {
-	TCP       int           // connections at a time, those being made among them; 512
-	UDP       int           // flows at a time: pairs of a port of the guest's and a destination; 512
+	TCP       int           // connections at a time, those being made among them; 384
+	UDP       int           // flows at a time: pairs of a port of the guest's and a destination; 256
 	DNS       int           // queries at a time; 64
 	FlowRate  int           // new connections and UDP flows a second, beyond FlowBurst at once; 200
-	FlowBurst int           // 500
+	FlowBurst int           // 250
 	DNSRate   int           // queries a second, beyond DNSBurst at once; 100
 	DNSBurst  int           // 500
 	IdleTCP   time.Duration // from the last byte to the end of a connection; 2 h
@@ -19,7 +19,7 @@ func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		unset int
-	}{{&l.TCP, 512}, {&l.UDP, 512}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 500}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
+	}{{&l.TCP, 384}, {&l.UDP, 256}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 250}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
 		if *f.field == 0 {
 			*f.field = f.unset
 		}

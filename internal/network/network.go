@@ -214,8 +214,8 @@ func tuneTCP(st *stack.Stack) tcpip.Error {
 	var (
 		sack      = tcpip.TCPSACKEnabled(true)
 		moderate  = tcpip.TCPModerateReceiveBufferOption(true)
-		send      = tcpip.TCPSendBufferSizeRangeOption{Min: leastBuffer, Default: 256 << 10, Max: 1 << 20}
-		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: leastBuffer, Default: 256 << 10, Max: 1 << 20}
+		send      = tcpip.TCPSendBufferSizeRangeOption{Min: leastSend, Default: 256 << 10, Max: 1 << 20}
+		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: leastReceive, Default: 256 << 10, Max: 1 << 20}
 		timeWait  = tcpip.TCPTimeWaitTimeoutOption(timeWait)
 		finWait2  = tcpip.TCPLingerTimeoutOption(5 * time.Second)
 		recovery  = tcpip.TCPRACKLossDetection

@@ -100,7 +100,7 @@ func newOutbound(s *Stack, c Config) *outbound {
 	o.newFlows = bucket{rate: o.limits.FlowRate, most: o.limits.FlowBurst}
 	o.newNames = bucket{rate: o.limits.DNSRate, most: o.limits.DNSBurst}
 	o.roomy = o.forwarder(roomyBuffer)
-	o.tight = o.forwarder(leastBuffer)
+	o.tight = o.forwarder(leastReceive)
 	return o
 }
 
