@@ -102,7 +102,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
 		return err
 	}
-	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
+	inUse := func(digest string) bool { return d.instances == nil || d.instances.ImageUser(digest, "") != "" }
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
 		return err
 	}
@@ -150,15 +150,6 @@ func (d *Daemon) instanceName(id string) string {
 		return ""
 	}
 	return in.Spec.Name
-}
-
-func (d *Daemon) usesImage(digest string) bool {
-	for _, in := range d.instances.List() {
-		if in.Spec.ImageDigest == digest {
-			return true
-		}
-	}
-	return false
 }
 
 func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {

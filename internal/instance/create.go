@@ -52,6 +52,9 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 				s.forget(o)
 			}
 		}()
+		if err := s.imageIsThere(ctx, img); err != nil {
+			return err
+		}
 		if err := o.create(); err != nil {
 			return err
 		}
@@ -63,6 +66,16 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		return Instance{}, err
 	}
 	return <-made, nil
+}
+
+// imageIsThere looks once more for the image of an instance that ImageUser knows of by now: what was deleted or replaced before that
+// is found out here, and nothing is deleted after it.
+func (s *Set) imageIsThere(ctx context.Context, img Image) error {
+	now, err := s.c.Images.Image(ctx, img.Ref)
+	if err == nil && now.Digest != img.Digest {
+		err = &api.Error{Kind: api.NotReady, Code: "image_not_ready", Message: fmt.Sprintf("image %s was replaced at this moment", img.Ref)}
+	}
+	return err
 }
 
 // checkSpec refuses what no instance can be, and returns its ports with their defaults.

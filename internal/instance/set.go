@@ -206,6 +206,19 @@ func sortOwners(owners []*owner) {
 	})
 }
 
+// ImageUser returns the name of an instance whose disk is that of the image with this digest, under the name ref unless that is "";
+// "" where there is none. One that is being created counts, though nobody sees it yet.
+func (s *Set) ImageUser(digest, ref string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.owners {
+		if spec := o.now.Spec; spec.ImageDigest == digest && (ref == "" || spec.Image == ref) {
+			return spec.Name
+		}
+	}
+	return ""
+}
+
 // Machine returns the present run of an instance, for exec, stat and probes. Errors: api.NotFound, api.InvalidState.
 func (s *Set) Machine(ref string) (Machine, error) {
 	s.mu.Lock()
