@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,12 +58,18 @@ func (p process) kill() error {
 
 // wait returns when the process has ended (it may still be a zombie of its parent) or ctx is done.
 func (p process) wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { p.fd.SetReadDeadline(aLongTimeAgo) })
-	defer stop()
 	raw, err := p.fd.SyscallConn()
 	if err != nil {
 		return err
 	}
+	p.fd.SetReadDeadline(time.Time{}) // that of an earlier wait is over
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { p.fd.SetReadDeadline(aLongTimeAgo); close(over) })
+	defer func() {
+		if !stop() {
+			<-over
+		}
+	}()
 	// A pidfd is readable once its process has ended.
 	err = raw.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
