@@ -26,7 +26,7 @@ import (
 type State string
 
 // The states. Initializing is from the machine's start until the guest agent is ready and the program has been started;
-// then Running.
+// then Running, also while the machine stands still because the host's disk is full: its log and its health tell of that.
 const (
 	Created      State = "Created"
 	Initializing State = "Initializing"

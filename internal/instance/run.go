@@ -166,6 +166,8 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		next.Instance.RunningAt = next.Instance.Since
 		o.happened(next, change{event.TypeState, c})
 		o.log.Info("running", "after", since(o.rec.Instance.StartedAt))
+	case n.Kind == machine.Told:
+		o.log.Log(o.s.ctx, n.Level, n.Message)
 	case n.Kind == machine.Exited:
 		o.ended(n.Exit)
 	}

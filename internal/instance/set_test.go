@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -542,6 +543,31 @@ func TestStopIsBounded(t *testing.T) {
 				t.Errorf("%s: %q", tt.program, stopped.StateError())
 			}
 		})
+	}
+}
+
+// What a machine says of itself is in the instance's own log, and changes nothing.
+func TestLinesOfAMachine(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := create(t, s, "web", "sleep")
+	running := await(t, s, i.ID, instance.Running)
+	before := h.events.Last()
+	if !h.fake.Tell(i.ID, slog.LevelWarn, "the host's disk is full") || !h.fake.Tell(i.ID, slog.LevelInfo, "it goes on") {
+		t.Fatal("it cannot speak")
+	}
+	if _, err := s.Update(t.Context(), "web", instance.Update{Env: map[string]*string{"NONE": nil}}); err != nil { // a notice may come after this
+		t.Fatal(err)
+	}
+	if now, err := s.Find("web"); err != nil || fmt.Sprint(now) != fmt.Sprint(running) || h.events.Last() != before {
+		t.Errorf("now it is %+v, %v", now, err)
+	}
+	if _, err := s.Stop(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(filepath.Join(h.dir, i.ID, instance.LogName))
+	if err != nil || !strings.Contains(string(log), `level=WARN msg="the host's disk is full"`) || !strings.Contains(string(log), `level=INFO msg="it goes on"`) {
+		t.Errorf("%v\n%s", err, log)
 	}
 }
 

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 )
@@ -48,11 +49,14 @@ type Process struct {
 }
 
 // A Notice is something a machine says about itself. The order is AgentReady, then Started, then exactly one Exited,
-// which is the last; the first two may be missing.
+// which is the last; the first two may be missing. Of Told there may be any number, anywhere before Exited: each is said once, to
+// whoever holds the machine then, and nothing follows from it.
 type Notice struct {
-	Kind NoticeKind
-	Time time.Time
-	Exit Exit // for Exited
+	Kind    NoticeKind
+	Time    time.Time
+	Exit    Exit       // for Exited
+	Level   slog.Level `json:",omitempty"` // for Told
+	Message string     `json:",omitempty"` // for Told: one line
 }
 
 // NoticeKind says what happened.
@@ -63,6 +67,7 @@ const (
 	AgentReady NoticeKind = "agent_ready" // the guest agent said HELLO
 	Started    NoticeKind = "started"     // the program has been started: the instance is Running
 	Exited     NoticeKind = "exited"      // the machine is gone, with everything that belonged to it
+	Told       NoticeKind = "told"        // a line for the instance's own log: Level and Message
 )
 
 // Reason is why a machine is gone.

@@ -35,8 +35,8 @@ func probeTime(p health.Policy) time.Duration {
 	return p.Timeout + probeMargin
 }
 
-// noticeRoom is how many notices may wait for their reader.
-const noticeRoom = 3 // there are never more
+// noticeRoom is how many notices may wait for their reader. Three places are for those that come once; lines that find no other are dropped.
+const noticeRoom = 3 + 32
 
 // errGone is the answer to whoever asks a machine that has ended.
 var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
@@ -268,6 +268,10 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			if json.Unmarshal(payload, &n) != nil || seen[n.Kind] {
 				return machine.Exit{}, false
 			}
+			if n.Kind == machine.Told {
+				m.told(n)
+				continue
+			}
 			seen[n.Kind] = true
 			switch n.Kind {
 			case machine.Exited:
@@ -280,6 +284,15 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			return machine.Exit{}, false
 		}
 	}
+}
+
+// told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for.
+func (m *Machine) told(n machine.Notice) {
+	if len(m.notices) >= noticeRoom-3 {
+		m.log.Warn("a line for the instance's log is dropped: nobody takes them", "line", clipLine(n.Message))
+		return
+	}
+	m.notices <- n
 }
 
 // bury waits for the shim's process to end, kills it where it does not, and sees that the hypervisor has gone with it.

@@ -91,12 +91,8 @@ func (r *run) probe(ctx context.Context, p protocol.Probe) (health.Result, error
 	if err != nil {
 		return health.Result{}, err
 	}
-	return probe.Run(ctx, probe.Target{
-		Dial:      r.dial,
-		Exec:      r.execToEnd,
-		NetworkUp: r.networkUp,
-		Version:   r.c.Build,
-	}, policy), nil
+	target := probe.Target{Dial: r.dial, Exec: r.execToEnd, NetworkUp: r.networkUp, Version: r.c.Build}
+	return r.disk.probe(func() health.Result { return probe.Run(ctx, target, policy) }), nil
 }
 
 // policy decodes a policy, which is nearly always the one of the probe before.

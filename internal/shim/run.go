@@ -70,6 +70,7 @@ type run struct {
 	vm     hypervisor.VM
 	net    *network.Stack // nil without a network
 	agent  *guest.Conn
+	disk   *diskFull
 	ports  []machine.Port
 
 	app     *logfile.Writer
@@ -131,6 +132,7 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 		return nil, err
 	}
 	undo.add(r.vm.Kill)
+	r.disk = newDiskFull(r.vm.Resume, r.server.voice().say)
 	if c.Machine.Network != nil {
 		if err := r.startNetwork(ends.net); err != nil {
 			return nil, err
@@ -215,6 +217,9 @@ func (r *run) toTheEnd() {
 	if r.net != nil {
 		netDone = r.net.Done()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var beside sync.WaitGroup
+	beside.Go(func() { r.disk.run(ctx) })
 	for gone := false; !gone; {
 		select {
 		case e, ok := <-events:
@@ -241,6 +246,8 @@ func (r *run) toTheEnd() {
 			switch e.Kind {
 			case hypervisor.ControlOpened, hypervisor.ControlClosed:
 				r.agent.PortChanged(e.Kind == hypervisor.ControlOpened)
+			case hypervisor.NoSpace:
+				r.disk.found()
 			default:
 				f.guestDown = f.guestDown || e.Guest
 			}
@@ -274,6 +281,8 @@ func (r *run) toTheEnd() {
 			gone = true
 		}
 	}
+	cancel()
+	beside.Wait()
 	r.finish(f)
 }
 

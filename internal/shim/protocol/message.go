@@ -13,8 +13,12 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 1
+	MaxVersion = 2
 )
+
+// VersionTold is the first in which a shim sends notices of kind machine.Told. A daemon that spoke an earlier one took a kind that
+// comes twice for a shim that is broken.
+const VersionTold = 2
 
 // A Role is what a connection is for.
 type Role string
