@@ -130,6 +130,8 @@ func (o *owner) loop() {
 			o.notice(n, ok)
 		case <-o.expiry():
 			o.expire()
+		case <-o.again():
+			o.takeBack()
 		case <-o.retry():
 			if err := o.settle(); err == nil {
 				o.log.Info("what could not be written is on disk now")

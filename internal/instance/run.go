@@ -18,6 +18,8 @@ const (
 	stopMargin  = 5 * time.Second  // from the end of the grace period, for the guest to sync and power off
 	killTime    = 15 * time.Second // from the kill to the machine's end
 	recoverTime = 15 * time.Second // from looking for a machine to holding it
+	openTime    = 2 * time.Second  // of Open, for machines to be taken back; those that take longer are on their own
+	againEvery  = 5 * time.Second  // from one try to take back a machine that may run to the next
 )
 
 const daemonStopped = "the daemon stopped while it ran"
@@ -286,6 +288,14 @@ func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
 	return true
 }
 
+// again is when to look once more for a machine that nobody holds.
+func (o *owner) again() <-chan time.Time {
+	if o.m != nil || o.rec.Instance.State != Unknown {
+		return nil
+	}
+	return time.After(againEvery)
+}
+
 // takeBack finds the machine that should be there according to the record, or says how it ended.
 func (o *owner) takeBack() {
 	if !o.rec.Instance.State.Active() {
@@ -316,6 +326,6 @@ func (o *owner) takeBack() {
 		next, c := o.step(Unknown)
 		c.Reason = err.Error()
 		o.happened(next, change{event.TypeState, c})
-		o.log.Error("its machine may run, but cannot be taken back; stop tries again", "err", err)
+		o.log.Error("its machine may run, but cannot be taken back; it is tried again", "err", err, "every", againEvery)
 	}
 }

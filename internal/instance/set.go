@@ -106,13 +106,22 @@ func (s *Set) loadAll(ctx context.Context) error {
 			loaded = append(loaded, s.adopt(r))
 		}
 	}
-	var wg sync.WaitGroup
+	var taken sync.WaitGroup
 	for _, o := range loaded {
-		wg.Go(o.takeBack)
+		taken.Add(1)
+		s.wg.Go(func() {
+			o.contained(o.takeBack)
+			taken.Done()
+			o.run()
+		})
 	}
-	wg.Wait()
-	for _, o := range loaded {
-		s.wg.Go(o.run)
+	all := make(chan struct{})
+	go func() { taken.Wait(); close(all) }() // ends with them, for which Close waits
+	patience := time.NewTimer(openTime)
+	defer patience.Stop()
+	select {
+	case <-all:
+	case <-patience.C: // one that is slow holds up no other
 	}
 	return nil
 }

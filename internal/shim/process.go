@@ -30,9 +30,13 @@ func openProcess(pid int, startTime uint64) (process, error) {
 	}
 	p := process{pid: pid, fd: os.NewFile(uintptr(fd), "pidfd")}
 	if startTime != 0 {
-		if t, err := startTimeOf(pid); err != nil || t != startTime {
+		t, err := startTimeOf(pid)
+		if err == nil && t != startTime {
+			err = errOtherProcess
+		}
+		if err != nil {
 			p.close()
-			return process{}, fmt.Errorf("process %d: %w", pid, errors.Join(err, errOtherProcess))
+			return process{}, fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
 	return p, nil
@@ -97,13 +101,13 @@ func startTimeOf(pid int) (uint64, error) {
 }
 
 // isShim reports whether the process's command line is that of the shim of instance id.
-func isShim(pid int, id string) bool {
+func isShim(pid int, id string) (bool, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return false
+	if err != nil && !gone(err) {
+		return false, err
 	}
 	args := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
-	return len(args) >= 3 && args[1] == Command && args[2] == id
+	return len(args) >= 3 && args[1] == Command && args[2] == id, nil
 }
 
 // bootID tells one boot of the host from another.
