@@ -321,7 +321,26 @@ func (s *Set) Delete(ctx context.Context, ref string, graceful bool) error {
 	if short {
 		return invalid("id", fmt.Sprintf("%q is too short to delete by: give the name, the id, or at least %d characters of it", ref, minDelete))
 	}
+	if !graceful {
+		defer o.force()()
+	}
 	return o.call(ctx, func() error { return o.remove(graceful, "requested") })
+}
+
+// force cuts short an orderly stop that is under way or about to begin, until the func that it returns is called.
+func (o *owner) force() (done func()) {
+	o.s.mu.Lock()
+	defer o.s.mu.Unlock()
+	if o.forcing++; o.forcing == 1 {
+		close(o.forced)
+	}
+	return func() {
+		o.s.mu.Lock()
+		defer o.s.mu.Unlock()
+		if o.forcing--; o.forcing == 0 {
+			o.forced = make(chan struct{})
+		}
+	}
 }
 
 // remove deletes the instance. The event is the commit; what a crash leaves behind it, Open removes.

@@ -43,6 +43,8 @@ type owner struct {
 	present Machine
 	holds   bool // its memory is taken
 	changed chan struct{}
+	forcing int           // deletions that wait their turn and give the guest no time
+	forced  chan struct{} // closed while there are any
 }
 
 // A change is an event that is to be appended.
@@ -60,7 +62,7 @@ type request struct {
 func (s *Set) newOwner(r record) *owner {
 	return &owner{
 		s: s, id: r.Instance.ID, log: s.Logger(r.Instance.ID),
-		requests: make(chan request), done: make(chan struct{}), changed: make(chan struct{}),
+		requests: make(chan request), done: make(chan struct{}), changed: make(chan struct{}), forced: make(chan struct{}),
 		rec: r, now: r.Instance, holds: r.Instance.State.Active(),
 	}
 }

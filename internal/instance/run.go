@@ -244,12 +244,19 @@ func (o *owner) askToStop() (over bool, err error) {
 	if o.s.recovers() {
 		closing = o.s.closing
 	}
-	if o.await(grace+stopMargin, closing) {
+	o.s.mu.Lock()
+	forced := o.forced
+	o.s.mu.Unlock()
+	if o.await(grace+stopMargin, closing, forced) {
 		return true, nil
 	}
 	select {
 	case <-closing:
 		return false, errClosing // the next daemon goes on with it
+	case <-forced:
+		o.because = "its deletion was forced while it stopped"
+		o.log.Info("the machine is killed: its deletion is forced")
+		return false, nil
 	default:
 	}
 	o.because = fmt.Sprintf("it did not stop within %s", grace+stopMargin)
@@ -261,7 +268,7 @@ func (o *owner) kill() error {
 	ctx, cancel := context.WithTimeoutCause(o.s.ctx, killTime, errSlow)
 	defer cancel()
 	err := o.m.Kill(ctx)
-	if o.await(stopMargin, nil) {
+	if o.await(stopMargin, nil, nil) {
 		return nil
 	}
 	if err == nil {
@@ -271,8 +278,8 @@ func (o *owner) kill() error {
 	return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
 }
 
-// await takes in notices until the run is over, which it reports, or d has passed, or leave is closed.
-func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
+// await takes in notices until the run is over, which it reports, or d has passed, or leave or forced is closed.
+func (o *owner) await(d time.Duration, leave, forced <-chan struct{}) bool {
 	timeout := time.NewTimer(d)
 	defer timeout.Stop()
 	for o.m != nil {
@@ -282,6 +289,8 @@ func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
 		case <-timeout.C:
 			return false
 		case <-leave:
+			return false
+		case <-forced:
 			return false
 		}
 	}

@@ -571,6 +571,39 @@ func TestLinesOfAMachine(t *testing.T) {
 	}
 }
 
+// A deletion by force does not wait for an orderly stop, and leaves the next one its time.
+func TestForcedDeleteInterruptsAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		i := create(t, s, "web", "stuck")
+		await(t, s, i.ID, instance.Running)
+		stopped := make(chan error)
+		go func() {
+			i, err := s.Stop(t.Context(), "web")
+			if err == nil && (i.State != instance.Stopped || !strings.Contains(i.Exit.Message, "forced")) {
+				err = fmt.Errorf("stopped %+v", i.Exit)
+			}
+			stopped <- err
+		}()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		if err := s.Delete(t.Context(), "web", false); err != nil || time.Since(begun) != 0 {
+			t.Errorf("deleted after %v: %v", time.Since(begun), err)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+
+		i = create(t, s, "web", "hang")
+		await(t, s, i.ID, instance.Running)
+		begun = time.Now()
+		if i, err := s.Stop(t.Context(), "web"); err != nil || time.Since(begun) != 10*time.Second || i.Exit.Reason != machine.Stopped {
+			t.Errorf("%+v after %v, %v", i.Exit, time.Since(begun), err)
+		}
+	})
+}
+
 // Reading waits for no operation.
 func TestReadersDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
