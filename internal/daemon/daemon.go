@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -45,6 +46,8 @@ type Config struct {
 	Log     *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
+
+	machines instance.Driver // in tests: these, whatever Driver says
 }
 
 // shutdownTimeout bounds the end: requests under way, then loops, then records.
@@ -59,6 +62,8 @@ type Daemon struct {
 	images    *image.Store
 	instances *instance.Set
 	health    *health.Set
+	observing sync.Mutex // of an instance, for its health
+	hellos    *hellos
 	loops     *loops
 	platform  *platform // nil with the fake driver
 	started   time.Time
@@ -115,10 +120,12 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
+	d.hellos = newHellos()
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		Memory:   memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked: func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		AgentReady: d.hellos.add,
 	})
 	if err != nil {
 		return err
@@ -139,6 +146,7 @@ func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
 		Probe:   d.probe,
 		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
 		Log:     d.log,
+		Logger:  d.instances.Logger,
 		Hooks:   d.metrics.healthHooks(),
 	})
 	return nil
@@ -153,6 +161,9 @@ func (d *Daemon) instanceName(id string) string {
 }
 
 func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
+	if d.config.machines != nil {
+		return d.config.machines, nil
+	}
 	switch d.config.Driver {
 	case DriverFake:
 		return fake.New(fake.Config{Version: version.String()}), nil
@@ -190,6 +201,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return err
 	}
 	d.loops.start(healthConsumer, d.followHealth)
+	d.loops.start(helloConsumer, d.followHellos)
 	defer d.loops.stop()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,

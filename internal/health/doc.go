@@ -89,7 +89,7 @@
 // counts, or if there is none. So no number of them can put off the scheduled probe; if that came due in the meantime, it follows at
 // once. A probe that is asked for when the scheduled one is due is the scheduled one.
 //
-// While it initializes, a check that found no network or no agent is not tried again and again: it is recorded once, and waits until
+// While it initializes, a check that found no machine, no network or no agent is not tried again and again: it is recorded once, and waits until
 // the agent has said HELLO (Observed.Agent) or the program runs.
 //
 // # Stale

@@ -274,8 +274,9 @@ func TestDaemonRestartShowsWhatRests(t *testing.T) {
 				b := newBench(t)
 				b.answers(refusal, 0)
 				b.seen(1, Running, pacedPolicy)
-				time.Sleep(3 * time.Second)
+				time.Sleep(2500 * ms)
 				b.seen(1, rest.phase, rest.policy)
+				synctest.Wait()
 				before := b.snapshot()
 				if len(before.Results) == 0 || len(before.Transitions) == 0 {
 					t.Fatalf("%+v", before)

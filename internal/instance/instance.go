@@ -69,6 +69,9 @@ type Instance struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Run       uint64    `json:"run"` // grows by one at each start
+	// Agent says that the guest agent has said HELLO in this run. It is the machine's word, and is in no record: after a restart of
+	// the daemon it comes with the machine.
+	Agent bool `json:"-"`
 	// Exit is how the last run ended; nil while one is on, or before the first.
 	Exit  *machine.Exit  `json:"exit,omitempty"`
 	IP    string         `json:"ip,omitempty"`

@@ -81,6 +81,7 @@ func (o *owner) start(opt StartOptions) error {
 	}
 	next.Image.Disk = o.disk()
 	next.Instance.Run++
+	next.Instance.Agent = false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
 	next.Instance.Exit = nil
@@ -162,7 +163,7 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 	case !ok:
 		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: "the machine went without saying why"})
 	case n.Kind == machine.AgentReady:
-		o.log.Info("guest agent ready", "after", since(o.rec.Instance.StartedAt))
+		o.agentReady(n.Time)
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
 		next.Instance.RunningAt = next.Instance.Since
@@ -176,6 +177,18 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+
+// agentReady takes in the agent's HELLO. A machine that was taken back repeats it: that is no news to the log.
+func (o *owner) agentReady(at time.Time) {
+	if o.rec.Instance.State == Initializing {
+		o.log.Info("guest agent ready", "after", at.Sub(o.rec.Instance.StartedAt).Round(time.Millisecond))
+	}
+	o.rec.Instance.Agent = true
+	o.publish(o.rec.Instance)
+	if o.s.c.AgentReady != nil {
+		o.s.c.AgentReady(o.id)
+	}
+}
 
 // ended makes the instance Stopped.
 func (o *owner) ended(e machine.Exit) {
@@ -194,6 +207,7 @@ func (o *owner) ended(e machine.Exit) {
 	next.Instance.StoppedAt = next.Instance.Since
 	next.Instance.Exit = &e
 	next.Instance.Ports = nil
+	next.Instance.Agent = false
 	c.Reason, c.Code = why(e), e.Code
 	o.happened(next, change{event.TypeState, c})
 	attrs := []any{"reason", e.Reason}

@@ -30,6 +30,8 @@ type Config struct {
 	Grace    time.Duration                // from the stop signal to the kill; 0: 10 s
 	Boot     time.Duration                // machine.Config.BootDeadline
 	Panicked func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
+	AgentReady func(id string)
 }
 
 // A Set is all instances of one host. Its methods may be called from any goroutine.

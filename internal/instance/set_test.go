@@ -546,6 +546,30 @@ func TestStopIsBounded(t *testing.T) {
 	}
 }
 
+// The agent's HELLO is published, and whoever asked is told, though there is no event of it.
+func TestAgentReady(t *testing.T) {
+	h := newHost(t)
+	h.driver = fake.Surviving{Driver: h.fake}
+	told := make(chan string, 2)
+	h.config = func(c *instance.Config) { c.AgentReady = func(id string) { told <- id } }
+	s := h.open()
+	i := create(t, s, "web", "sleep")
+	for range 2 { // a machine that is taken back says it again
+		if id := <-told; id != i.ID {
+			t.Errorf("told of %s", id)
+		}
+		if got, err := s.Find("web"); err != nil || !got.Agent {
+			t.Errorf("%+v, %v", got, err)
+		}
+		await(t, s, i.ID, instance.Running)
+		h.close(s)
+		s = h.open()
+	}
+	if stopped, err := s.Stop(t.Context(), "web"); err != nil || stopped.Agent {
+		t.Errorf("%+v, %v", stopped, err)
+	}
+}
+
 // What a machine says of itself is in the instance's own log, and changes nothing.
 func TestLinesOfAMachine(t *testing.T) {
 	h := newHost(t)
