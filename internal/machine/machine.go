@@ -20,8 +20,8 @@ type Config struct {
 	Network  *Network // nil: no network
 	Process  Process
 	Hostname string
-	// BootDeadline is the longest time from the machine's start to the agent's HELLO. Zero: the driver's default
-	// (60 s under emulation, 20 s with KVM).
+	// BootDeadline is the longest time from the machine's start to the agent's HELLO, and again from there to the program's
+	// start. Zero: the driver's default (60 s under emulation, 20 s with KVM).
 	BootDeadline time.Duration
 }
 
@@ -83,7 +83,7 @@ const (
 	Killed        Reason = "killed"         // killed on request, or because an orderly stop took too long
 	GuestPanic    Reason = "guest_panic"    // the guest's kernel panicked
 	GuestShutdown Reason = "guest_shutdown" // the guest powered itself off or rebooted without saying why
-	BootTimeout   Reason = "boot_timeout"   // no HELLO before the boot deadline
+	BootTimeout   Reason = "boot_timeout"   // no HELLO before the boot deadline, or no program started before the second
 	VMMFailed     Reason = "vmm_failed"     // the hypervisor did not start, or ended with an error: Message has its words
 	VMMKilled     Reason = "vmm_killed"     // the hypervisor was killed by a signal that was not ours
 	ShimDied      Reason = "shim_died"      // the process beside the machine died, and took the machine down

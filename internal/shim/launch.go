@@ -20,7 +20,7 @@ import (
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
-// Boot deadlines, from the machine's start to the agent's HELLO, unless a machine.Config has its own.
+// Boot deadlines, from the machine's start to the agent's HELLO, and from there to the program's start, unless a machine.Config has its own.
 const (
 	bootDeadlineKVM = 20 * time.Second
 	bootDeadlineTCG = 60 * time.Second

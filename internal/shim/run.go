@@ -208,7 +208,7 @@ func (r *run) toTheEnd() {
 	var f facts
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	boot := time.NewTimer(r.c.BootDeadline)
+	boot := newBoot(r.c.BootDeadline)
 	// end is when the machine is killed if it has not gone by itself: after the program's end, or an orderly stop.
 	end := time.NewTimer(0)
 	<-end.C
@@ -230,12 +230,14 @@ func (r *run) toTheEnd() {
 			r.hear(e, &f)
 			switch e.Kind {
 			case guest.Hello:
-				if boot.Stop() {
+				if boot.said() {
 					r.notify(machine.AgentReady)
 				}
 			case guest.Started:
+				boot.done()
 				r.notify(machine.Started)
 			case guest.ProgramFailed, guest.ProgramExited:
+				boot.done()
 				end.Reset(powerOffTimeout)
 			}
 		case e, ok := <-vmEvents:
@@ -269,8 +271,9 @@ func (r *run) toTheEnd() {
 		case <-term:
 			f.killed = true
 			r.vm.Kill()
-		case <-boot.C:
-			f.bootTimeout = r.c.BootDeadline
+		case <-boot.timer.C:
+			boot.failed(&f)
+			f.diskFull, _ = r.disk.stands()
 			r.vm.Kill()
 		case <-end.C:
 			if f.stopping {
