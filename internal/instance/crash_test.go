@@ -399,7 +399,7 @@ func TestUnknown(t *testing.T) {
 	h.close(s)
 	d.err = &instance.Ended{Exit: machine.Exit{Reason: machine.GuestPanic, Message: "not syncing", Console: "last line"}}
 	s = h.open()
-	if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.StateError() != "guest_panic: not syncing\nlast line" {
+	if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.StateError() != "not syncing\nlast line" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	h.fake.Crash(i.ID, machine.Exit{})

@@ -88,21 +88,18 @@ func (s State) Active() bool {
 	return false
 }
 
-// StateError is why the instance is in its state, for a person; "" where there is nothing to say: a program that
-// ended with 0, or an instance that was stopped on request. The console's last lines follow a boot that failed.
+// StateError is why the instance is stopped, for a person, where that was nobody's wish: "" for a program that ended with 0, or an
+// instance that was stopped on request. The console's last lines follow a boot that failed. What came from the guest in it is as it came.
 func (i Instance) StateError() string {
 	e := i.Exit
-	if e == nil || e.Reason == machine.Stopped || why(*e) == string(machine.Killed) {
+	if e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
 		return ""
 	}
-	if e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
-		return ""
-	}
-	text := why(*e)
+	words := e.Message
 	if e.Console != "" {
-		text += "\n" + e.Console
+		words += "\n" + e.Console
 	}
-	return text
+	return words
 }
 
 // why is an exit in one line: its reason, and what there is to say of it.
