@@ -44,7 +44,8 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		return Instance{}, err
 	}
 	made := make(chan Instance, 1)
-	err = o.call(ctx, func() error {
+	// What was reserved is freed in there, so it is begun also for a caller that has gone; nothing is before it in the queue.
+	begun, err := o.queue(s.ctx, func() error {
 		whole := false
 		defer func() { // also when it panics
 			if !whole {
@@ -52,7 +53,7 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 				s.forget(o)
 			}
 		}()
-		if err := s.imageIsThere(ctx, img); err != nil {
+		if err := s.imageIsThere(s.ctx, img); err != nil {
 			return err
 		}
 		if err := o.create(); err != nil {
@@ -62,6 +63,9 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		made <- o.rec.Instance
 		return nil
 	})
+	if err == nil {
+		err = o.result(ctx, begun)
+	}
 	if err != nil {
 		return Instance{}, err
 	}

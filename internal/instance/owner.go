@@ -70,19 +70,32 @@ func (s *Set) newOwner(r record) *owner {
 // call has do carried out in the owner's goroutine, after what came before it. When ctx ends while do waits its turn,
 // nothing was done; when it ends later, do is finished all the same.
 func (o *owner) call(ctx context.Context, do func() error) error {
+	r, err := o.queue(ctx, do)
+	if err != nil {
+		return err
+	}
+	return o.result(ctx, r)
+}
+
+// queue returns when do is being carried out.
+func (o *owner) queue(ctx context.Context, do func() error) (request, error) {
 	r := request{do: do, result: make(chan error, 1)}
 	select {
 	case o.requests <- r:
+		return r, nil
 	case <-o.done:
 		select {
 		case <-o.s.closing:
-			return errClosing
+			return r, errClosing
 		default:
-			return fmt.Errorf("there is no instance %q: %w", o.id, api.NotFound)
+			return r, fmt.Errorf("there is no instance %q: %w", o.id, api.NotFound)
 		}
 	case <-ctx.Done():
-		return fmt.Errorf("wait for instance %q: %w", o.id, context.Cause(ctx))
+		return r, fmt.Errorf("wait for instance %q: %w", o.id, context.Cause(ctx))
 	}
+}
+
+func (o *owner) result(ctx context.Context, r request) error {
 	select {
 	case err := <-r.result:
 		return err

@@ -493,6 +493,28 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// A create whose caller has gone makes an instance that is seen, or leaves nothing: never a name that is taken by nobody.
+func TestCreatorGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for n := range 20 {
+			s.Create(gone, spec(fmt.Sprint("n", n), "sleep"))
+		}
+		synctest.Wait()
+		for _, i := range s.List() {
+			if err := s.Delete(t.Context(), i.ID, false); err != nil {
+				t.Error(err)
+			}
+		}
+		if a := s.Allocated(); a.Instances != 0 || len(h.left()) != 0 {
+			t.Errorf("left %+v, %v", a, h.left())
+		}
+	})
+}
+
 // An operation that has begun is finished without its caller.
 func TestCallerGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
