@@ -449,7 +449,7 @@ type CreateInstanceRequest struct {
 	// RestartPolicy When an instance whose program ended is started again.
 	RestartPolicy *RestartPolicy `json:"restart_policy,omitempty"`
 
-	// Size Memory, 1GB unless told.
+	// Size Memory, 1GB unless told; 128MB at least.
 	Size Size `json:"size,omitempty"`
 
 	// SkipGuestAgent This server always has the agent in the guest.
@@ -778,7 +778,7 @@ type HealthCheckGRPC struct {
 
 // HealthCheckHTTP Asks over HTTP, at the instance's own address.
 type HealthCheckHTTP struct {
-	// BodyContains What the first 64 KiB of the body must contain.
+	// BodyContains What the first 64 KiB of the body must contain; no longer than that itself.
 	BodyContains *string `json:"body_contains,omitempty"`
 
 	// ExpectedStatus The status that succeeds.

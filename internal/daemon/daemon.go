@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -58,6 +59,8 @@ type Config struct {
 	Log       *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
+
+	machines instance.Driver // in tests: these, whatever Driver says
 }
 
 // shutdownTimeout bounds the end: requests under way, then loops, then records.
@@ -72,6 +75,8 @@ type Daemon struct {
 	images    *image.Store
 	instances *instance.Set
 	health    *health.Set
+	observing sync.Mutex // of an instance, for its health
+	hellos    *hellos
 	loops     *loops
 	platform  *platform // nil with the fake driver
 	started   time.Time
@@ -115,7 +120,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
 		return err
 	}
-	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
+	inUse := func(digest string) bool { return d.instances == nil || d.instances.ImageUser(digest, "") != "" }
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
 		return err
 	}
@@ -128,11 +133,13 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
+	d.hellos = newHellos()
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		AllowNets: d.config.AllowNets,
-		Memory:    memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked:  func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		AllowNets:  d.config.AllowNets,
+		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		AgentReady: d.hellos.add,
 	})
 	if err != nil {
 		return err
@@ -153,6 +160,7 @@ func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
 		Probe:   d.probe,
 		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
 		Log:     d.log,
+		Logger:  d.instances.Logger,
 		Hooks:   d.metrics.healthHooks(),
 	})
 	return nil
@@ -166,16 +174,10 @@ func (d *Daemon) instanceName(id string) string {
 	return in.Spec.Name
 }
 
-func (d *Daemon) usesImage(digest string) bool {
-	for _, in := range d.instances.List() {
-		if in.Spec.ImageDigest == digest {
-			return true
-		}
-	}
-	return false
-}
-
 func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
+	if d.config.machines != nil {
+		return d.config.machines, nil
+	}
 	if s := d.config.Sandbox; s != "" && s != SandboxAuto && s != SandboxRequire {
 		return nil, fmt.Errorf("sandbox %q: one of %s, %s: %w", s, SandboxAuto, SandboxRequire, api.Invalid)
 	}
@@ -223,6 +225,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return err
 	}
 	d.loops.start(healthConsumer, d.followHealth)
+	d.loops.start(helloConsumer, d.followHellos)
 	defer d.loops.stop()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,

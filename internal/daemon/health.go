@@ -33,7 +33,7 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 		case event.TypeResync:
 			d.observeAll()
 		case event.TypeDeleted:
-			d.health.Forget(e.Instance)
+			d.forget(e.Instance)
 		case event.TypeCreated, event.TypeState, event.TypeUpdated:
 			d.observe(e.Instance)
 		case event.TypeHealth: // our own
@@ -53,11 +53,14 @@ func (d *Daemon) settled(ctx context.Context) {
 // observeAll hands on every instance there is.
 func (d *Daemon) observeAll() {
 	for _, in := range d.instances.List() {
-		d.health.Sync(observed(in))
+		d.observe(in.ID)
 	}
 }
 
+// observe hands on one instance as it is now. Both controllers come here, and what is handed on last must be the latest.
 func (d *Daemon) observe(id string) {
+	d.observing.Lock()
+	defer d.observing.Unlock()
 	in, err := d.instances.Find(id)
 	if errors.Is(err, api.NotFound) {
 		d.health.Forget(id)
@@ -70,9 +73,15 @@ func (d *Daemon) observe(id string) {
 	d.health.Sync(observed(in))
 }
 
+func (d *Daemon) forget(id string) {
+	d.observing.Lock()
+	defer d.observing.Unlock()
+	d.health.Forget(id)
+}
+
 // observed is what health sees of an instance.
 func observed(in instance.Instance) health.Observed {
-	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since}
+	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent}
 	switch in.State {
 	case instance.Initializing:
 		o.Phase = health.Initializing
@@ -92,7 +101,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy) health.R
 	}
 	m, err := d.instances.Machine(id)
 	if err != nil {
-		return inconclusive("no_machine", err.Error())
+		return inconclusive(health.CauseNoMachine, err.Error())
 	}
 	prober, ok := m.(instance.Prober)
 	if !ok {

@@ -47,8 +47,10 @@ type Config struct {
 	Probe   Prober
 	Journal Journal
 	Log     *slog.Logger // nil: none
-	Hooks   Hooks
-	Boot    Boot // zero: this host's
+	// Logger returns where to log what happens to an instance. nil: Log, with the instance's id.
+	Logger func(id string) *slog.Logger
+	Hooks  Hooks
+	Boot   Boot // zero: this host's
 }
 
 // Why CheckNow did not check.

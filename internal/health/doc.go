@@ -72,6 +72,8 @@
 // A missing agent is inconclusive while Initializing, for a probe that began then, and for 10 s after the daemon's start. Later it is
 // a failure with a reason that says what to do, told to the log once in a window.
 //
+// While the machine stands still for want of room on the host's disk, the Prober says disk_full.
+//
 // The Prober's context ends 10 s after the policy's timeout. A Prober that has nothing by then did not answer, which is inconclusive
 // (no_answer): the process beside the machine is at fault, not the workload.
 //
@@ -89,7 +91,7 @@
 // counts, or if there is none. So no number of them can put off the scheduled probe; if that came due in the meantime, it follows at
 // once. A probe that is asked for when the scheduled one is due is the scheduled one.
 //
-// While it initializes, a check that found no network or no agent is not tried again and again: it is recorded once, and waits until
+// While it initializes, a check that found no machine, no network or no agent is not tried again and again: it is recorded once, and waits until
 // the agent has said HELLO (Observed.Agent) or the program runs.
 //
 // # Stale

@@ -32,7 +32,9 @@ func (l *loop) load() {
 		l.replay(log)
 	}
 	if l.s.Status != "" {
-		l.next(time.Now(), Input{Kind: Restarted, Hash: l.hash})
+		in := Input{Kind: Restarted, Hash: l.hash}
+		l.next(time.Now(), in)
+		l.publish(nil, in) // also where nothing follows from the restart: what was known is shown
 	}
 }
 

@@ -259,3 +259,42 @@ func TestNobodyWaitsForAnother(t *testing.T) {
 		b.close()
 	})
 }
+
+// What was known of an instance that is not watched is shown after a restart, too.
+func TestDaemonRestartShowsWhatRests(t *testing.T) {
+	for name, rest := range map[string]struct {
+		phase  Phase
+		policy string
+	}{
+		"stopped":         {Inactive, pacedPolicy},
+		"without a check": {Running, "null"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.answers(refusal, 0)
+				b.seen(1, Running, pacedPolicy)
+				time.Sleep(2500 * ms)
+				b.seen(1, rest.phase, rest.policy)
+				synctest.Wait()
+				before := b.snapshot()
+				if len(before.Results) == 0 || len(before.Transitions) == 0 {
+					t.Fatalf("%+v", before)
+				}
+				b.close()
+				path := b.journal.path()
+
+				time.Sleep(time.Hour)
+				b.open()
+				b.seen(1, rest.phase, rest.policy)
+				if got, want := fmt.Sprint(b.snapshot()), fmt.Sprint(before); got != want {
+					t.Errorf("goes on with\n%s\nwant\n%s", got, want)
+				}
+				if b.Watched() != 0 || b.journal.path() != path {
+					t.Errorf("%d watched, %s", b.Watched(), b.journal.path())
+				}
+				b.close()
+			})
+		})
+	}
+}

@@ -46,10 +46,10 @@ func (s State) schedule(p Policy, now time.Time, hash uint64, r Result, counted 
 	return s
 }
 
-// waits reports whether the next probe waits for the guest rather than for a time: its agent or its network is not up yet. The
-// agent's HELLO and the entry into Running ask for it.
+// waits reports whether the next probe waits for the guest rather than for a time: its machine, its agent or its network is not up yet.
+// The agent's HELLO and the entry into Running ask for it.
 func (s State) waits(r Result) bool {
-	return s.Entered.IsZero() && r.Outcome == Inconclusive && (r.Cause == CauseNoAgent || r.Cause == CauseNoNetwork)
+	return s.Entered.IsZero() && r.Outcome == Inconclusive && (r.Cause == CauseNoMachine || r.Cause == CauseNoAgent || r.Cause == CauseNoNetwork)
 }
 
 // jitter returns d × (0.95 … 1.05), evenly spread over hash.

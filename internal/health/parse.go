@@ -16,6 +16,9 @@ import (
 // root is the name of a policy in requests and answers; every fault's field begins with it.
 const root = "health_check"
 
+// MaxBody is how much of an answer's body a check reads, in bytes.
+const MaxBody = 64 << 10
+
 // What is used where a field is unset.
 const (
 	defaultInterval    = 10 * time.Second
@@ -122,6 +125,9 @@ func (r reader) http() *HTTPCheck {
 		TLSSkipVerify: r.boolean("tls_skip_verify", true),
 		TLSServerName: r.str("tls_server_name"),
 	}
+	if len(c.BodyContains) > MaxBody {
+		r.fault("body_contains", fmt.Sprintf("must be at most %d bytes: no more of a body is read", MaxBody))
+	}
 	status, given := r.integer("expected_status", 200, 599)
 	c.ExpectedStatuses = r.statuses("expected_statuses")
 	switch {
@@ -162,7 +168,36 @@ func (r reader) exec() *ExecCheck {
 			r.fault("env", "must have names without = and NUL that are not empty, and values without NUL")
 		}
 	}
+	r.execSize(c)
 	return c
+}
+
+// maxExec bounds all that an exec check says, in bytes. Written down it is six times as long at the worst, which still fits into what a
+// guest can be told at once (256 KiB).
+const maxExec = 32 << 10
+
+// execSize refuses, by its largest part, what no guest can be told.
+func (r reader) execSize(c *ExecCheck) {
+	parts := []struct {
+		name string
+		size int
+	}{{"command", 0}, {"env", 0}, {"working_dir", len(c.WorkingDir)}, {"user", len(c.User)}}
+	for _, arg := range c.Command {
+		parts[0].size += len(arg) + 1
+	}
+	for name, value := range c.Env {
+		parts[1].size += len(name) + len(value) + 2
+	}
+	total, largest := 0, parts[0]
+	for _, p := range parts {
+		total += p.size
+		if p.size > largest.size {
+			largest = p
+		}
+	}
+	if total > maxExec && !r.faulty(largest.name) {
+		r.fault(largest.name, fmt.Sprintf("must be shorter: command, env, working_dir and user have at most %d bytes together", maxExec))
+	}
 }
 
 func (r reader) threshold(name string, unset int) int {

@@ -21,7 +21,9 @@ const (
 const (
 	CauseNoAgent   = "agent_not_connected" // Next makes a failure of it once the agent has had its time
 	CauseNoNetwork = "no_network"          // the guest has not sent a frame yet, so nothing was sent to it
+	CauseNoMachine = "no_machine"          // the instance is on its way to a machine
 	CauseResources = "host_resources"      // no descriptors or memory on the host
+	CauseDiskFull  = "disk_full"           // the machine stands still, for the host's disk has no room for what it writes
 	CauseCutShort  = "cut_short"           // the instance stopped, or entered standby, in the middle
 	CauseNoAnswer  = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
 	CausePanic     = "panic"               // a bug of ours: the stack is in the log

@@ -153,9 +153,16 @@ func (s *Set) loop(id string, start bool) *loop {
 	return l
 }
 
+func (s *Set) logger(id string) *slog.Logger {
+	if s.config.Logger != nil {
+		return s.config.Logger(id)
+	}
+	return s.log.With("instance", id)
+}
+
 func newLoop(s *Set, id string) *loop {
 	l := &loop{
-		set: s, id: id, hash: hashID(id), log: s.log.With("instance", id),
+		set: s, id: id, hash: hashID(id), log: s.logger(id),
 		inbox: make(chan message), results: make(chan Result, 1), done: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)

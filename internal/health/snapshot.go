@@ -65,8 +65,8 @@ type Observed struct {
 	Phase   Phase
 	Policy  Policy
 	Entered time.Time // entry into Phase; zero, or in the future: now
-	// Agent says that the guest agent has said HELLO in this run. Optional: a check that waits for the guest is asked for
-	// again when it turns true, and at the entry into Running at the latest.
+	// Agent says that the guest agent has said HELLO in this run. A check that waits for the guest is asked for again when it turns
+	// true, and at the entry into Running at the latest.
 	Agent bool
 }
 

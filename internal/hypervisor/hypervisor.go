@@ -68,6 +68,8 @@ const (
 	Reset    EventKind = "reset"    // it rebooted, which ends it
 	Panicked EventKind = "panicked" // its kernel told the board that it panicked
 
+	NoSpace EventKind = "no_space" // a write found no space on the host's disk: the guest is stopped, and Resume tries the write again
+
 	ControlOpened EventKind = "control_opened" // somebody in the guest opened the agent's control port
 	ControlClosed EventKind = "control_closed" // or closed it, or lost it
 )

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -310,6 +311,64 @@ func (e *elusive) Recover(ctx context.Context, c machine.Config) (instance.Machi
 	return e.Surviving.Recover(ctx, c)
 }
 
+// laggard is a driver that is slow to take one machine back, and fails a few times first.
+type laggard struct {
+	fake.Surviving
+	slow  string // the instance
+	takes time.Duration
+	fails atomic.Int64
+}
+
+func (l *laggard) Recover(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	if c.ID == l.slow {
+		time.Sleep(l.takes)
+		if l.fails.Add(-1) >= 0 {
+			return nil, errors.New("the socket does not answer")
+		}
+	}
+	return l.Surviving.Recover(ctx, c)
+}
+
+// A machine that does not answer at a restart holds up no other, and is taken back without anybody's asking once it does.
+func TestTakenBackLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &laggard{Surviving: fake.Surviving{Driver: h.fake}, takes: 5 * time.Second}
+		h.driver = d
+		s := h.open()
+		late, other := create(t, s, "late", "sleep"), create(t, s, "other", "sleep")
+		await(t, s, late.ID, instance.Running)
+		await(t, s, other.ID, instance.Running)
+		h.close(s)
+		d.slow = late.ID
+		d.fails.Store(2)
+		begun := time.Now()
+		s = h.open()
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("the daemon was held up for %v", took)
+		}
+		if _, err := s.Machine(other.ID); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Machine(late.ID); !errors.Is(err, api.InvalidState) {
+			t.Errorf("a machine that was not taken back: %v", err)
+		}
+		await(t, s, late.ID, instance.Unknown)
+		await(t, s, late.ID, instance.Running)
+		if took := time.Since(begun); took > 26*time.Second {
+			t.Errorf("taken back after %v", took)
+		}
+		for _, i := range []instance.Instance{late, other} {
+			if _, err := s.Machine(i.ID); err != nil {
+				t.Error(err)
+			}
+			if err := s.Delete(t.Context(), i.ID, false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestUnknown(t *testing.T) {
 	h := newHost(t)
 	d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
@@ -340,7 +399,7 @@ func TestUnknown(t *testing.T) {
 	h.close(s)
 	d.err = &instance.Ended{Exit: machine.Exit{Reason: machine.GuestPanic, Message: "not syncing", Console: "last line"}}
 	s = h.open()
-	if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.StateError() != "guest_panic: not syncing\nlast line" {
+	if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.StateError() != "not syncing\nlast line" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	h.fake.Crash(i.ID, machine.Exit{})

@@ -44,7 +44,8 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		return Instance{}, err
 	}
 	made := make(chan Instance, 1)
-	err = o.call(ctx, func() error {
+	// What was reserved is freed in there, so it is begun also for a caller that has gone; nothing is before it in the queue.
+	begun, err := o.queue(s.ctx, func() error {
 		whole := false
 		defer func() { // also when it panics
 			if !whole {
@@ -52,6 +53,9 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 				s.forget(o)
 			}
 		}()
+		if err := s.imageIsThere(s.ctx, img); err != nil {
+			return err
+		}
 		if err := o.create(); err != nil {
 			return err
 		}
@@ -59,10 +63,23 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		made <- o.rec.Instance
 		return nil
 	})
+	if err == nil {
+		err = o.result(ctx, begun)
+	}
 	if err != nil {
 		return Instance{}, err
 	}
 	return <-made, nil
+}
+
+// imageIsThere looks once more for the image of an instance that ImageUser knows of by now: what was deleted or replaced before that
+// is found out here, and nothing is deleted after it.
+func (s *Set) imageIsThere(ctx context.Context, img Image) error {
+	now, err := s.c.Images.Image(ctx, img.Ref)
+	if err == nil && now.Digest != img.Digest {
+		err = &api.Error{Kind: api.NotReady, Code: "image_not_ready", Message: fmt.Sprintf("image %s was replaced at this moment", img.Ref)}
+	}
+	return err
 }
 
 // checkSpec refuses what no instance can be, and returns its ports with their defaults.
@@ -310,7 +327,26 @@ func (s *Set) Delete(ctx context.Context, ref string, graceful bool) error {
 	if short {
 		return invalid("id", fmt.Sprintf("%q is too short to delete by: give the name, the id, or at least %d characters of it", ref, minDelete))
 	}
+	if !graceful {
+		defer o.force()()
+	}
 	return o.call(ctx, func() error { return o.remove(graceful, "requested") })
+}
+
+// force cuts short an orderly stop that is under way or about to begin, until the func that it returns is called.
+func (o *owner) force() (done func()) {
+	o.s.mu.Lock()
+	defer o.s.mu.Unlock()
+	if o.forcing++; o.forcing == 1 {
+		close(o.forced)
+	}
+	return func() {
+		o.s.mu.Lock()
+		defer o.s.mu.Unlock()
+		if o.forcing--; o.forcing == 0 {
+			o.forced = make(chan struct{})
+		}
+	}
 }
 
 // remove deletes the instance. The event is the commit; what a crash leaves behind it, Open removes.

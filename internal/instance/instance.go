@@ -27,7 +27,7 @@ import (
 type State string
 
 // The states. Initializing is from the machine's start until the guest agent is ready and the program has been started;
-// then Running.
+// then Running, also while the machine stands still because the host's disk is full: its log and its health tell of that.
 const (
 	Created      State = "Created"
 	Initializing State = "Initializing"
@@ -72,6 +72,9 @@ type Instance struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Run       uint64    `json:"run"` // grows by one at each start
+	// Agent says that the guest agent has said HELLO in this run. It is the machine's word, and is in no record: after a restart of
+	// the daemon it comes with the machine.
+	Agent bool `json:"-"`
 	// Exit is how the last run ended; nil while one is on, or before the first.
 	Exit  *machine.Exit  `json:"exit,omitempty"`
 	IP    string         `json:"ip,omitempty"`
@@ -88,21 +91,18 @@ func (s State) Active() bool {
 	return false
 }
 
-// StateError is why the instance is in its state, for a person; "" where there is nothing to say: a program that
-// ended with 0, or an instance that was stopped on request. The console's last lines follow a boot that failed.
+// StateError is why the instance is stopped, for a person, where that was nobody's wish: "" for a program that ended with 0, or an
+// instance that was stopped on request. The console's last lines follow a boot that failed. What came from the guest in it is as it came.
 func (i Instance) StateError() string {
 	e := i.Exit
-	if e == nil || e.Reason == machine.Stopped || why(*e) == string(machine.Killed) {
+	if e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
 		return ""
 	}
-	if e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
-		return ""
-	}
-	text := why(*e)
+	words := e.Message
 	if e.Console != "" {
-		text += "\n" + e.Console
+		words += "\n" + e.Console
 	}
-	return text
+	return words
 }
 
 // why is an exit in one line: its reason, and what there is to say of it.

@@ -3,10 +3,7 @@ package instance_test
 import (
 	"context"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -17,25 +14,16 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// talker is a driver that keeps what it was asked for, and whose machines have something to say.
-type talker struct {
+// recorder is a driver that keeps what it was asked for.
+type recorder struct {
 	*fake.Driver
 	configs []machine.Config
-	remarks chan string
 }
 
-type talkerMachine struct {
-	instance.Machine
-	d *talker
-}
-
-func (d *talker) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+func (d *recorder) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
 	d.configs = append(d.configs, c)
-	m, err := d.Driver.Start(ctx, c)
-	return &talkerMachine{m, d}, err
+	return d.Driver.Start(ctx, c)
 }
-
-func (m *talkerMachine) Remarks() <-chan string { return m.d.remarks }
 
 func ranges(s ...string) []netip.Prefix {
 	var out []netip.Prefix
@@ -49,7 +37,7 @@ func ranges(s ...string) []netip.Prefix {
 func TestOutboundPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
-		d := &talker{Driver: h.fake, remarks: make(chan string)}
+		d := &recorder{Driver: h.fake}
 		h.driver = d
 		h.config = func(c *instance.Config) { c.AllowNets = ranges("10.1.0.0/16") }
 		s := h.open()
@@ -94,25 +82,4 @@ func TestOutboundPolicy(t *testing.T) {
 func isInvalid(err error, field string) bool {
 	e, ok := err.(*api.Error)
 	return ok && e.Kind == api.Invalid && len(e.Details) == 1 && e.Details[0].Field == field
-}
-
-// What a machine has to say is in the instance's own log.
-func TestRemarks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHost(t)
-		d := &talker{Driver: h.fake, remarks: make(chan string)}
-		h.driver = d
-		s := h.open()
-		i := create(t, s, "web", "sleep")
-		d.remarks <- "outbound refused: tcp 10.0.0.1:80"
-		close(d.remarks)
-		synctest.Wait()
-		b, err := os.ReadFile(filepath.Join(h.dir, i.ID, instance.LogName))
-		if err != nil || !strings.Contains(string(b), `level=WARN msg="outbound refused: tcp 10.0.0.1:80"`) {
-			t.Errorf("its log, %v:\n%s", err, b)
-		}
-		if _, err := s.Stop(t.Context(), "web"); err != nil { // the loop goes on without remarks
-			t.Error(err)
-		}
-	})
 }

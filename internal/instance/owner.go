@@ -31,12 +31,11 @@ type owner struct {
 	rec     record
 	m       Machine // the present run; nil: none
 	notices <-chan machine.Notice
-	remarks <-chan string // of the present run or the last one; nil: it has none
-	because string        // why we killed the machine, for its exit
-	owed    []change      // what was published and is not on disk yet, oldest first
-	unsaved bool          // the record on disk is behind
-	notYet  time.Time     // an expiry that could not be carried out is tried again then
-	over    bool          // the goroutine ends
+	because string    // why we killed the machine, for its exit
+	owed    []change  // what was published and is not on disk yet, oldest first
+	unsaved bool      // the record on disk is behind
+	notYet  time.Time // an expiry that could not be carried out is tried again then
+	over    bool      // the goroutine ends
 
 	// Guarded by s.mu.
 	visible bool
@@ -44,6 +43,8 @@ type owner struct {
 	present Machine
 	holds   bool // its memory is taken
 	changed chan struct{}
+	forcing int           // deletions that wait their turn and give the guest no time
+	forced  chan struct{} // closed while there are any
 }
 
 // A change is an event that is to be appended.
@@ -61,7 +62,7 @@ type request struct {
 func (s *Set) newOwner(r record) *owner {
 	return &owner{
 		s: s, id: r.Instance.ID, log: s.Logger(r.Instance.ID),
-		requests: make(chan request), done: make(chan struct{}), changed: make(chan struct{}),
+		requests: make(chan request), done: make(chan struct{}), changed: make(chan struct{}), forced: make(chan struct{}),
 		rec: r, now: r.Instance, holds: r.Instance.State.Active(),
 	}
 }
@@ -69,19 +70,32 @@ func (s *Set) newOwner(r record) *owner {
 // call has do carried out in the owner's goroutine, after what came before it. When ctx ends while do waits its turn,
 // nothing was done; when it ends later, do is finished all the same.
 func (o *owner) call(ctx context.Context, do func() error) error {
+	r, err := o.queue(ctx, do)
+	if err != nil {
+		return err
+	}
+	return o.result(ctx, r)
+}
+
+// queue returns when do is being carried out.
+func (o *owner) queue(ctx context.Context, do func() error) (request, error) {
 	r := request{do: do, result: make(chan error, 1)}
 	select {
 	case o.requests <- r:
+		return r, nil
 	case <-o.done:
 		select {
 		case <-o.s.closing:
-			return errClosing
+			return r, errClosing
 		default:
-			return fmt.Errorf("there is no instance %q: %w", o.id, api.NotFound)
+			return r, fmt.Errorf("there is no instance %q: %w", o.id, api.NotFound)
 		}
 	case <-ctx.Done():
-		return fmt.Errorf("wait for instance %q: %w", o.id, context.Cause(ctx))
+		return r, fmt.Errorf("wait for instance %q: %w", o.id, context.Cause(ctx))
 	}
+}
+
+func (o *owner) result(ctx context.Context, r request) error {
 	select {
 	case err := <-r.result:
 		return err
@@ -129,10 +143,10 @@ func (o *owner) loop() {
 			o.serve(r)
 		case n, ok := <-o.notices:
 			o.notice(n, ok)
-		case text, ok := <-o.remarks:
-			o.remark(text, ok)
 		case <-o.expiry():
 			o.expire()
+		case <-o.again():
+			o.takeBack()
 		case <-o.retry():
 			if err := o.settle(); err == nil {
 				o.log.Info("what could not be written is on disk now")
@@ -141,15 +155,6 @@ func (o *owner) loop() {
 			o.leave()
 		}
 	}
-}
-
-// remark takes down what a machine has to say to whoever reads its instance's log.
-func (o *owner) remark(text string, ok bool) {
-	if !ok {
-		o.remarks = nil
-		return
-	}
-	o.log.Warn(text)
 }
 
 // serve answers also when do panics; the panic is the loop's then.

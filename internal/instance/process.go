@@ -1,6 +1,8 @@
 package instance
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +16,8 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // process resolves what is to be run, as Docker does: a request's entrypoint replaces the image's and drops the image's cmd, a
 // request's cmd replaces the image's; the request's environment is laid over the image's.
+//
+// A process that is refused for its size is returned all the same: a record may hold one.
 func process(spec Spec, img Image) (machine.Process, error) {
 	entrypoint, cmd := img.Entrypoint, img.Cmd
 	if spec.Entrypoint != nil {
@@ -26,13 +30,42 @@ func process(spec Spec, img Image) (machine.Process, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return machine.Process{}, invalid("cmd", "there is nothing to run: the image names no program, so cmd or entrypoint must")
 	}
-	return machine.Process{
+	p := machine.Process{
 		Argv:       argv,
 		Env:        environment(img.Env, spec.Env),
 		Dir:        img.WorkingDir,
 		User:       img.User,
 		StopSignal: img.StopSignal,
-	}, nil
+	}
+	return p, checkProcess(p, spec, img)
+}
+
+// maxProcess bounds what a guest is told to run, in bytes of JSON: a message to its agent holds 256 KiB, and there is more in it.
+const maxProcess = 192 << 10
+
+// checkProcess refuses, by its larger part, what no guest can be told.
+func checkProcess(p machine.Process, spec Spec, img Image) error {
+	size := jsonSize(p)
+	if size <= maxProcess {
+		return nil
+	}
+	args, env := jsonSize(spec.Entrypoint)+jsonSize(spec.Cmd), jsonSize(spec.Env)
+	field := "image"
+	switch {
+	case size-args-env > maxProcess:
+	case env >= args:
+		field = "env"
+	case spec.Cmd != nil:
+		field = "cmd"
+	default:
+		field = "entrypoint"
+	}
+	return invalid(field, fmt.Sprintf("the program's arguments and environment, with the image's, take %d bytes as JSON: a guest can be told at most %d", size, maxProcess))
+}
+
+func jsonSize(v any) int {
+	b, _ := json.Marshal(v) // strings always can be
+	return len(b)
 }
 
 // environment lays over upon base. Names keep the image's order; new ones follow, sorted.

@@ -20,6 +20,8 @@ const (
 	stopMargin  = 5 * time.Second  // from the end of the grace period, for the guest to sync and power off
 	killTime    = 15 * time.Second // from the kill to the machine's end
 	recoverTime = 15 * time.Second // from looking for a machine to holding it
+	openTime    = 2 * time.Second  // of Open, for machines to be taken back; those that take longer are on their own
+	againEvery  = 5 * time.Second  // from one try to take back a machine that may run to the next
 )
 
 const daemonStopped = "the daemon stopped while it ran"
@@ -81,6 +83,7 @@ func (o *owner) start(opt StartOptions) error {
 	}
 	next.Image.Disk = o.disk()
 	next.Instance.Run++
+	next.Instance.Agent = false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
 	next.Instance.Exit = nil
@@ -144,9 +147,6 @@ func (s *Set) machineConfig(r record) machine.Config {
 // attach makes m the present run.
 func (o *owner) attach(m Machine) {
 	o.m, o.notices, o.because = m, m.Notices(), ""
-	if r, ok := m.(Remarker); ok {
-		o.remarks = r.Remarks()
-	}
 	o.rec.Instance.Ports = publishedPorts(m, o.rec.Instance.Spec)
 	o.s.mu.Lock()
 	o.present = m
@@ -167,18 +167,32 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 	case !ok:
 		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: "the machine went without saying why"})
 	case n.Kind == machine.AgentReady:
-		o.log.Info("guest agent ready", "after", since(o.rec.Instance.StartedAt))
+		o.agentReady(n.Time)
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
 		next.Instance.RunningAt = next.Instance.Since
 		o.happened(next, change{event.TypeState, c})
 		o.log.Info("running", "after", since(o.rec.Instance.StartedAt))
+	case n.Kind == machine.Told:
+		o.log.Log(o.s.ctx, n.Level, n.Message)
 	case n.Kind == machine.Exited:
 		o.ended(n.Exit)
 	}
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+
+// agentReady takes in the agent's HELLO. A machine that was taken back repeats it: that is no news to the log.
+func (o *owner) agentReady(at time.Time) {
+	if o.rec.Instance.State == Initializing {
+		o.log.Info("guest agent ready", "after", at.Sub(o.rec.Instance.StartedAt).Round(time.Millisecond))
+	}
+	o.rec.Instance.Agent = true
+	o.publish(o.rec.Instance)
+	if o.s.c.AgentReady != nil {
+		o.s.c.AgentReady(o.id)
+	}
+}
 
 // ended makes the instance Stopped.
 func (o *owner) ended(e machine.Exit) {
@@ -197,6 +211,7 @@ func (o *owner) ended(e machine.Exit) {
 	next.Instance.StoppedAt = next.Instance.Since
 	next.Instance.Exit = &e
 	next.Instance.Ports = nil
+	next.Instance.Agent = false
 	c.Reason, c.Code = why(e), e.Code
 	o.happened(next, change{event.TypeState, c})
 	attrs := []any{"reason", e.Reason}
@@ -247,12 +262,19 @@ func (o *owner) askToStop() (over bool, err error) {
 	if o.s.recovers() {
 		closing = o.s.closing
 	}
-	if o.await(grace+stopMargin, closing) {
+	o.s.mu.Lock()
+	forced := o.forced
+	o.s.mu.Unlock()
+	if o.await(grace+stopMargin, closing, forced) {
 		return true, nil
 	}
 	select {
 	case <-closing:
 		return false, errClosing // the next daemon goes on with it
+	case <-forced:
+		o.because = "its deletion was forced while it stopped"
+		o.log.Info("the machine is killed: its deletion is forced")
+		return false, nil
 	default:
 	}
 	o.because = fmt.Sprintf("it did not stop within %s", grace+stopMargin)
@@ -264,7 +286,7 @@ func (o *owner) kill() error {
 	ctx, cancel := context.WithTimeoutCause(o.s.ctx, killTime, errSlow)
 	defer cancel()
 	err := o.m.Kill(ctx)
-	if o.await(stopMargin, nil) {
+	if o.await(stopMargin, nil, nil) {
 		return nil
 	}
 	if err == nil {
@@ -274,8 +296,8 @@ func (o *owner) kill() error {
 	return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
 }
 
-// await takes in notices until the run is over, which it reports, or d has passed, or leave is closed.
-func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
+// await takes in notices until the run is over, which it reports, or d has passed, or leave or forced is closed.
+func (o *owner) await(d time.Duration, leave, forced <-chan struct{}) bool {
 	timeout := time.NewTimer(d)
 	defer timeout.Stop()
 	for o.m != nil {
@@ -286,9 +308,19 @@ func (o *owner) await(d time.Duration, leave <-chan struct{}) bool {
 			return false
 		case <-leave:
 			return false
+		case <-forced:
+			return false
 		}
 	}
 	return true
+}
+
+// again is when to look once more for a machine that nobody holds.
+func (o *owner) again() <-chan time.Time {
+	if o.m != nil || o.rec.Instance.State != Unknown {
+		return nil
+	}
+	return time.After(againEvery)
 }
 
 // takeBack finds the machine that should be there according to the record, or says how it ended.
@@ -321,6 +353,6 @@ func (o *owner) takeBack() {
 		next, c := o.step(Unknown)
 		c.Reason = err.Error()
 		o.happened(next, change{event.TypeState, c})
-		o.log.Error("its machine may run, but cannot be taken back; stop tries again", "err", err)
+		o.log.Error("its machine may run, but cannot be taken back; it is tried again", "err", err, "every", againEvery)
 	}
 }

@@ -32,6 +32,8 @@ type Config struct {
 	Grace     time.Duration                // from the stop signal to the kill; 0: 10 s
 	Boot      time.Duration                // machine.Config.BootDeadline
 	Panicked  func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
+	AgentReady func(id string)
 }
 
 // A Set is all instances of one host. Its methods may be called from any goroutine.
@@ -108,13 +110,22 @@ func (s *Set) loadAll(ctx context.Context) error {
 			loaded = append(loaded, s.adopt(r))
 		}
 	}
-	var wg sync.WaitGroup
+	var taken sync.WaitGroup
 	for _, o := range loaded {
-		wg.Go(o.takeBack)
+		taken.Add(1)
+		s.wg.Go(func() {
+			o.contained(o.takeBack)
+			taken.Done()
+			o.run()
+		})
 	}
-	wg.Wait()
-	for _, o := range loaded {
-		s.wg.Go(o.run)
+	all := make(chan struct{})
+	go func() { taken.Wait(); close(all) }() // ends with them, for which Close waits
+	patience := time.NewTimer(openTime)
+	defer patience.Stop()
+	select {
+	case <-all:
+	case <-patience.C: // one that is slow holds up no other
 	}
 	return nil
 }
@@ -206,6 +217,19 @@ func sortOwners(owners []*owner) {
 		}
 		return strings.Compare(a.id, b.id)
 	})
+}
+
+// ImageUser returns the name of an instance whose disk is that of the image with this digest, under the name ref unless that is "";
+// "" where there is none. One that is being created counts, though nobody sees it yet.
+func (s *Set) ImageUser(digest, ref string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.owners {
+		if spec := o.now.Spec; spec.ImageDigest == digest && (ref == "" || spec.Image == ref) {
+			return spec.Name
+		}
+	}
+	return ""
 }
 
 // Machine returns the present run of an instance, for exec, stat and probes. Errors: api.NotFound, api.InvalidState.

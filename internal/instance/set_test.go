@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -492,6 +493,28 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// A create whose caller has gone makes an instance that is seen, or leaves nothing: never a name that is taken by nobody.
+func TestCreatorGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for n := range 20 {
+			s.Create(gone, spec(fmt.Sprint("n", n), "sleep"))
+		}
+		synctest.Wait()
+		for _, i := range s.List() {
+			if err := s.Delete(t.Context(), i.ID, false); err != nil {
+				t.Error(err)
+			}
+		}
+		if a := s.Allocated(); a.Instances != 0 || len(h.left()) != 0 {
+			t.Errorf("left %+v, %v", a, h.left())
+		}
+	})
+}
+
 // An operation that has begun is finished without its caller.
 func TestCallerGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -543,6 +566,88 @@ func TestStopIsBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The agent's HELLO is published, and whoever asked is told, though there is no event of it.
+func TestAgentReady(t *testing.T) {
+	h := newHost(t)
+	h.driver = fake.Surviving{Driver: h.fake}
+	told := make(chan string, 2)
+	h.config = func(c *instance.Config) { c.AgentReady = func(id string) { told <- id } }
+	s := h.open()
+	i := create(t, s, "web", "sleep")
+	for range 2 { // a machine that is taken back says it again
+		if id := <-told; id != i.ID {
+			t.Errorf("told of %s", id)
+		}
+		if got, err := s.Find("web"); err != nil || !got.Agent {
+			t.Errorf("%+v, %v", got, err)
+		}
+		await(t, s, i.ID, instance.Running)
+		h.close(s)
+		s = h.open()
+	}
+	if stopped, err := s.Stop(t.Context(), "web"); err != nil || stopped.Agent {
+		t.Errorf("%+v, %v", stopped, err)
+	}
+}
+
+// What a machine says of itself is in the instance's own log, and changes nothing.
+func TestLinesOfAMachine(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := create(t, s, "web", "sleep")
+	running := await(t, s, i.ID, instance.Running)
+	before := h.events.Last()
+	if !h.fake.Tell(i.ID, slog.LevelWarn, "the host's disk is full") || !h.fake.Tell(i.ID, slog.LevelInfo, "it goes on") {
+		t.Fatal("it cannot speak")
+	}
+	if _, err := s.Update(t.Context(), "web", instance.Update{Env: map[string]*string{"NONE": nil}}); err != nil { // a notice may come after this
+		t.Fatal(err)
+	}
+	if now, err := s.Find("web"); err != nil || fmt.Sprint(now) != fmt.Sprint(running) || h.events.Last() != before {
+		t.Errorf("now it is %+v, %v", now, err)
+	}
+	if _, err := s.Stop(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(filepath.Join(h.dir, i.ID, instance.LogName))
+	if err != nil || !strings.Contains(string(log), `level=WARN msg="the host's disk is full"`) || !strings.Contains(string(log), `level=INFO msg="it goes on"`) {
+		t.Errorf("%v\n%s", err, log)
+	}
+}
+
+// A deletion by force does not wait for an orderly stop, and leaves the next one its time.
+func TestForcedDeleteInterruptsAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		i := create(t, s, "web", "stuck")
+		await(t, s, i.ID, instance.Running)
+		stopped := make(chan error)
+		go func() {
+			i, err := s.Stop(t.Context(), "web")
+			if err == nil && (i.State != instance.Stopped || !strings.Contains(i.Exit.Message, "forced")) {
+				err = fmt.Errorf("stopped %+v", i.Exit)
+			}
+			stopped <- err
+		}()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		if err := s.Delete(t.Context(), "web", false); err != nil || time.Since(begun) != 0 {
+			t.Errorf("deleted after %v: %v", time.Since(begun), err)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+
+		i = create(t, s, "web", "hang")
+		await(t, s, i.ID, instance.Running)
+		begun = time.Now()
+		if i, err := s.Stop(t.Context(), "web"); err != nil || time.Since(begun) != 10*time.Second || i.Exit.Reason != machine.Stopped {
+			t.Errorf("%+v after %v, %v", i.Exit, time.Since(begun), err)
+		}
+	})
 }
 
 // Reading waits for no operation.

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -21,8 +22,8 @@ type Config struct {
 	Network  *Network // nil: no network
 	Process  Process
 	Hostname string
-	// BootDeadline is the longest time from the machine's start to the agent's HELLO. Zero: the driver's default
-	// (60 s under emulation, 20 s with KVM).
+	// BootDeadline is the longest time from the machine's start to the agent's HELLO, and again from there to the program's
+	// start. Zero: the driver's default (60 s under emulation, 20 s with KVM).
 	BootDeadline time.Duration
 }
 
@@ -52,11 +53,14 @@ type Process struct {
 }
 
 // A Notice is something a machine says about itself. The order is AgentReady, then Started, then exactly one Exited,
-// which is the last; the first two may be missing.
+// which is the last; the first two may be missing. Of Told there may be any number, anywhere before Exited: each is said once, to
+// whoever holds the machine then, and nothing follows from it.
 type Notice struct {
-	Kind NoticeKind
-	Time time.Time
-	Exit Exit // for Exited
+	Kind    NoticeKind
+	Time    time.Time
+	Exit    Exit       // for Exited
+	Level   slog.Level `json:",omitempty"` // for Told
+	Message string     `json:",omitempty"` // for Told: one line
 }
 
 // NoticeKind says what happened.
@@ -67,6 +71,7 @@ const (
 	AgentReady NoticeKind = "agent_ready" // the guest agent said HELLO
 	Started    NoticeKind = "started"     // the program has been started: the instance is Running
 	Exited     NoticeKind = "exited"      // the machine is gone, with everything that belonged to it
+	Told       NoticeKind = "told"        // a line for the instance's own log: Level and Message
 )
 
 // Reason is why a machine is gone.
@@ -82,7 +87,7 @@ const (
 	Killed        Reason = "killed"         // killed on request, or because an orderly stop took too long
 	GuestPanic    Reason = "guest_panic"    // the guest's kernel panicked
 	GuestShutdown Reason = "guest_shutdown" // the guest powered itself off or rebooted without saying why
-	BootTimeout   Reason = "boot_timeout"   // no HELLO before the boot deadline
+	BootTimeout   Reason = "boot_timeout"   // no HELLO before the boot deadline, or no program started before the second
 	VMMFailed     Reason = "vmm_failed"     // the hypervisor did not start, or ended with an error: Message has its words
 	VMMKilled     Reason = "vmm_killed"     // the hypervisor was killed by a signal that was not ours
 	ShimDied      Reason = "shim_died"      // the process beside the machine died, and took the machine down

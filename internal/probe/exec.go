@@ -15,16 +15,17 @@ import (
 
 const (
 	execCapture = 4 << 10
-	// execCleanup is how much longer than the timeout the agent may take: it kills what the command left behind, and waits for that
-	// for up to 5 s.
-	execCleanup = 7 * time.Second
 )
+
+// ExecCleanup is how much longer than the timeout the agent may take over an exec: it kills what the command left behind, and waits for
+// that for up to 5 s. An agent that takes longer hangs, which is a failure.
+const ExecCleanup = 7 * time.Second
 
 func (t Target) exec(ctx context.Context, p health.Policy) health.Result {
 	if t.Exec == nil {
 		return inconclusive(health.CauseNoAgent, ErrNoAgent.Error())
 	}
-	within, cancel := context.WithTimeoutCause(ctx, p.Timeout+execCleanup, errTimeout)
+	within, cancel := context.WithTimeoutCause(ctx, p.Timeout+ExecCleanup, errTimeout)
 	defer cancel()
 	exit, err := t.Exec(within, execRequest(p))
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 // Bounds on what a guest may send.
 const (
 	maxHeaders = 64 << 10
-	maxBody    = 64 << 10
+	maxBody    = health.MaxBody
 	maxDrain   = 64 << 10
 	drainTime  = 100 * time.Millisecond
 )

@@ -29,7 +29,7 @@ const (
 
 // Bounds of what a create may ask for.
 const (
-	minMemory  = 64 << 20
+	minMemory  = 128 << 20 // at 64 MB the guest's kernel has nothing left to start the agent with (measured)
 	maxVCPUs   = 64
 	minOverlay = 16 << 20
 	maxOverlay = 16 << 40

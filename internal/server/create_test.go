@@ -52,6 +52,7 @@ func TestCreateIsRefusedByItsFields(t *testing.T) {
 		{`{"image":"a","vcpus":"2","size":3,"env":[]}`, "invalid_request", "env size vcpus"},
 		{`{"image":"a","size":"1 parsec"}`, "invalid_request", "size"},
 		{`{"image":"a","size":"1KB"}`, "invalid_request", "size"},
+		{`{"image":"a","size":"127MB"}`, "invalid_request", "size"},
 		{`{"image":"a","overlay_size":"-1GB"}`, "invalid_request", "overlay_size"},
 		{`{"image":"a","env":{"A=B":"c"}}`, "invalid_request", "env.A=B"},
 		{`{"image":"a","env":{"":"c"}}`, "invalid_request", "env."},

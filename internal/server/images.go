@@ -97,12 +97,10 @@ func (s *Server) DeleteImage(w http.ResponseWriter, r *http.Request, name string
 		s.fail(w, r, err)
 		return
 	}
-	for _, in := range s.config.Instances.List() {
-		if in.Spec.ImageDigest == img.Digest && in.Spec.Image == img.Ref {
-			s.fail(w, r, &api.Error{Kind: api.Conflict, Code: "image_in_use", NoRetry: true,
-				Message: fmt.Sprintf("image %s is used by instance %q", img.Ref, in.Spec.Name)})
-			return
-		}
+	if user := s.config.Instances.ImageUser(img.Digest, img.Ref); user != "" {
+		s.fail(w, r, &api.Error{Kind: api.Conflict, Code: "image_in_use", NoRetry: true,
+			Message: fmt.Sprintf("image %s is used by instance %q", img.Ref, user)})
+		return
 	}
 	if err := s.config.Images.Delete(r.Context(), name); err != nil {
 		s.fail(w, r, err)

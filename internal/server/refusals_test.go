@@ -103,6 +103,13 @@ func refusals() map[string]string {
 		}
 	}
 	all[`{"http":{"port":80,"expected_status":200,"expected_statuses":["200-299"]}}`] = "health_check.http.expected_statuses"
+	// What no guest can be told, or no answer can hold.
+	long := func(n int) string { return strings.Repeat("v", n) }
+	all[`{"http":{"port":80,"body_contains":"`+long(64<<10+1)+`"}}`] = "health_check.http.body_contains"
+	all[`{"exec":{"command":["x","`+long(32<<10)+`"]}}`] = "health_check.exec.command"
+	all[`{"exec":{"command":["x"],"env":{"A":"`+long(16<<10)+`","B":"`+long(16<<10)+`"}}}`] = "health_check.exec.env"
+	all[`{"exec":{"command":["x"],"working_dir":"/`+long(32<<10)+`"}}`] = "health_check.exec.working_dir"
+	all[`{"exec":{"command":["x"],"user":"`+long(32<<10)+`"}}`] = "health_check.exec.user"
 	for name, value := range map[string]string{
 		"a b": "v", "": "v", "a:b": "v", "é": "v", "A": `v\r`, "B": `v\n`, "C": `v\u0000`,
 		"Content-Length": "1", "transfer-encoding": "chunked", "CONNECTION": "close",
@@ -197,6 +204,7 @@ func TestHealthChecksAtTheirBounds(t *testing.T) {
 		`{"tcp":{"port":1}}`, `{"tcp":{"port":65535}}`, `{"exec":{"command":["x",""],"working_dir":"","env":{},"user":""}}`,
 		`{"http":{"port":80,"path":"/a?b=c%20d","scheme":"https","method":"HEAD","headers":{"Host":"x","X-A":"b c"},"expected_status":599,"tls_skip_verify":false,"tls_server_name":"x"}}`,
 		`{"http":{"port":80,"path":"","scheme":"","method":"","headers":{},"expected_statuses":["200-299","404",418],"body_contains":"ok"}}`,
+		`{"http":{"port":80,"body_contains":"` + strings.Repeat("v", 64<<10) + `"}}`, `{"exec":{"command":["x","` + strings.Repeat("<", 32<<10-3) + `"]}}`,
 	} {
 		resp, body := w.call("PATCH", "/instances/web", w.bearer, strings.NewReader(`{"health_check":`+policy+`}`))
 		if resp.StatusCode != http.StatusOK {

@@ -72,18 +72,8 @@ func renderPort(p machine.Port) api.PortMapping {
 	return api.PortMapping{HostAddr: p.HostAddr.String(), HostPort: int(p.HostPort), GuestPort: int(p.GuestPort), Protocol: "tcp"}
 }
 
-// stateError says why an instance is stopped, where that is nobody's wish: with the console's last lines where it did not boot.
-func stateError(in instance.Instance) *string {
-	e := in.Exit
-	if e == nil || in.State != instance.Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
-		return nil
-	}
-	words := e.Message
-	if e.Console != "" {
-		words += "\n" + e.Console
-	}
-	return text(printable(words))
-}
+// stateError says why an instance is stopped, where that is nobody's wish.
+func stateError(in instance.Instance) *string { return text(printable(in.StateError())) }
 
 // printable drops control characters: what a guest said is shown, not obeyed. Newlines and tabs stay.
 func printable(s string) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/probe"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -22,8 +23,20 @@ const (
 	requestTimeout   = 10 * time.Second
 	killTimeout      = 3 * time.Second
 	deathTimeout     = 5 * time.Second
-	probeMargin      = 2 * time.Second // beyond the policy's own timeout
+	probeMargin      = 2 * time.Second // beyond the time that a probe may take
 )
+
+// probeTime is how long a shim may take over a probe. An exec has the agent's time to clear up, too: a guest that hangs is to be told
+// of as one, not as a shim that does not answer. It is less than what health gives a probe (10 s beyond the timeout).
+func probeTime(p health.Policy) time.Duration {
+	if p.Type == health.TypeExec {
+		return p.Timeout + probe.ExecCleanup + probeMargin
+	}
+	return p.Timeout + probeMargin
+}
+
+// noticeRoom is how many notices may wait for their reader. Three places are for those that come once; lines that find no other are dropped.
+const noticeRoom = 3 + 32
 
 // errGone is the answer to whoever asks a machine that has ended.
 var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
@@ -45,7 +58,6 @@ type Machine struct {
 	pending map[uint64]chan protocol.Reply // nil: the connection has ended
 
 	notices chan machine.Notice
-	remarks chan string
 	gone    chan struct{} // closed when the exit has been delivered
 }
 
@@ -58,12 +70,10 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	m := &Machine{
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
 		pending: make(map[uint64]chan protocol.Reply),
-		notices: make(chan machine.Notice, 3), // there are never more
-		remarks: make(chan string, maxRemarks),
+		notices: make(chan machine.Notice, noticeRoom),
 		gone:    make(chan struct{}),
 	}
 	go m.read()
-	go m.listen()
 	return m, nil
 }
 
@@ -130,7 +140,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
 		return inconclusive(CauseShim, err)
 	}
 	var r health.Result
-	err = m.call(ctx, p.Timeout+probeMargin, protocol.MethodProbe, protocol.Probe{Policy: policy}, &r)
+	err = m.call(ctx, probeTime(p), protocol.MethodProbe, protocol.Probe{Policy: policy}, &r)
 	switch {
 	case ctx.Err() != nil:
 		return inconclusive(health.CauseCutShort, context.Cause(ctx))
@@ -258,6 +268,10 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			if json.Unmarshal(payload, &n) != nil || seen[n.Kind] {
 				return machine.Exit{}, false
 			}
+			if n.Kind == machine.Told {
+				m.told(n)
+				continue
+			}
 			seen[n.Kind] = true
 			switch n.Kind {
 			case machine.Exited:
@@ -270,6 +284,15 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			return machine.Exit{}, false
 		}
 	}
+}
+
+// told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for.
+func (m *Machine) told(n machine.Notice) {
+	if len(m.notices) >= noticeRoom-3 {
+		m.log.Warn("a line for the instance's log is dropped: nobody takes them", "line", clipLine(n.Message))
+		return
+	}
+	m.notices <- n
 }
 
 // bury waits for the shim's process to end, kills it where it does not, and sees that the hypervisor has gone with it.

@@ -11,6 +11,16 @@
 // (PR_SET_PDEATHSIG); the record then says so. A daemon that dies leaves shims and machines running. A machine that ends is
 // written to vm/run/exit.json by its shim, told to whoever is connected, and the shim ends too.
 //
+// The host's disk may be full. The hypervisor stops the guest whose write finds no room, in the middle of it; the shim tries every second
+// or so to go on, and tells once that the machine stands still and once that it goes on. Meanwhile a probe is inconclusive (disk_full).
+// The instance is Running all the time: nothing of its own has changed. Whatever a guest's agent was asked for and has not answered
+// for 10 s fails, as ever.
+//
+// What a shim has to say to a person goes into the instance's own log, as a notice of kind machine.Told: a voice says lines at a bounded
+// rate, and each line goes to one daemon, later if none is there. A machine.Notice of the other kinds is told to every daemon.
+//
+// A daemon that finds a shim which does not answer asks again for half a minute; then the shim is killed, and its machine with it.
+//
 // Before the shim does anything, the daemon has written down its pid, start time and secret (instances/ID/shim.json);
 // only then does the shim get its configuration. So nothing runs that a later daemon could not find.
 package shim

@@ -15,7 +15,9 @@ const maxConsole = 4 << 10
 type facts struct {
 	killed      bool          // Kill was asked for, or an orderly stop took too long
 	stopping    bool          // Stop was asked for
-	bootTimeout time.Duration // not zero: no HELLO came within it
+	bootTimeout time.Duration // not zero: no HELLO came within it, or
+	bootHello   bool          // one came, and the program was not started within as long from there
+	diskFull    bool          // the machine stood still then, for want of room on the host's disk
 	started     bool          // the program has been started
 	failed      string        // the program could not be started, and why
 	program     *program
@@ -61,6 +63,12 @@ func (f facts) exit(now time.Time) machine.Exit {
 	case f.bootTimeout != 0:
 		e.Reason, e.Console = machine.BootTimeout, lastOf(f.console)
 		e.Message = fmt.Sprintf("the guest did not come up within %v", f.bootTimeout)
+		if f.bootHello {
+			e.Message = fmt.Sprintf("the guest agent came up, and did not start the program within %v", f.bootTimeout)
+		}
+		if f.diskFull {
+			e.Message += ": the host's disk is full, and the machine stood still"
+		}
 	case f.vmmSignal != "":
 		e.Reason, e.Message = machine.VMMKilled, "the hypervisor was killed by "+f.vmmSignal
 		if f.vmmError != "" { // what it said before: an assertion of its own that failed

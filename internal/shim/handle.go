@@ -44,12 +44,6 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage)
 		return r.stats()
 	case protocol.MethodPorts:
 		return r.ports, nil
-	case protocol.MethodRemarks:
-		var p protocol.RemarksAfter
-		if err := decode(params, &p); err != nil {
-			return nil, err
-		}
-		return r.says.after(ctx, p.After), nil
 	}
 	return nil, fmt.Errorf("this shim knows no method %q: %w", method, api.Unimplemented)
 }
@@ -97,12 +91,8 @@ func (r *run) probe(ctx context.Context, p protocol.Probe) (health.Result, error
 	if err != nil {
 		return health.Result{}, err
 	}
-	return probe.Run(ctx, probe.Target{
-		Dial:      r.dial,
-		Exec:      r.execToEnd,
-		NetworkUp: r.networkUp,
-		Version:   r.c.Build,
-	}, policy), nil
+	target := probe.Target{Dial: r.dial, Exec: r.execToEnd, NetworkUp: r.networkUp, Version: r.c.Build}
+	return r.disk.probe(func() health.Result { return probe.Run(ctx, target, policy) }), nil
 }
 
 // policy decodes a policy, which is nearly always the one of the probe before.

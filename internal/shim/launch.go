@@ -20,7 +20,7 @@ import (
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
-// Boot deadlines, from the machine's start to the agent's HELLO, unless a machine.Config has its own.
+// Boot deadlines, from the machine's start to the agent's HELLO, and from there to the program's start, unless a machine.Config has its own.
 const (
 	bootDeadlineKVM = 20 * time.Second
 	bootDeadlineTCG = 60 * time.Second
@@ -48,6 +48,7 @@ type Launcher struct {
 	platform func(context.Context) (Platform, error)
 	build    string
 	log      *slog.Logger
+	silent   silences
 }
 
 // NewLauncher returns a Launcher. build is the version of this binary, for the records.
@@ -85,7 +86,8 @@ func (l *Launcher) Start(ctx context.Context, c machine.Config) (*Machine, error
 }
 
 // Recover takes back the machine of a shim that an earlier daemon started. An error of kind api.NotFound: it is gone;
-// the *Ended that it wraps says how it ended.
+// the *Ended that it wraps says how it ended. A shim that runs and does not answer is an error of another kind, and worth another try:
+// one that stays silent is killed with its machine.
 func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, error) {
 	dir := &runDir{path: c.Dir}
 	r, err := dir.readRecord()
@@ -107,25 +109,49 @@ func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, err
 		return nil, ended()
 	}
 	proc, err := openProcess(r.PID, r.StartTime)
+	if gone(err) {
+		return nil, ended()
+	}
 	if err != nil {
-		return nil, ended()
+		return nil, fmt.Errorf("look for the shim: %w", err)
 	}
-	if !isShim(r.PID, c.ID) {
-		proc.close()
-		return nil, ended()
-	}
-	m, err := attach(ctx, l.log.With("instance", c.ID), dir, r, proc)
+	m, err := l.takeBack(ctx, c.ID, dir, r, proc)
 	if err != nil {
-		// It runs, but it will not be talked to: nobody could ever stop it. It goes, and its machine with it.
-		l.log.Warn("a shim does not let the daemon in: killing it", "instance", c.ID, "pid", r.PID, "err", err)
-		if err := proc.kill(); err != nil {
-			return nil, fmt.Errorf("kill shim %d: %w", r.PID, err)
-		}
-		proc.wait(ctx)
 		proc.close()
-		return nil, ended()
 	}
-	return m, nil
+	return m, err
+}
+
+// takeBack attaches to the process that was recorded as the shim of instance id, if it is one.
+func (l *Launcher) takeBack(ctx context.Context, id string, dir *runDir, r record, proc process) (*Machine, error) {
+	shim, err := isShim(r.PID, id)
+	if err != nil {
+		return nil, fmt.Errorf("look at the shim: %w", err)
+	}
+	if !shim {
+		dir.clean()
+		return nil, &Ended{Exit: dir.exit(r)}
+	}
+	m, err := attach(ctx, l.log.With("instance", id), dir, r, proc)
+	if err == nil {
+		l.silent.over(id)
+		return m, nil
+	}
+	if ours(ctx, err) || l.silent.of(id) < silencePatience {
+		return nil, fmt.Errorf("the shim (pid %d) does not let the daemon in: %w", r.PID, err)
+	}
+	l.log.Warn("a shim has not let the daemon in for long enough: killing it, and its machine with it", "instance", id, "pid", r.PID, "err", err)
+	if err := proc.kill(); err != nil {
+		return nil, fmt.Errorf("kill shim %d: %w", r.PID, err)
+	}
+	wait, cancel := context.WithTimeoutCause(ctx, deathTimeout, errors.New("it cannot be killed"))
+	defer cancel()
+	if err := proc.wait(wait); err != nil {
+		return nil, fmt.Errorf("wait for the end of shim %d: %w", r.PID, err)
+	}
+	l.silent.over(id)
+	dir.clean()
+	return nil, &Ended{Exit: dir.silenced(r)}
 }
 
 // Ended is the error of a Recover whose machine has ended meanwhile.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,9 +30,13 @@ func openProcess(pid int, startTime uint64) (process, error) {
 	}
 	p := process{pid: pid, fd: os.NewFile(uintptr(fd), "pidfd")}
 	if startTime != 0 {
-		if t, err := startTimeOf(pid); err != nil || t != startTime {
+		t, err := startTimeOf(pid)
+		if err == nil && t != startTime {
+			err = errOtherProcess
+		}
+		if err != nil {
 			p.close()
-			return process{}, fmt.Errorf("process %d: %w", pid, errors.Join(err, errOtherProcess))
+			return process{}, fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
 	return p, nil
@@ -57,12 +62,18 @@ func (p process) kill() error {
 
 // wait returns when the process has ended (it may still be a zombie of its parent) or ctx is done.
 func (p process) wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { p.fd.SetReadDeadline(aLongTimeAgo) })
-	defer stop()
 	raw, err := p.fd.SyscallConn()
 	if err != nil {
 		return err
 	}
+	p.fd.SetReadDeadline(time.Time{}) // that of an earlier wait is over
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { p.fd.SetReadDeadline(aLongTimeAgo); close(over) })
+	defer func() {
+		if !stop() {
+			<-over
+		}
+	}()
 	// A pidfd is readable once its process has ended.
 	err = raw.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
@@ -90,13 +101,13 @@ func startTimeOf(pid int) (uint64, error) {
 }
 
 // isShim reports whether the process's command line is that of the shim of instance id.
-func isShim(pid int, id string) bool {
+func isShim(pid int, id string) (bool, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return false
+	if err != nil && !gone(err) {
+		return false, err
 	}
 	args := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
-	return len(args) >= 3 && args[1] == Command && args[2] == id
+	return len(args) >= 3 && args[1] == Command && args[2] == id, nil
 }
 
 // bootID tells one boot of the host from another.

@@ -75,8 +75,8 @@ type run struct {
 	vm     hypervisor.VM
 	net    *network.Stack // nil without a network
 	agent  *guest.Conn
+	disk   *diskFull
 	ports  []machine.Port
-	says   remarks // for the instance's log
 
 	app     *logfile.Writer
 	vmm     *logfile.Writer
@@ -143,6 +143,7 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 		return nil, err
 	}
 	undo.add(r.vm.Kill)
+	r.disk = newDiskFull(r.vm.Resume, r.server.voice().say)
 	if c.Machine.Network != nil {
 		if err := r.startNetwork(ends.net); err != nil {
 			return nil, err
@@ -193,8 +194,9 @@ func (r *run) startNetwork(link net.Conn) error {
 	if err != nil {
 		return err
 	}
+	refused := r.server.voice()
 	r.net, err = network.New(link, network.Config{
-		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { r.says.add(f.String()) },
+		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
 	})
 	if err != nil {
 		return fmt.Errorf("the machine's network: %w", err)
@@ -218,7 +220,7 @@ func (r *run) toTheEnd() {
 	var f facts
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	boot := time.NewTimer(r.c.BootDeadline)
+	boot := newBoot(r.c.BootDeadline)
 	// end is when the machine is killed if it has not gone by itself: after the program's end, or an orderly stop.
 	end := time.NewTimer(0)
 	<-end.C
@@ -227,6 +229,9 @@ func (r *run) toTheEnd() {
 	if r.net != nil {
 		netDone = r.net.Done()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var beside sync.WaitGroup
+	beside.Go(func() { r.disk.run(ctx) })
 	for gone := false; !gone; {
 		select {
 		case e, ok := <-events:
@@ -237,12 +242,14 @@ func (r *run) toTheEnd() {
 			r.hear(e, &f)
 			switch e.Kind {
 			case guest.Hello:
-				if boot.Stop() {
+				if boot.said() {
 					r.notify(machine.AgentReady)
 				}
 			case guest.Started:
+				boot.done()
 				r.notify(machine.Started)
 			case guest.ProgramFailed, guest.ProgramExited:
+				boot.done()
 				end.Reset(powerOffTimeout)
 			}
 		case e, ok := <-vmEvents:
@@ -253,6 +260,8 @@ func (r *run) toTheEnd() {
 			switch e.Kind {
 			case hypervisor.ControlOpened, hypervisor.ControlClosed:
 				r.agent.PortChanged(e.Kind == hypervisor.ControlOpened)
+			case hypervisor.NoSpace:
+				r.disk.found()
 			default:
 				f.guestDown = f.guestDown || e.Guest
 			}
@@ -274,8 +283,9 @@ func (r *run) toTheEnd() {
 		case <-term:
 			f.killed = true
 			r.vm.Kill()
-		case <-boot.C:
-			f.bootTimeout = r.c.BootDeadline
+		case <-boot.timer.C:
+			boot.failed(&f)
+			f.diskFull, _ = r.disk.stands()
 			r.vm.Kill()
 		case <-end.C:
 			if f.stopping {
@@ -286,6 +296,8 @@ func (r *run) toTheEnd() {
 			gone = true
 		}
 	}
+	cancel()
+	beside.Wait()
 	r.finish(f)
 }
 

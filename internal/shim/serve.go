@@ -45,7 +45,8 @@ type server struct {
 	mu      sync.Mutex
 	conns   map[*net.UnixConn]bool
 	notices []machine.Notice
-	changed chan struct{} // closed and replaced when a notice is added
+	lines   []machine.Notice // of kind Told, which nobody has taken yet
+	changed chan struct{}    // closed and replaced when a notice is added
 }
 
 // listen binds the socket below the current directory, where paths are short. It is for whoever has the uid peer and knows the secret.
@@ -123,8 +124,32 @@ func (s *server) notify(n machine.Notice) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notices = append(s.notices, n)
+	s.wake()
+}
+
+// wake has the connections look for what is new. The caller holds s.mu.
+func (s *server) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// next returns the notices from the told-th on, the lines that nobody has taken if they are wanted, and what is closed when there is more.
+func (s *server) next(told int, lines bool) ([]machine.Notice, []machine.Notice, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var taken []machine.Notice
+	if lines {
+		taken, s.lines = s.lines, nil
+	}
+	return s.notices[told:], taken, s.changed
+}
+
+// putBack returns lines that did not reach whoever took them.
+func (s *server) putBack(lines []machine.Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(lines, s.lines...)
+	s.lines = s.lines[max(0, len(s.lines)-maxLines):]
 }
 
 func (s *server) converse(conn *net.UnixConn) {
@@ -146,7 +171,7 @@ func (s *server) converse(conn *net.UnixConn) {
 		return
 	}
 	conn.SetDeadline(time.Time{})
-	s.converseControl(conn)
+	s.converseControl(conn, w.Version)
 }
 
 // admit lets in whoever runs as the daemon's user, knows the secret, and speaks a version that we speak.
@@ -173,10 +198,11 @@ func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
 
 // control is one control connection.
 type control struct {
-	server *server
-	conn   *net.UnixConn
-	ctx    context.Context
-	slots  chan struct{}
+	server  *server
+	conn    *net.UnixConn
+	version int
+	ctx     context.Context
+	slots   chan struct{}
 
 	writeMu sync.Mutex
 
@@ -184,11 +210,11 @@ type control struct {
 	cancels map[uint64]context.CancelFunc
 }
 
-func (s *server) converseControl(conn *net.UnixConn) {
+func (s *server) converseControl(conn *net.UnixConn, version int) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
-	c := &control{server: s, conn: conn, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
+	c := &control{server: s, conn: conn, version: version, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -202,23 +228,33 @@ func (s *server) converseControl(conn *net.UnixConn) {
 
 // tell sends the notices, those that have already happened first. When the shim ends it sends the last ones.
 func (c *control) tell() error {
-	for told := 0; ; {
-		c.server.mu.Lock()
-		notices, changed := c.server.notices[told:], c.server.changed
-		c.server.mu.Unlock()
+	for told, last := 0, false; ; {
+		notices, lines, changed := c.server.next(told, c.version >= protocol.VersionTold)
+		for i, n := range lines {
+			if err := c.send(protocol.KindNotice, n); err != nil {
+				c.server.putBack(lines[i:])
+				return err
+			}
+		}
 		for _, n := range notices {
 			if err := c.send(protocol.KindNotice, n); err != nil {
 				return err
 			}
 			told++
 		}
-		if len(notices) > 0 {
+		if len(notices)+len(lines) > 0 {
 			continue
+		}
+		if last {
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-c.ctx.Done():
-			return nil
+			if c.server.ctx.Err() == nil {
+				return nil // the client has gone
+			}
+			last = true
 		}
 	}
 }

@@ -326,7 +326,7 @@ func TestProcessIsTheSameOne(t *testing.T) {
 	if _, err := openProcess(os.Getpid(), start+1); !errors.Is(err, errOtherProcess) {
 		t.Errorf("another start time: %v", err)
 	}
-	if isShim(os.Getpid(), "abc") {
-		t.Error("a test is taken for a shim")
+	if shim, err := isShim(os.Getpid(), "abc"); shim || err != nil {
+		t.Errorf("a test is taken for a shim: %v, %v", shim, err)
 	}
 }

@@ -116,14 +116,15 @@ func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d",
 // disk is a disk on an inherited descriptor, found by the guest by its serial. The descriptor's set has the
 // descriptor's number.
 func disk(serial string, fd int, readOnly bool) []string {
-	ro, mode := "off", "rw"
+	// A guest whose write finds no space on the host's disk is stopped, and the write tried again when it goes on (VM.Resume).
+	ro, mode, onError := "off", "rw", ",werror=enospc"
 	if readOnly {
-		ro, mode = "on", "ro"
+		ro, mode, onError = "on", "ro", ""
 	}
 	return []string{
 		"-add-fd", fmt.Sprintf("fd=%d,set=%d,opaque=%s-%s", fd, fd, serial, mode),
 		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,read-only=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d", serial, ro, fd),
-		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,write-cache=on", serial, serial),
+		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,write-cache=on%s", serial, serial, onError),
 	}
 }
 

@@ -235,6 +235,16 @@ func (vm *VM) event(name string, data json.RawMessage, at time.Time) {
 		if port.Open {
 			e.Kind = hypervisor.ControlOpened
 		}
+	case "BLOCK_IO_ERROR":
+		// Every write under way may fail at once: they must not take the room of what comes once.
+		var failed struct {
+			Action  string `json:"action"`
+			NoSpace bool   `json:"nospace"`
+		}
+		if json.Unmarshal(data, &failed) != nil || failed.Action != "stop" || !failed.NoSpace || len(vm.events) >= cap(vm.events)/2 {
+			return
+		}
+		e.Kind = hypervisor.NoSpace
 	default:
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,11 +25,19 @@ var fakes = map[string]func(monitor *os.File){
 		fmt.Fprintln(os.Stderr, strings.Repeat("x", 2*maxWords)+"\nno such device")
 		unix.Exit(1) // os.Exit takes a second where races are looked for
 	},
-	"mute":     func(*os.File) { select {} },
-	"babbles":  func(m *os.File) { fmt.Fprintln(m, "SeaBIOS"); select {} },
-	"runs":     func(m *os.File) { greet(m); select {} },
-	"off":      func(m *os.File) { greet(m); shutDown(m, true, "guest-shutdown") },
-	"resets":   func(m *os.File) { greet(m); shutDown(m, true, "guest-reset") },
+	"mute":    func(*os.File) { select {} },
+	"babbles": func(m *os.File) { fmt.Fprintln(m, "SeaBIOS"); select {} },
+	"runs":    func(m *os.File) { greet(m); select {} },
+	"off":     func(m *os.File) { greet(m); shutDown(m, true, "guest-shutdown") },
+	"resets":  func(m *os.File) { greet(m); shutDown(m, true, "guest-reset") },
+	"writes to a full disk": func(m *os.File) {
+		greet(m)
+		for range 40 { // every write under way fails
+			fmt.Fprintln(m, `{"event": "BLOCK_IO_ERROR", "data": {"node-name": "upper", "operation": "write", "action": "stop", "nospace": true}, "timestamp": {"seconds": 1, "microseconds": 0}}`)
+		}
+		fmt.Fprintln(m, `{"event": "BLOCK_IO_ERROR", "data": {"node-name": "lower", "operation": "read", "action": "report", "nospace": false}, "timestamp": {"seconds": 1, "microseconds": 0}}`)
+		shutDown(m, true, "guest-shutdown")
+	},
 	"quits":    func(m *os.File) { greet(m); shutDown(m, false, "host-qmp-quit") },
 	"segfault": func(m *os.File) { greet(m); unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
 	"breaks":   func(m *os.File) { greet(m); fmt.Fprintln(os.Stderr, "internal error"); unix.Exit(2) },
@@ -89,6 +98,7 @@ func TestExit(t *testing.T) {
 		exit   hypervisor.Exit
 	}{
 		{"off", []hypervisor.EventKind{hypervisor.ShutDown}, hypervisor.Exit{Guest: true}},
+		{"writes to a full disk", append(slices.Repeat([]hypervisor.EventKind{hypervisor.NoSpace}, 8), hypervisor.ShutDown), hypervisor.Exit{Guest: true}},
 		{"resets", []hypervisor.EventKind{hypervisor.Reset}, hypervisor.Exit{Guest: true}},
 		{"quits", []hypervisor.EventKind{hypervisor.ShutDown}, hypervisor.Exit{}},
 		{"segfault", nil, hypervisor.Exit{Code: -1, Signal: "SIGKILL"}},

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -95,6 +96,25 @@ func (d *Driver) Crash(id string, e machine.Exit) bool {
 	g := d.on[id]
 	d.mu.Unlock()
 	return g != nil && g.end(e)
+}
+
+// Tell has the machine of that id say a line for its instance's log; it reports whether there was one that could.
+func (d *Driver) Tell(id string, level slog.Level, message string) bool {
+	d.mu.Lock()
+	g := d.on[id]
+	d.mu.Unlock()
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.told++; g.told > maxTold || g.state == dead {
+		return false
+	}
+	for _, m := range g.handles {
+		m.tell(machine.Notice{Kind: machine.Told, Time: time.Now(), Level: level, Message: message})
+	}
+	return true
 }
 
 // Surviving is a Driver whose machines outlive the instance.Set that started them, and are found again by the next.

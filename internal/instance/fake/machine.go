@@ -20,7 +20,7 @@ type Machine struct {
 
 // handle returns a Machine that begins with what was said before.
 func (g *guest) handle() *Machine {
-	m := &Machine{g: g, notices: make(chan machine.Notice, 3)}
+	m := &Machine{g: g, notices: make(chan machine.Notice, 3+maxTold)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, n := range g.said {
@@ -29,6 +29,9 @@ func (g *guest) handle() *Machine {
 	g.handles = append(g.handles, m)
 	return m
 }
+
+// maxTold is how many lines a fake machine may say in its life.
+const maxTold = 16
 
 // tell never blocks: there is room for all that a machine can say.
 func (m *Machine) tell(n machine.Notice) {

@@ -5,7 +5,8 @@
 // secret and what the connection is for; the shim answers with a Welcome. Then:
 //
 //   - a control connection carries any number of Requests, each answered by one Reply with its id in any order,
-//     Cancels of requests, and Notices from the shim, which begin with those that have already happened;
+//     Cancels of requests, and Notices from the shim, which begin with those that have already happened. From version 2 on
+//     there are notices that are lines for a log (machine.Told); each goes to one connection only;
 //   - an exec connection is one program in the guest: stdin one way, stdout and stderr the other, control messages
 //     (resize, signal) one way, and at last one Exit.
 //

@@ -13,8 +13,12 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 1
+	MaxVersion = 2
 )
+
+// VersionTold is the first in which a shim sends notices of kind machine.Told. A daemon that spoke an earlier one took a kind that
+// comes twice for a shim that is broken.
+const VersionTold = 2
 
 // A Role is what a connection is for.
 type Role string
@@ -51,8 +55,6 @@ const (
 	MethodProbe = "probe" // Probe → health.Result
 	MethodStats = "stats" // nothing → machine.Stats
 	MethodPorts = "ports" // nothing → []machine.Port
-	// MethodRemarks waits for what there is to say to the instance's log: RemarksAfter → Remarks.
-	MethodRemarks = "remarks"
 )
 
 // A Request asks for one thing.
@@ -83,17 +85,6 @@ type Stop struct {
 type Stat struct {
 	Path        string `json:"path"`
 	FollowLinks bool   `json:"follow_links"`
-}
-
-// RemarksAfter asks for the remarks behind one, which is thereby acknowledged with all before it; 0 asks for what was never acknowledged.
-type RemarksAfter struct {
-	After uint64 `json:"after"`
-}
-
-// Remarks answers with at least one line, or with none after a while, to be asked again.
-type Remarks struct {
-	Last  uint64   `json:"last"` // the number of the last line
-	Lines []string `json:"lines,omitempty"`
 }
 
 // Probe asks for one probe.

@@ -25,6 +25,7 @@ var commands = map[string]func(args []string) error{
 	"print":  print,
 	"panic":  panicKernel,
 	"write":  write,
+	"fill":   fill,
 	"read":   read,
 	"exists": exists,
 	"linger": linger,
@@ -145,6 +146,32 @@ func write(args []string) error {
 	if _, err := f.WriteString(args[1]); err != nil {
 		return err
 	}
+	return f.Close()
+}
+
+// fill writes so many MiB to a file, and returns when they are on the disk.
+func fill(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(args[0])
+	if err != nil {
+		return err
+	}
+	mib := make([]byte, 1<<20)
+	for i := range mib {
+		mib[i] = byte(i * i) // not zeros, which no disk needs to keep
+	}
+	for range n {
+		if _, err := f.Write(mib); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	fmt.Println("wrote", n, "MiB")
 	return f.Close()
 }
 

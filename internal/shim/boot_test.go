@@ -1,0 +1,138 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/halevm/hale/internal/guest"
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
+	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/logfile"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// puppet is a virtual machine that does nothing until it is killed.
+type puppet struct {
+	once   sync.Once
+	done   chan struct{}
+	events chan hypervisor.Event
+}
+
+func (p *puppet) PID() int                        { return 1 }
+func (p *puppet) Events() <-chan hypervisor.Event { return p.events }
+func (p *puppet) Done() <-chan struct{}           { return p.done }
+func (p *puppet) Wait() hypervisor.Exit           { <-p.done; return hypervisor.Exit{Code: -1} }
+func (p *puppet) Kill() error                     { p.once.Do(func() { close(p.done) }); return nil }
+func (p *puppet) Pause() error                    { return nil }
+func (p *puppet) Resume() error                   { return nil }
+
+// agent answers HELLO and takes the configuration; it starts the program if it is told to.
+func agent(t *testing.T, control net.Conn, starts bool) {
+	out := guestprotocol.NewWriter(control)
+	defer out.Close()
+	say := func(k guestprotocol.Type, session uint64, m any) {
+		f, err := guestprotocol.JSON(k, session, m)
+		if err != nil {
+			t.Error(err)
+		}
+		out.Send(context.Background(), f)
+	}
+	for r := guestprotocol.NewReader(control); ; {
+		f, err := r.Next()
+		if err != nil {
+			return
+		}
+		switch f.Type {
+		case guestprotocol.TypeHello:
+			say(guestprotocol.TypeWelcome, f.Session, guestprotocol.Welcome{Version: guestprotocol.Version})
+		case guestprotocol.TypeRequest:
+			var q guestprotocol.Request
+			if err := json.Unmarshal(f.Payload, &q); err != nil {
+				t.Error(err)
+			}
+			say(guestprotocol.TypeReply, f.Session, guestprotocol.Reply{ID: q.ID})
+			if starts {
+				say(guestprotocol.TypeState, f.Session, guestprotocol.State{Booted: true, Started: true})
+			}
+		}
+	}
+}
+
+// puppeteer is a run of a puppet, in a directory of its own.
+func puppeteer(t *testing.T, deadline time.Duration) (r *run, vm *puppet, control net.Conn) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	root, err := (&runDir{path: "."}).make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	vm = &puppet{done: make(chan struct{}), events: make(chan hypervisor.Event, 1)}
+	r = &run{c: protocol.Config{BootDeadline: deadline}, log: slog.New(slog.DiscardHandler), root: root, vm: vm, asks: make(chan ask)}
+	for name, w := range map[string]**logfile.Writer{"app.log": &r.app, "vmm.log": &r.vmm} {
+		if *w, err = logfile.Create(root, logDirName+"/"+name, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.server, err = listen(socketName, secret, os.Getuid()); err != nil {
+		t.Fatal(err)
+	}
+	r.disk = newDiskFull(vm.Resume, r.server.voice().say)
+	ours, control := net.Pipe()
+	bulk, other := net.Pipe()
+	t.Cleanup(func() { control.Close(); other.Close() })
+	r.agent = guest.Open(ours, bulk, guest.Options{})
+	return r, vm, control
+}
+
+func (r *run) told() (kinds []machine.NoticeKind, exit machine.Exit) {
+	for _, n := range r.server.notices {
+		kinds = append(kinds, n.Kind)
+		exit = n.Exit
+	}
+	return kinds, exit
+}
+
+// A guest that hangs between its HELLO and the program's start does not stay so for ever.
+func TestBootIsBoundedBehindHello(t *testing.T) {
+	r, _, control := puppeteer(t, time.Second)
+	go agent(t, control, false)
+	r.toTheEnd()
+	kinds, exit := r.told()
+	if len(kinds) != 2 || kinds[0] != machine.AgentReady {
+		t.Errorf("told %v", kinds)
+	}
+	if exit.Reason != machine.BootTimeout || exit.Message != "the guest agent came up, and did not start the program within 1s" {
+		t.Errorf("ended with %+v", exit)
+	}
+}
+
+func TestBootIsBoundedBeforeHello(t *testing.T) {
+	r, _, _ := puppeteer(t, 100*time.Millisecond)
+	r.disk.found() // and meanwhile the disk is full
+	r.toTheEnd()
+	kinds, exit := r.told()
+	if len(kinds) != 1 || exit.Reason != machine.BootTimeout ||
+		exit.Message != "the guest did not come up within 100ms: the host's disk is full, and the machine stood still" {
+		t.Errorf("told %v, ended with %+v", kinds, exit)
+	}
+}
+
+// Neither deadline is for a program that runs.
+func TestBootIsOver(t *testing.T) {
+	const deadline = 500 * time.Millisecond
+	r, vm, control := puppeteer(t, deadline)
+	go agent(t, control, true)
+	defer time.AfterFunc(3*deadline, func() { vm.Kill() }).Stop()
+	r.toTheEnd()
+	if kinds, exit := r.told(); len(kinds) != 3 || kinds[1] != machine.Started || exit.Reason == machine.BootTimeout {
+		t.Errorf("told %v, ended with %+v", kinds, exit)
+	}
+}

@@ -1,0 +1,152 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+func TestVoiceIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{changed: make(chan struct{})}
+		loud, calm := s.voice(), s.voice()
+		for i := range 100 {
+			loud.say(slog.LevelWarn, fmt.Sprint("line ", i))
+		}
+		calm.say(slog.LevelInfo, strings.Repeat("x", 10_000)+"\x1b[2J\n\xff")
+		_, lines, _ := s.next(0, true)
+		if len(lines) != voiceBurst+1 || lines[voiceBurst-1].Message != "line 19" || len(lines[voiceBurst].Message) > maxLine {
+			t.Fatalf("%d lines", len(lines))
+		}
+		time.Sleep(voiceEvery)
+		loud.say(slog.LevelWarn, "one\ntwo\x1b[2J")
+		loud.say(slog.LevelWarn, "too soon")
+		if _, lines, _ := s.next(0, true); len(lines) != 1 || lines[0].Message != "onetwo[2J (80 lines of the kind were left out before)" {
+			t.Errorf("%+v", lines)
+		}
+		for range 10 { // nobody takes them
+			time.Sleep(voiceBurst * voiceEvery)
+			for range voiceBurst {
+				loud.say(slog.LevelWarn, "more")
+			}
+		}
+		loud.say(slog.LevelWarn, "not this")
+		time.Sleep(voiceEvery)
+		loud.say(slog.LevelWarn, "the last")
+		if _, lines, _ := s.next(0, true); len(lines) != maxLines || !strings.HasPrefix(lines[maxLines-1].Message, "the last") {
+			t.Errorf("%d lines wait", len(lines))
+		}
+	})
+}
+
+// A line goes to one daemon, once, also when none was there at the time; one that knows no lines gets none.
+func TestLinesAreToldOnce(t *testing.T) {
+	_, s, d := play(t)
+	v := s.voice()
+	v.say(slog.LevelWarn, "while nobody was there")
+	s.notify(machine.Notice{Kind: machine.AgentReady})
+	next := func(conn net.Conn) machine.Notice {
+		t.Helper()
+		var n machine.Notice
+		if err := protocol.Expect(conn, protocol.KindNotice, &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+
+	old, err := d.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	old.SetDeadline(time.Now().Add(10 * time.Second))
+	var w protocol.Welcome
+	protocol.WriteJSON(old, protocol.KindHello, protocol.Hello{MinVersion: 1, MaxVersion: 1, Secret: secret, Role: protocol.RoleControl})
+	if err := protocol.Expect(old, protocol.KindWelcome, &w); err != nil || w.Error != nil || w.Version != 1 {
+		t.Fatalf("a daemon of version 1: %+v, %v", w, err)
+	}
+	if n := next(old); n.Kind != machine.AgentReady {
+		t.Errorf("a daemon of version 1 is told %+v", n)
+	}
+	old.Close()
+
+	first := dialControl(t, d)
+	if n := next(first); n.Kind != machine.Told || n.Level != slog.LevelWarn || n.Message != "while nobody was there" || n.Time.IsZero() {
+		t.Errorf("first comes %+v", n)
+	}
+	if n := next(first); n.Kind != machine.AgentReady {
+		t.Errorf("then comes %+v", n)
+	}
+	v.say(slog.LevelInfo, "now")
+	if n := next(first); n.Kind != machine.Told || n.Message != "now" {
+		t.Errorf("then comes %+v", n)
+	}
+	second := dialControl(t, d)
+	if n := next(second); n.Kind != machine.AgentReady {
+		t.Errorf("whoever comes later is told %+v", n)
+	}
+	first.Close()
+	v.say(slog.LevelWarn, "the last")
+	s.notify(machine.Notice{Kind: machine.Exited})
+	s.close()
+	if n := next(second); n.Kind != machine.Told || n.Message != "the last" {
+		t.Errorf("before the end comes %+v", n)
+	}
+	if n := next(second); n.Kind != machine.Exited {
+		t.Errorf("at last comes %+v", n)
+	}
+}
+
+// However many lines come, replies do, and the exit: an owner that waits for a reply reads no notices meanwhile.
+func TestLinesHoldUpNothing(t *testing.T) {
+	ours, shim := net.Pipe()
+	m := &Machine{
+		log: slog.New(slog.DiscardHandler), conn: ours,
+		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
+	}
+	go func() {
+		kind, payload, err := protocol.Read(shim)
+		var req protocol.Request
+		if err != nil || kind != protocol.KindRequest || json.Unmarshal(payload, &req) != nil {
+			t.Error("no request came")
+		}
+		for range 1000 {
+			protocol.WriteJSON(shim, protocol.KindNotice, machine.Notice{Kind: machine.Told, Message: "x"})
+		}
+		protocol.WriteJSON(shim, protocol.KindNotice, machine.Notice{Kind: machine.AgentReady})
+		protocol.WriteJSON(shim, protocol.KindNotice, machine.Notice{Kind: machine.Started})
+		protocol.WriteJSON(shim, protocol.KindReply, protocol.Reply{ID: req.ID})
+		protocol.WriteJSON(shim, protocol.KindNotice, machine.Notice{Kind: machine.Exited, Exit: machine.Exit{Reason: machine.Stopped}})
+	}()
+	ended := make(chan machine.Exit)
+	go func() { e, _ := m.readFrames(); ended <- e }()
+	if err := m.Stop(t.Context(), time.Second); err != nil {
+		t.Error(err)
+	}
+	if e := <-ended; e.Reason != machine.Stopped {
+		t.Errorf("the end is %+v", e)
+	}
+	var told, others int
+	for close(m.notices); ; {
+		n, ok := <-m.notices
+		if !ok {
+			break
+		}
+		if n.Kind == machine.Told {
+			told++
+		} else {
+			others++
+		}
+	}
+	if told != noticeRoom-3 || others != 2 {
+		t.Errorf("%d lines and %d others", told, others)
+	}
+}
