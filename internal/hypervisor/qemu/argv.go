@@ -35,6 +35,11 @@ const (
 	tcgCmdline = " mitigations=off"
 )
 
+// One thread translates and runs all of a guest's processors in turn. With a thread for each (MTTCG), one may translate code that
+// another is rewriting, and keep what it made of it for ever: a guest's kernel rewrites itself all the time, and about one boot
+// in a hundred hung on a busy host (docs/design/0004-one-thread-of-emulation.md).
+const tcgThreads = "single"
+
 // tbSize bounds TCG's cache of translated code, in MiB. Left to itself it takes a gigabyte; at 64 one guest with nginx
 // needs what it would take anyway, at 16 it boots a little slower (measured).
 const tbSize = 64
@@ -60,7 +65,7 @@ func argv(c hypervisor.Config, f fds) []string {
 	case hypervisor.KVM:
 		a = append(a, "-accel", "kvm", "-cpu", "host")
 	default:
-		a = append(a, "-accel", "tcg,thread=multi,tb-size="+strconv.Itoa(tbSize), "-cpu", tcgCPU)
+		a = append(a, "-accel", "tcg,thread="+tcgThreads+",tb-size="+strconv.Itoa(tbSize), "-cpu", tcgCPU)
 		kernelLine += tcgCmdline
 	}
 	if c.Cmdline != "" {
