@@ -35,8 +35,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err != nil {
 				return err
 			}
+			registries, err := s.registries()
+			if err != nil {
+				return err
+			}
 			return daemon.Run(cmd.Context(), daemon.Config{
-				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Registries: registries, Log: log,
 				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
 			})
 		},
@@ -46,6 +50,9 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Listen, "listen", "", "address to listen on; port 0 asks for a free one (default "+defaultListen+")")
 	f.StringVar(&s.Accel, "accel", "", "auto, kvm or tcg (default auto: by trying it)")
 	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
+	f.StringVar(&s.RegistryConfig, "registry-config", "", "`file` with credentials for registries, as docker login writes it (default $DOCKER_CONFIG/config.json, else ~/.docker/config.json); none is none")
+	f.StringVar(&s.CredentialHelpers, "credential-helpers", "", "true lets the programs run that it names for credentials (default false)")
+	f.Lookup("credential-helpers").NoOptDefVal = "true"
 	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")

@@ -29,6 +29,9 @@ type settings struct {
 	LogLevel string `yaml:"log-level"`
 	Driver   string `yaml:"driver"`
 
+	RegistryConfig    string `yaml:"registry-config"`
+	CredentialHelpers string `yaml:"credential-helpers"`
+
 	configFile string
 }
 

@@ -75,6 +75,7 @@ var kindCodes = map[api.Kind]int{
 	api.InvalidState: exitConflict,
 	api.NotReady:     exitConflict,
 	api.Exhausted:    exitConflict,
+	api.RateLimited:  exitConflict,
 	api.Unavailable:  exitUnreachable,
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/shim"
 	"github.com/halevm/hale/internal/store"
@@ -44,7 +45,9 @@ type Config struct {
 	Driver  string // DriverQEMU
 	Accel   string // "auto"
 	Kernel  string // a directory with a kernel; the one that hale setup fetched
-	Log     *slog.Logger
+	// Registries is where the host's own credentials for registries are.
+	Registries registry.DockerConfig
+	Log        *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
 }
@@ -105,7 +108,10 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
-	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
+	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{
+		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled,
+		Registry: registry.New(registry.Config{UserAgent: "hale/" + version.String()}),
+	}); err != nil {
 		return err
 	}
 	driver, err := d.driver(ctx)

@@ -19,6 +19,10 @@ type metrics struct {
 	probeTime   *prometheus.HistogramVec
 	transitions *prometheus.CounterVec
 	saveFailed  prometheus.Counter
+
+	pulls     *prometheus.CounterVec
+	pullBytes prometheus.Counter
+	pullTime  *prometheus.HistogramVec
 }
 
 func newMetrics(d *Daemon) *metrics {
@@ -40,10 +44,20 @@ func newMetrics(d *Daemon) *metrics {
 		saveFailed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "hale_health_save_failures_total", Help: "Health records that could not be written.",
 		}),
+		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hale_image_pulls_total", Help: "Pulls that ended, by outcome: ok, interrupted, or the code of the refusal.",
+		}, []string{"outcome"}),
+		pullBytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hale_image_pull_bytes_total", Help: "Bytes of layers that pulls fetched from registries.",
+		}),
+		pullTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "hale_image_pull_duration_seconds", Help: "Time from the beginning of a pull to the image's being ready, or its failure; waiting for its turn counts.",
+			Buckets: []float64{.1, .5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800},
+		}, []string{"outcome"}),
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.panics, m.probes, m.probeTime, m.transitions, m.saveFailed, snapshotCollector{d},
+		m.panics, m.probes, m.probeTime, m.transitions, m.saveFailed, m.pulls, m.pullBytes, m.pullTime, snapshotCollector{d},
 	)
 	return m
 }
@@ -61,6 +75,13 @@ func (m *metrics) healthHooks() health.Hooks {
 		SaveFailed: m.saveFailed.Inc,
 		Panicked:   m.panics.WithLabelValues("health loop").Inc,
 	}
+}
+
+// pulled counts a pull that ended.
+func (m *metrics) pulled(outcome string, bytes int64, took time.Duration) {
+	m.pulls.WithLabelValues(outcome).Inc()
+	m.pullBytes.Add(float64(bytes))
+	m.pullTime.WithLabelValues(outcome).Observe(took.Seconds())
 }
 
 func boolLabel(b bool) string {

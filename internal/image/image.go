@@ -49,7 +49,9 @@ type Image struct {
 	Digest        string // of the manifest, "sha256:…"; empty until it is known
 	Status        Status
 	Error         string // why it failed
-	QueuePosition *int   // while pending, from 1
+	Cause         error  // why it failed, as Pull would have returned it
+	FailedAt      time.Time
+	QueuePosition *int // while pending, from 1
 	Progress      Progress
 	Platform      string // "linux/amd64"
 	CreatedAt     time.Time

@@ -28,6 +28,14 @@ func tooLarge(format string, args ...any) error {
 	return &api.Error{Kind: api.TooLarge, Code: "image_too_large", Message: fmt.Sprintf(format, args...), NoRetry: true}
 }
 
+func badName(format string, args ...any) error {
+	return &api.Error{Kind: api.Invalid, Code: "invalid_image_name", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
+func notReady(format string, args ...any) error {
+	return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
 func notFound(ref string) error {
 	return &api.Error{Kind: api.NotFound, Code: "image_not_found", Message: fmt.Sprintf("there is no image %s here", quote(ref)), NoRetry: true}
 }
@@ -42,7 +50,7 @@ func refusal(err error) error {
 	case errors.Is(err, errBadLayer):
 		return invalid("%v", err)
 	case store.NoSpace(err):
-		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf("no room left for the image: %v", err)}
+		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf("disk full: no room left for the image: %v", err), NoRetry: true}
 	}
 	return err
 }

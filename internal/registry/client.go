@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -206,7 +207,10 @@ func (r *Repository) follow(ctx context.Context, method string, u *url.URL, head
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			failed := unreachable(ctx, quoteHost(u.Host), err)
-			if errors.Is(err, http.ErrSchemeMismatch) || u.Scheme == "https" && isLoopback(u.Host) && !isDial(err) {
+			if _, notTLS := errors.AsType[tls.RecordHeaderError](err); notTLS || errors.Is(err, http.ErrSchemeMismatch) {
+				failed = refused("the registry %s does not speak TLS, and plain HTTP is spoken to loopback only", quoteHost(u.Host))
+			}
+			if u.Scheme == "https" && isLoopback(u.Host) && !isDial(err) {
 				return nil, &noTLS{failed}
 			}
 			return nil, failed
@@ -265,6 +269,5 @@ func (r *Repository) transport(req *http.Request) (*http.Transport, error) {
 	}
 	return r.c.further, nil
 }
-
 
 func (r *Repository) String() string { return fmt.Sprintf("%s/%s", r.host, r.path) }

@@ -174,7 +174,7 @@ func askHelper(ctx context.Context, name, server string) (Auth, error) {
 	var out limitedBuffer
 	cmd.Stdout = &out
 	err := cmd.Run()
-	if err != nil && strings.Contains(out.String(), "credentials not found") {
+	if err != nil && strings.Contains(out.buf.String(), "credentials not found") {
 		return Auth{}, nil
 	}
 	if ctx.Err() != nil {
@@ -184,7 +184,7 @@ func askHelper(ctx context.Context, name, server string) (Auth, error) {
 		return Auth{}, fmt.Errorf("the credential helper %s: %w", program, err)
 	}
 	var answer struct{ Username, Secret string }
-	if json.Unmarshal(out.Bytes(), &answer) != nil {
+	if json.Unmarshal(out.buf.Bytes(), &answer) != nil {
 		return Auth{}, fmt.Errorf("the credential helper %s did not answer with credentials", program)
 	}
 	return WithSecret(answer.Username, answer.Secret), nil
@@ -200,11 +200,11 @@ func WithSecret(user, secret string) Auth {
 }
 
 // A limitedBuffer keeps the beginning of what is written.
-type limitedBuffer struct{ bytes.Buffer }
+type limitedBuffer struct{ buf bytes.Buffer }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if room := maxHelperOutput - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(len(p), room)])
+	if room := maxHelperOutput - b.buf.Len(); room > 0 {
+		b.buf.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil
 }

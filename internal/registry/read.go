@@ -173,4 +173,6 @@ func (b *livingBody) Read(p []byte) (int, error) {
 }
 
 // Broken says why a blob's body broke off.
-func (r *Repository) Broken(ctx context.Context, err error) error { return unreachable(ctx, r.host, err) }
+func (r *Repository) Broken(ctx context.Context, err error) error {
+	return unreachable(ctx, r.host, err)
+}

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -17,8 +19,11 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +33,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/token"
 )
@@ -47,7 +53,11 @@ type images struct{ store *image.Store }
 
 func (i images) Image(_ context.Context, ref string) (instance.Image, error) {
 	img, err := i.store.Find(ref)
-	if err == nil && img.Status != image.Ready {
+	switch {
+	case err != nil || img.Status == image.Ready:
+	case img.Status == image.Failed:
+		err = &api.Error{Kind: api.Invalid, Code: "image_failed", Message: img.Error}
+	default:
 		err = &api.Error{Kind: api.NotReady, Code: "image_not_ready", Message: "image " + img.Ref + " is " + string(img.Status)}
 	}
 	return instance.Image{Ref: img.Ref, Digest: img.Digest, Disk: img.Disk, Platform: img.Platform, Entrypoint: img.Entrypoint}, err
@@ -71,7 +81,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	}
 	events, err := event.Open("", event.Options{})
 	must(err)
-	store, err := image.Open(dir+"/images", image.Options{})
+	store, err := image.Open(dir+"/images", image.Options{Registry: registry.New(registry.Config{Dial: registryDial(t)})})
 	must(err)
 	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events})
 	must(err)
@@ -177,8 +187,39 @@ func (w *world) call(method, path, bearer string, body io.Reader) (*http.Respons
 	return resp, b
 }
 
+// registryDial leads every name to one registry, which has the image pulled:v1 and speaks no TLS.
+func registryDial(t *testing.T) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	t.Helper()
+	reg := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(reg.Close)
+	ref, err := name.ParseReference(strings.TrimPrefix(reg.URL, "http://") + "/pulled:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, app(t)); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, reg.Listener.Addr().String())
+	}
+}
+
 // An archive is what `docker save` writes of an image whose program the fake driver knows.
 func archive(t *testing.T) io.Reader {
+	t.Helper()
+	ref, err := name.ParseReference("app:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := tarball.Write(ref, app(t), &b); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// app is the image.
+func app(t *testing.T) v1.Image {
 	t.Helper()
 	img, err := random.Image(1<<10, 1)
 	if err != nil {
@@ -192,15 +233,7 @@ func archive(t *testing.T) io.Reader {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.ParseReference("app:latest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := tarball.Write(ref, img, &b); err != nil {
-		t.Fatal(err)
-	}
-	return &b
+	return img
 }
 
 // TestEveryRouteWantsAToken asks each route of the contract: without a token, and with ones that are not good.
@@ -257,7 +290,8 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		{200, "GET /capabilities", "", ""},
 		{200, "GET /images", "", ""},
 		{200, "GET /instances", "", ""},
-		{404, "POST /instances", "", `{"image":"app"}`},
+		{404, "POST /instances", "", `{"image":"localhost:5000/absent"}`},
+		{400, "POST /instances", "", `{"image":"registry.example/app"}`}, // it speaks no TLS
 		{400, "POST /images/import", "", "no archive"},
 		{2, "POST /images/import", "", "archive"},
 		{200, "GET /images/{name}", "/images/app?wait=30s", ""},
@@ -265,7 +299,16 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		{404, "GET /images/{name}", "/images/absent", ""},
 		{400, "GET /images/{name}", "/images/app?wait=soon", ""},
 		{200, "GET /images", "/images?tags[a]=b", ""},
-		{501, "POST /images", "", `{"name":"nginx"}`},
+		{400, "POST /images", "", `{"name":"UPPER"}`},
+		{400, "POST /images", "", `{"name":"app","platform":"linux/arm64"}`},
+		{400, "POST /images", "", `{}`},
+		{404, "POST /images", "", `{"name":"localhost:5000/absent"}`},
+		{202, "POST /images", "", `{"name":"localhost:5000/pulled:v1","tags":{"a":"b"}}`},
+		{200, "GET /images/{name}", "/images/localhost:5000%2Fpulled:v1?wait=30s", ""},
+		{400, "POST /images/{name}/tag", "/images/localhost:5000%2Fpulled:v1/tag", `{}`},
+		{404, "POST /images/{name}/tag", "/images/absent/tag", `{"target":"x"}`},
+		{200, "POST /images/{name}/tag", "/images/localhost:5000%2Fpulled:v1/tag", `{"target":"pulled:stable"}`},
+		{204, "DELETE /images/{name}", "/images/localhost:5000%2Fpulled:v1", ""},
 		{400, "POST /instances", "", `{`},
 		{400, "POST /instances", "", `[]`},
 		{400, "POST /instances", "", ``},
@@ -331,7 +374,7 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		}
 	}
 	// An exec is a WebSocket and events have no end: their success is tested elsewhere.
-	for _, op := range []string{"GET /instances/{id}/exec", "GET /events", "POST /images"} {
+	for _, op := range []string{"GET /instances/{id}/exec", "GET /events"} {
 		seen[op] = true
 	}
 	for op := range w.doc.operations() {
