@@ -109,7 +109,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	}
 	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{
-		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled,
+		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled, Converted: d.metrics.convertedImage,
 		Registry: registry.New(registry.Config{UserAgent: "hale/" + version.String()}),
 	}); err != nil {
 		return err

@@ -55,7 +55,7 @@ const (
 
 // fetchLayers fetches the layers that are not here, each as a blob of that digest.
 func (s *Store) fetchLayers(p *pull, c *candidate) error {
-	ctx, stop := p.life.watch(p.ctx, repository(p.name))
+	ctx, stop := p.life.watch(p.ctx, p.host)
 	defer stop()
 	var total, missing int64
 	for _, l := range c.layers {
@@ -145,10 +145,6 @@ func freeSpace(dir string) (int64, error) {
 // fetchBlob sees to it that a blob is here. Of several pulls that want it one fetches it; should that fail, the next does.
 func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got int64, n int)) error {
 	for {
-		if s.hasBlob(b) {
-			hear(b.size, 0)
-			return nil
-		}
 		s.mu.Lock()
 		f, others := s.fetches[b.sha256]
 		if !others {
@@ -158,7 +154,12 @@ func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got 
 		s.mu.Unlock()
 		f.listen(hear)
 		if !others {
-			err := s.download(ctx, p, b, f)
+			var err error
+			if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
+				hear(b.size, 0)
+			} else {
+				err = s.download(ctx, p, b, f)
+			}
 			s.mu.Lock()
 			delete(s.fetches, b.sha256)
 			s.mu.Unlock()

@@ -35,6 +35,7 @@ type pull struct {
 	auth   registry.Auth // that came with the pull, until it ends
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	host   string // of the registry, once it is asked, as repo is
 	repo   *registry.Repository
 	life   life
 
@@ -46,6 +47,7 @@ type pull struct {
 	queued     bool
 	hasTurn    bool
 	converting bool
+	committing bool          // too late to join: what it brings may have been seen
 	err        error         // once done is closed
 	turn       chan struct{} // closed when its turn has come
 	known      chan struct{} // closed once the manifest is known, or the pull has ended
@@ -117,7 +119,7 @@ func (s *Store) begin(name string, o PullOptions) (p *pull, mine bool, err error
 		s.mu.Unlock()
 		return nil, false, errClosed
 	}
-	if p := s.pulls[name]; p != nil && !p.ended() {
+	if p := s.pulls[name]; p != nil && !p.ended() && !p.committing {
 		p.waiters++
 		if len(o.Tags) > 0 {
 			p.rec.Tags = maps.Clone(o.Tags)
@@ -269,6 +271,7 @@ func (s *Store) pull(p *pull) error {
 	}
 	defer s.unclaim(c.digest)
 	s.mu.Lock()
+	p.committing = true
 	imp := &importing{candidates: []*candidate{c}, createdAt: p.rec.CreatedAt, tags: p.rec.Tags}
 	s.mu.Unlock()
 	if p.ctx.Err() != nil { // what is deleted is not named after that
@@ -317,22 +320,28 @@ func (s *Store) settle(p *pull, err error, took time.Duration) {
 		delete(s.pulls, p.name)
 	}
 	fetched := p.fetched
-	s.close(p, err)
 	s.mu.Unlock()
+	if !closing {
+		s.clearUp(p, err)
+	}
 	s.o.Pulled(outcome, fetched, took)
-	if closing {
-		return
-	}
-	if err := s.savePulls(); err != nil {
-		s.log.Warn("what became of a pull is not recorded; after a restart it is tried again", "image", p.name, "error", err)
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.close(p, err)
+}
+
+// clearUp sees to it that whoever learns of a pull's end finds nothing of it that should not be there.
+func (s *Store) clearUp(p *pull, err error) {
 	if err != nil {
-		s.sweep()
+		s.sweep() // first, for the disk may be full
 		if _, told := errors.AsType[*api.Error](err); !told {
 			s.log.Error("an image cannot be pulled", "image", p.name, "error", err)
 		} else {
 			s.log.Info("an image is not pulled", "image", p.name, "error", err)
 		}
+	}
+	if err := s.savePulls(); err != nil && !errors.Is(err, errClosed) {
+		s.log.Warn("what became of a pull is not recorded; after a restart it is tried again", "image", p.name, "error", err)
 	}
 }
 

@@ -23,6 +23,7 @@ func (s *Store) resolve(p *pull) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.host = host
 	p.repo = s.o.Registry.Repository(host, path, auth, func(int) { p.life.shown(0) }) // bytes are counted where they are kept
 	ctx, stop := p.life.watch(p.ctx, host)
 	defer stop()

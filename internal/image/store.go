@@ -33,6 +33,8 @@ type Options struct {
 	Credentials func(ctx context.Context, host, repository string) (registry.Auth, error)
 	// Pulled is told of every pull that ended, with "ok" or the code of its refusal, and how many bytes it fetched.
 	Pulled func(outcome string, bytes int64, took time.Duration)
+	// Converted is told of every conversion that ended.
+	Converted func(err error, took time.Duration)
 	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
 	// it any more. It is called with no lock held, and asked again at the next Open, Delete and Import.
 	InUse func(digest string) bool
@@ -116,6 +118,9 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if o.Pulled == nil {
 		o.Pulled = func(string, int64, time.Duration) {}
+	}
+	if o.Converted == nil {
+		o.Converted = func(error, time.Duration) {}
 	}
 	o.Limits = o.Limits.withDefaults()
 	files, err := store.Open(dir)
