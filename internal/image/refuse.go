@@ -50,7 +50,7 @@ func refusal(err error) error {
 	case errors.Is(err, errBadLayer):
 		return invalid("%v", err)
 	case store.NoSpace(err):
-		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf("disk full: no room left for the image: %v", err), NoRetry: true}
+		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: "disk full: no room is left for the image where hale keeps its data", NoRetry: true}
 	}
 	return err
 }
