@@ -23,6 +23,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/registry"
+	"github.com/halevm/hale/internal/registry/registrytest"
 )
 
 func TestPull(t *testing.T) {
@@ -364,9 +365,9 @@ func TestPullResumes(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
-			n := newNetwork(t)
-			n.serve(where, f)
-			s2, err := Open(dir, Options{Registry: n.client()})
+			n := registrytest.New(t)
+			n.Serve(where, f)
+			s2, err := Open(dir, Options{Registry: n.Client()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -638,9 +639,9 @@ func TestPullAfterRestart(t *testing.T) {
 		}
 		dir := t.TempDir()
 		var log bytes.Buffer
-		n := newNetwork(t)
-		n.serve(where, f)
-		s, err := Open(dir, Options{Registry: n.client(), Log: slog.New(slog.NewTextHandler(&log, nil))})
+		n := registrytest.New(t)
+		n.Serve(where, f)
+		s, err := Open(dir, Options{Registry: n.Client(), Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -663,9 +664,9 @@ func TestPullAfterRestart(t *testing.T) {
 		f.mu.Lock()
 		f.spoil, f.asked = nil, nil
 		f.mu.Unlock()
-		n = newNetwork(t)
-		n.serve(where, f)
-		again, err := Open(dir, Options{Registry: n.client()})
+		n = registrytest.New(t)
+		n.Serve(where, f)
+		again, err := Open(dir, Options{Registry: n.Client()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,8 @@
 package image
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,60 +12,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/halevm/hale/internal/registry"
+	"github.com/halevm/hale/internal/registry/registrytest"
 )
-
-// A network of hosts in this process: every connection is a pipe, so that a test in a bubble decides what time it is.
-type network struct {
-	t     testing.TB
-	hosts map[string]*pipeListener
-}
-
-func newNetwork(t testing.TB) *network { return &network{t: t, hosts: make(map[string]*pipeListener)} }
-
-// serve has a handler answer at host:port, in plain HTTP.
-func (n *network) serve(addr string, h http.Handler) {
-	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	n.hosts[addr] = l
-	srv := &http.Server{Handler: h}
-	done := make(chan struct{})
-	go func() { srv.Serve(l); close(done) }()
-	n.t.Cleanup(func() { srv.Close(); <-done })
-}
-
-func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	l := n.hosts[addr]
-	if l == nil {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("nobody is at %s", addr)}
-	}
-	here, there := net.Pipe()
-	select {
-	case l.conns <- there:
-		return here, nil
-	case <-l.closed:
-	case <-ctx.Done():
-	}
-	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("%s has closed", addr)}
-}
-
-func (n *network) client() *registry.Client { return registry.New(registry.Config{Dial: n.dial}) }
-
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 // where the registry of the tests is.
 const where = "localhost:5000"
@@ -222,9 +168,9 @@ func spoilt(text string, answer http.HandlerFunc) func(http.ResponseWriter, *htt
 // pullFrom opens a store that knows the one registry.
 func pullFrom(t testing.TB, dir string, f http.Handler, o Options) *Store {
 	t.Helper()
-	n := newNetwork(t)
-	n.serve(where, f)
-	o.Registry = n.client()
+	n := registrytest.New(t)
+	n.Serve(where, f)
+	o.Registry = n.Client()
 	return openStore(t, dir, o)
 }
 

@@ -72,6 +72,28 @@ func (journal) Load(string) ([]byte, error)                             { return
 
 func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	t.Helper()
+	w, handler := newHandler(t, registry.New(registry.Config{Dial: registryDial(t)}), edit...)
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(rw, r)
+		if strings.HasSuffix(r.URL.Path, "/exec") {
+			w.execs <- struct{}{}
+		}
+	}))
+	w.url = front.URL
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+	})
+	_, body := w.call("GET", "/openapi.json", "", nil)
+	if err := json.Unmarshal(body, &w.doc); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// newHandler is a world without a connection to it.
+func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.Config)) (*world, http.Handler) {
+	t.Helper()
 	dir, ctx := t.TempDir(), context.Background()
 	must := func(err error) {
 		t.Helper()
@@ -81,7 +103,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	}
 	events, err := event.Open("", event.Options{})
 	must(err)
-	store, err := image.Open(dir+"/images", image.Options{Registry: registry.New(registry.Config{Dial: registryDial(t)})})
+	store, err := image.Open(dir+"/images", image.Options{Registry: registries})
 	must(err)
 	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events})
 	must(err)
@@ -115,18 +137,8 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	for _, e := range edit {
 		e(&config)
 	}
-	handler := server.New(config)
 	w := &world{t: t, bearer: bearer, events: events, execs: make(chan struct{}, 100)}
-	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		handler.ServeHTTP(rw, r)
-		if strings.HasSuffix(r.URL.Path, "/exec") {
-			w.execs <- struct{}{}
-		}
-	}))
-	w.url = front.URL
 	t.Cleanup(func() {
-		front.CloseClientConnections()
-		front.Close()
 		for _, close := range []func() error{
 			func() error { return checks.Close(ctx) }, func() error { return set.Close(ctx) }, store.Close, events.Close,
 		} {
@@ -135,9 +147,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 			}
 		}
 	})
-	_, body := w.call("GET", "/openapi.json", "", nil)
-	must(json.Unmarshal(body, &w.doc))
-	return w
+	return w, server.New(config)
 }
 
 var capabilities = api.Capabilities{
