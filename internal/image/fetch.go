@@ -216,7 +216,7 @@ func (s *Store) download(ctx context.Context, p *pull, b member, f *fetch) error
 			return invalid("digest mismatch: the registry delivers a blob with the digest sha256:%s where %s was asked for", sum, d.digest)
 		}
 	}
-	if err := errors.Join(d.file.Sync(), d.file.Close()); err != nil {
+	if err := p.life.during(func() error { return errors.Join(d.file.Sync(), d.file.Close()) }); err != nil {
 		return err
 	}
 	s.writing.Lock() // or a sweep might meet it half-way

@@ -112,6 +112,19 @@ func parseConfig(data []byte) (configFile, error) {
 	return c, nil
 }
 
+// bounded refuses lists that nobody needs: they are kept in memory for as long as the image is here.
+func (c configFile) bounded(most int) error {
+	p := c.Config
+	for name, n := range map[string]int{
+		"Entrypoint": len(p.Entrypoint), "Cmd": len(p.Cmd), "Env": len(p.Env), "Shell": len(p.Shell), "ExposedPorts": len(p.ExposedPorts), "Labels": len(p.Labels),
+	} {
+		if n > most {
+			return tooLarge("too large: the image's configuration has %d entries in %s; %d are possible", n, name, most)
+		}
+	}
+	return nil
+}
+
 func (c configFile) program() Config {
 	p := c.Config
 	return Config{

@@ -25,6 +25,7 @@ type life struct {
 	host   string
 	since  time.Time
 	bytes  int64
+	busy   int // with what is no matter of the registry's
 }
 
 // watch begins a stretch; its context ends, with the reason as its cause, when the registry shows no life.
@@ -33,9 +34,7 @@ func (l *life) watch(ctx context.Context, host string) (context.Context, func())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cancel, l.host, l.since, l.bytes = cancel, host, time.Now(), 0
-	l.timer = time.AfterFunc(stallTime, func() {
-		cancel(gaveUp("the pull stalled: the registry %s sent no byte for %s", host, stallTime))
-	})
+	l.timer = time.AfterFunc(stallTime, l.stalled)
 	return ctx, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -43,6 +42,33 @@ func (l *life) watch(ctx context.Context, host string) (context.Context, func())
 		l.timer = nil
 		cancel(nil)
 	}
+}
+
+// stalled is called when nothing came for stallTime.
+func (l *life) stalled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		return
+	}
+	if l.busy > 0 {
+		l.timer.Reset(stallTime)
+		return
+	}
+	l.cancel(gaveUp("the pull stalled: the registry %s sent no byte for %s", l.host, stallTime))
+}
+
+// during does what the registry is not to be blamed for, should it take long.
+func (l *life) during(f func() error) error {
+	count := func(n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.busy += n
+	}
+	count(1)
+	defer l.shown(0)
+	defer count(-1)
+	return f()
 }
 
 // shown tells that n bytes came.

@@ -115,6 +115,9 @@ func (a *archive) dockerImage(e dockerEntry) (*candidate, error) {
 // pairLayers pairs the layers as they are stored with what the configuration says of them.
 func pairLayers(config []byte, blobs []member, limits Limits) ([]*layer, error) {
 	cf, err := parseConfig(config)
+	if err == nil {
+		err = cf.bounded(limits.Listed)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type PullOptions struct {
 
 // Bounds of pulling.
 const (
-	maxPulls    = 200            // under way, those that wait included
+	maxPulls    = 100            // under way, those that wait included
 	maxFailed   = 200            // that are remembered; the oldest go first
 	failedStays = 24 * time.Hour // and then is forgotten
 )

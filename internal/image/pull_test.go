@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -183,7 +184,19 @@ func TestPullIsRefused(t *testing.T) {
 			w.WriteHeader(302)
 		}, kind: api.Invalid, code: "registry_refused", says: []string{"only HTTPS is followed"}},
 		"to plain HTTP": {answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://registry.example/x", 302) }, kind: api.Invalid, code: "registry_refused", says: []string{"only HTTPS is followed"}},
-		"no config":     {path: "/blobs/", answer: answers(404, "", ""), kind: api.Invalid, code: "invalid_image", says: []string{"lacks the blob"}},
+		"many images": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"manifests":[{}%s]}`, strings.Repeat(",{}", 4096))
+		}, kind: api.TooLarge, code: "image_too_large", says: []string{"names 4097 images; 4096 are possible"}},
+		"many layers": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"config":{},"layers":[{}%s]}`, strings.Repeat(",{}", 512))
+		}, kind: api.TooLarge, code: "image_too_large", says: []string{"513 layers; 512 are possible"}},
+		"a large layer": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			w.Write(must(json.Marshal(v1.Manifest{Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}}, Layers: []v1.Descriptor{{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}, Size: 1 << 60}}})))
+		}, kind: api.TooLarge, code: "image_too_large", says: []string{"more than 17179869184 bytes"}},
+		"a chart": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":"sha256:`+strings.Repeat("1", 64)+`"},"layers":[]}`)
+		}, kind: api.Invalid, code: "invalid_image", says: []string{"not an image: its configuration is of the type", "helm"}},
+		"no config": {path: "/blobs/", answer: answers(404, "", ""), kind: api.Invalid, code: "invalid_image", says: []string{"lacks the blob"}},
 		"false config": {path: "/blobs/", answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Transfer-Encoding", "identity")
 			w.Write([]byte("{}"))
@@ -778,4 +791,47 @@ func TestTag(t *testing.T) {
 	if _, err := os.Stat(one.Disk); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
+}
+
+// A configuration's lists are bounded: they stay in memory.
+func TestConfigIsBounded(t *testing.T) {
+	p := app("app")
+	p.config = func(c map[string]any) { c["config"] = map[string]any{"Env": make([]string, 4097)} }
+	s := openStore(t, t.TempDir(), Options{})
+	_, err := s.Import(t.Context(), bytes.NewReader(dockerArchive(p)), ImportOptions{})
+	refused(t, err, "image_too_large", "4097 entries in Env; 4096 are possible")
+}
+
+// There is an end to what can be pulled at a time, and to what is remembered of it.
+func TestPullsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistry()
+		f.spoil = func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
+		s := pullFrom(t, t.TempDir(), f, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i := range maxPulls {
+			if _, err := s.Pull(ctx, fmt.Sprintf("%s/app%d", where, i), PullOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := s.Pull(ctx, where+"/more", PullOptions{})
+		refused(t, err, "unavailable", fmt.Sprintf("%d images are being pulled", maxPulls))
+		for _, img := range s.List() {
+			if img.Status != Pulling && (img.Status != Pending || img.QueuePosition == nil) {
+				t.Errorf("%+v", img)
+			}
+		}
+		time.Sleep(stallTime)
+		synctest.Wait()
+		for _, img := range s.List() {
+			if img.Status != Failed {
+				t.Errorf("%+v", img)
+			}
+		}
+		time.Sleep(failedStays + time.Second)
+		if _, err := s.Pull(ctx, where+"/more", PullOptions{}); err != nil || len(s.List()) != 1 {
+			t.Errorf("%d images, %v", len(s.List()), err)
+		}
+	})
 }

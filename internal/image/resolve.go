@@ -117,11 +117,11 @@ func rest(ctx context.Context, d time.Duration) error {
 // readManifest reads what a registry delivered: an index, or the manifest of an image whose parts can all be fetched.
 func readManifest(raw []byte, said types.MediaType, limits Limits) (*v1.IndexManifest, *v1.Manifest, error) {
 	var head struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Manifests json.RawMessage `json:"manifests"`
-		Config    json.RawMessage `json:"config"`
-		Layers    json.RawMessage `json:"layers"`
-		FSLayers  json.RawMessage `json:"fsLayers"`
+		MediaType types.MediaType   `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+		Config    json.RawMessage   `json:"config"`
+		Layers    []json.RawMessage `json:"layers"`
+		FSLayers  json.RawMessage   `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
 		return nil, nil, invalid("not an image: what the registry delivers as %s is not a manifest", quote(string(said)))
@@ -136,6 +136,10 @@ func readManifest(raw []byte, said types.MediaType, limits Limits) (*v1.IndexMan
 		return nil, nil, invalid("not an image that can be read: its manifest is of docker's schema 1, which is obsolete; push it again")
 	case head.Manifests != nil && isImage:
 		return nil, nil, invalid("not an image: its manifest is an index as well")
+	case len(head.Manifests) > limits.Listed:
+		return nil, nil, tooLarge("too large: the image's index names %d images; %d are possible", len(head.Manifests), limits.Listed)
+	case len(head.Layers) > limits.Layers:
+		return nil, nil, tooLarge("too large: the image has %d layers; %d are possible", len(head.Layers), limits.Layers)
 	case head.Manifests != nil && !kind.IsImage():
 		var index v1.IndexManifest
 		if err := json.Unmarshal(raw, &index); err != nil {
@@ -156,9 +160,6 @@ func readManifest(raw []byte, said types.MediaType, limits Limits) (*v1.IndexMan
 func checkManifest(m *v1.Manifest, limits Limits) error {
 	if !m.Config.MediaType.IsConfig() {
 		return invalid("not an image: its configuration is of the type %s", quote(string(m.Config.MediaType)))
-	}
-	if len(m.Layers) > limits.Layers {
-		return tooLarge("too large: the image has %d layers; %d are possible", len(m.Layers), limits.Layers)
 	}
 	var total int64
 	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {

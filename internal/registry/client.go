@@ -19,7 +19,7 @@ const (
 	maxRedirects = 5
 	maxHeader    = 64 << 10 // bytes of an answer's header
 	dialTime     = 15 * time.Second
-	headerTime   = time.Minute // from the request to the answer's header
+	headerTime   = 90 * time.Second // from the request to the answer's header; who asks may have less patience
 )
 
 // A Config is what a Client may be told; the zero value is useful.
