@@ -178,12 +178,14 @@ func TestPullIsRefused(t *testing.T) {
 			io.WriteString(w, "<html>")
 		}, kind: api.Invalid, code: "invalid_image", says: []string{"not an image", "text/html"}},
 		"too large": {answer: huge, kind: api.TooLarge, code: "image_too_large", says: []string{"too large", "4194304"}},
-		"a loop":    {answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, kind: api.Invalid, code: "registry_refused", says: []string{"redirects more than 5 times"}},
+		"a loop":    {answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, kind: api.Invalid, code: "registry_refused", says: []string{"redirects more than 5 times"}},
 		"to a file": {answer: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(302)
 		}, kind: api.Invalid, code: "registry_refused", says: []string{"only HTTPS is followed"}},
-		"to plain HTTP": {answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://registry.example/x", 302) }, kind: api.Invalid, code: "registry_refused", says: []string{"only HTTPS is followed"}},
+		"to plain HTTP": {answer: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://registry.example/x", http.StatusFound)
+		}, kind: api.Invalid, code: "registry_refused", says: []string{"only HTTPS is followed"}},
 		"many images": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"manifests":[{}%s]}`, strings.Repeat(",{}", 4096))
 		}, kind: api.TooLarge, code: "image_too_large", says: []string{"names 4097 images; 4096 are possible"}},

@@ -140,7 +140,7 @@ func readManifest(raw []byte, said types.MediaType, limits Limits) (*v1.IndexMan
 		return nil, nil, tooLarge("too large: the image's index names %d images; %d are possible", len(head.Manifests), limits.Listed)
 	case len(head.Layers) > limits.Layers:
 		return nil, nil, tooLarge("too large: the image has %d layers; %d are possible", len(head.Layers), limits.Layers)
-	case head.Manifests != nil && !kind.IsImage():
+	case head.Manifests != nil && !kind.IsImage() || kind.IsIndex() && !isImage:
 		var index v1.IndexManifest
 		if err := json.Unmarshal(raw, &index); err != nil {
 			return nil, nil, invalid("the image's index is not readable: %v", err)

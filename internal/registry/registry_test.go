@@ -166,7 +166,7 @@ func TestTokens(t *testing.T) {
 					rw.Header().Set("Retry-After", "7")
 					rw.WriteHeader(429)
 				case "302":
-					http.Redirect(rw, r, "/token", 302)
+					http.Redirect(rw, r, "/token", http.StatusFound)
 				default:
 					io.WriteString(rw, tc.answer)
 				}
@@ -310,7 +310,9 @@ func TestRedirects(t *testing.T) {
 // A 401 of somebody to whom the registry led asks for nothing of ours.
 func TestNobodyElseIsLoggedInTo(t *testing.T) {
 	w := newWorld(t)
-	w.host("registry.example", func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "https://evil.example/x", 302) })
+	w.host("registry.example", func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, "https://evil.example/x", http.StatusFound)
+	})
 	w.host("evil.example", func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("WWW-Authenticate", `Basic realm="give"`)
 		rw.WriteHeader(401)
