@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -107,7 +108,12 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
 		return err
 	}
-	inUse := func(digest string) bool { return d.instances == nil || d.usesImage(digest) }
+	// Pulls go on from the first moment, and may ask before the instances are known: until then every image is in use.
+	var known atomic.Pointer[instance.Set]
+	inUse := func(digest string) bool {
+		set := known.Load()
+		return set == nil || usesImage(set, digest)
+	}
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{
 		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled, Converted: d.metrics.convertedImage,
 		Registry: registry.New(registry.Config{UserAgent: "hale/" + version.String()}),
@@ -131,6 +137,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	known.Store(d.instances)
 	return d.buildHealth(ctx, instancesDir)
 }
 
@@ -160,8 +167,8 @@ func (d *Daemon) instanceName(id string) string {
 	return in.Spec.Name
 }
 
-func (d *Daemon) usesImage(digest string) bool {
-	for _, in := range d.instances.List() {
+func usesImage(set *instance.Set, digest string) bool {
+	for _, in := range set.List() {
 		if in.Spec.ImageDigest == digest {
 			return true
 		}
