@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // A Kind is a class of error that a caller can act on. It is itself an error, so that the domain writes
 //
 //	fmt.Errorf("instance %q: %w", id, api.NotFound)
@@ -19,6 +21,8 @@ const (
 	NotReady      Kind = "not_ready"     // will be possible later without anyone's doing: 409 with Retry-After
 	Exhausted     Kind = "exhausted"     // the host has no room for it: 409
 	TooLarge      Kind = "too_large"     // a body or an image over its bound: 413
+	Denied        Kind = "denied"        // somebody else whom the server asked for it, a registry, refuses it to these credentials: 403
+	RateLimited   Kind = "rate_limited"  // somebody else whom the server asked for it is asked too often: 429 with Retry-After where it said when
 	Unavailable   Kind = "unavailable"   // something the server needs does not answer: 503 with Retry-After
 	Unimplemented Kind = "unimplemented" // a route of the compatible client that this server does not have: 501
 	Internal      Kind = "internal"      // ours: 500
@@ -43,6 +47,8 @@ type Error struct {
 	Details []Detail
 	// NoRetry says that waiting will not change the answer; the server sends x-should-retry: false.
 	NoRetry bool
+	// RetryAfter is when the answer may be another one, where somebody said so; 0 where nobody did.
+	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string {

@@ -379,7 +379,7 @@ type CreateImageRequest struct {
 	// Credentials What the registry wants to see. Kept for this one pull, in memory.
 	Credentials *RegistryCredentials `json:"credentials,omitempty"`
 
-	// Name An image reference.
+	// Name An image reference, with a tag or a digest.
 	//
 	// Example: docker.io/library/nginx:latest
 	Name     string   `json:"name"`
@@ -1319,7 +1319,7 @@ type PortMapping struct {
 
 // RegistryCredentials What the registry wants to see. Kept for this one pull, in memory.
 type RegistryCredentials struct {
-	// Password The password or access token.
+	// Password The password or access token; for the user `<token>`, an identity token.
 	Password string `json:"password,omitempty"`
 
 	// RegistryToken A bearer token.
@@ -1478,6 +1478,14 @@ type StartInstanceRequest struct {
 	Entrypoint []string `json:"entrypoint,omitzero"`
 }
 
+// TagImageRequest A further name for an image.
+type TagImageRequest struct {
+	// Target An image reference, with a tag and no digest.
+	//
+	// Example: docker.io/library/nginx:stable
+	Target string `json:"target"`
+}
+
 // Tags Keys and values of the caller's own.
 //
 // Example: {"team":"backend"}
@@ -1628,6 +1636,9 @@ type WaitForInstanceParams struct {
 
 // CreateImageJSONRequestBody defines body for CreateImage for application/json ContentType.
 type CreateImageJSONRequestBody = CreateImageRequest
+
+// TagImageJSONRequestBody defines body for TagImage for application/json ContentType.
+type TagImageJSONRequestBody = TagImageRequest
 
 // CreateInstanceJSONRequestBody defines body for CreateInstance for application/json ContentType.
 type CreateInstanceJSONRequestBody = CreateInstanceRequest

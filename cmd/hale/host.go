@@ -41,9 +41,13 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err != nil {
 				return fmt.Errorf("allow-net: %w", err)
 			}
+			registries, err := s.registries()
+			if err != nil {
+				return err
+			}
 			return daemon.Run(cmd.Context(), daemon.Config{
-				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, AllowNets: allow, Log: log,
-				Sandbox: s.Sandbox, UIDs: s.UIDs,
+				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				AllowNets: allow, Registries: registries, Sandbox: s.Sandbox, UIDs: s.UIDs,
 				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
 			})
 		},
@@ -56,6 +60,9 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Sandbox, "sandbox", "", "auto: what this host has of it, or require: all of it, or no machine is started (default auto)")
 	f.StringVar(&s.UIDs, "uids", "", "FIRST-LAST: the uids, and gids, that root's machines have one of each (default "+sandbox.DefaultRange.String()+")")
 	f.StringVar(&s.AllowNet, "allow-net", "", "private `ranges` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
+	f.StringVar(&s.RegistryConfig, "registry-config", "", "`file` with credentials for registries, as docker login writes it (default $DOCKER_CONFIG/config.json, else ~/.docker/config.json); none is none")
+	f.StringVar(&s.CredentialHelpers, "credential-helpers", "", "true lets the programs run that it names for credentials (default false)")
+	f.Lookup("credential-helpers").NoOptDefVal = "true"
 	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")

@@ -38,7 +38,7 @@ func run(args []string) int {
 	return cli.Run(args, cli.Config{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Version:     version.String(),
-		LocalDaemon: s.localDaemon,
-		Commands:    []*cobra.Command{s.serveCommand(), s.setupCommand(), s.doctorCommand(), s.tokenCommand()},
+		LocalDaemon: s.localDaemon, RegistryCredentials: registryCredentials,
+		Commands: []*cobra.Command{s.serveCommand(), s.setupCommand(), s.doctorCommand(), s.tokenCommand()},
 	})
 }

@@ -32,6 +32,9 @@ type settings struct {
 	UIDs     string `yaml:"uids"`
 	AllowNet string `yaml:"allow-net"` // ranges, separated by commas
 
+	RegistryConfig    string `yaml:"registry-config"`
+	CredentialHelpers string `yaml:"credential-helpers"`
+
 	configFile string
 }
 

@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/halevm/hale/api"
 )
 
 // A Config is what Run needs besides the arguments.
@@ -29,6 +31,9 @@ type Config struct {
 	// LocalDaemon finds the daemon of this host where HALE_URL is not set: its address, and a token for it. It is asked when a
 	// command needs a daemon, and again when that came back. Its error says what to do.
 	LocalDaemon func() (url, token string, err error)
+	// RegistryCredentials returns what the person has for the registry of an image, nil for nothing. Programs that keep
+	// credentials run only with helpers.
+	RegistryCredentials func(ctx context.Context, image string, helpers bool) (*api.RegistryCredentials, error)
 	// Commands are added to the ones of this package: serve, setup, doctor, token, shim. They may use cmd.Context(), which
 	// ends with SIGINT and SIGTERM, and cmd.OutOrStdout.
 	Commands []*cobra.Command

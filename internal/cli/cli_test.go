@@ -125,7 +125,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("run: exit %d, %q, %q", code, out, stderr)
 	}
 	want := `POST /instances {"image":"nginx","name":"web","network":{"ports":[{"guest_port":80,"host_port":8080}]}}`
-	if got := d.requests()[0]; strings.TrimSpace(got) != want {
+	if got := d.requests()[1]; strings.TrimSpace(got) != want {
 		t.Errorf("asked %q, want %q", got, want)
 	}
 	if _, out, _ = d.hale("create", "-q", "nginx"); out != "aaaa\n" {
@@ -142,7 +142,7 @@ func TestRunWaits(t *testing.T) {
 	if code, out, stderr := d.hale("run", "--wait", "new"); code != 0 || out != "new\n" {
 		t.Errorf("run --wait: exit %d, %q, %q", code, out, stderr)
 	}
-	if got := d.requests()[1]; !strings.Contains(got, "/wait?health=healthy") {
+	if got := d.requests()[2]; !strings.Contains(got, "/wait?health=healthy") {
 		t.Errorf("asked %q", got)
 	}
 }
@@ -156,7 +156,7 @@ func TestRunWaitsForTheImage(t *testing.T) {
 	image := func(s api.ImageStatus) api.Image { return api.Image{Name: "nginx", Status: s, Error: ptr("disk full")} }
 	d := newDaemon(t)
 	d.answer("POST /instances", notReady, fleet()[0])
-	d.answer("GET /images/nginx", image(api.ImageStatusPulling), image(api.ImageStatusConverting), image(api.ImageStatusReady))
+	d.answer("GET /images/nginx", image(api.ImageStatusPulling), image(api.ImageStatusPulling), image(api.ImageStatusConverting), image(api.ImageStatusReady))
 	code, out, stderr := d.hale("run", "nginx")
 	if code != 0 || out != "web\n" || stderr != "pulling nginx\nconverting nginx\nready: nginx\n" {
 		t.Errorf("exit %d, %q, %q", code, out, stderr)
@@ -164,7 +164,7 @@ func TestRunWaitsForTheImage(t *testing.T) {
 
 	d = newDaemon(t)
 	d.answer("POST /instances", notReady)
-	d.answer("GET /images/nginx", image(api.ImageStatusFailed))
+	d.answer("GET /images/nginx", image(api.ImageStatusPulling), image(api.ImageStatusFailed))
 	if code, _, stderr := d.hale("run", "nginx"); code != exitError || !strings.Contains(stderr, "image nginx failed: disk full") {
 		t.Errorf("exit %d, %q", code, stderr)
 	}

@@ -18,7 +18,7 @@ func (a *app) clientCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.createCommand("run"), a.createCommand("create"), a.psCommand(), a.inspectCommand(), a.healthCommand(), a.logsCommand(), a.execCommand(),
 		a.startCommand(), a.stopCommand(), a.rmCommand(), a.waitCommand(), a.updateCommand(), a.statCommand(), a.eventsCommand(),
-		a.importCommand(), a.imagesCommand(), a.rmiCommand(),
+		a.pullCommand(), a.importCommand(), a.imagesCommand(), a.tagCommand(), a.rmiCommand(),
 	}
 }
 

@@ -38,6 +38,8 @@ type createFlags struct {
 	timeout    time.Duration
 	json       bool
 	quiet      bool
+	pull       string
+	helpers    bool
 }
 
 // otherNames are what some flags are called elsewhere.
@@ -64,6 +66,8 @@ func (f *createFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noOutbound, "no-outbound", false, "let it reach nothing outside; published ports and checks go on")
 	flags.DurationVar(&f.ttl, "ttl", 0, "delete the instance after this long")
 	f.check.register(flags)
+	flags.StringVar(&f.pull, "pull", "missing", "pull the image: missing or always")
+	flags.BoolVar(&f.helpers, "credential-helpers", false, "run the programs that docker's configuration names for credentials")
 	flags.BoolVarP(&f.wait, "wait", "w", false, "wait until it is healthy, or runs where it has no check")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to --wait")
 	flags.BoolVar(&f.json, "json", false, "print the instance as JSON")
@@ -100,6 +104,9 @@ func (a *app) createCommand(use string) *cobra.Command {
 
 // request is what the flags and arguments ask for.
 func (f *createFlags) request(args []string, getenv func(string) string) (req api.CreateInstanceRequest, err error) {
+	if f.pull != "missing" && f.pull != "always" {
+		return req, usagef("--pull %q: missing or always", f.pull)
+	}
 	req.Image, req.Name = args[0], f.name
 	if req.Name == "" {
 		req.Name = nameFor(req.Image)
@@ -294,7 +301,7 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	if err != nil {
 		return err
 	}
-	inst, err := a.createWhenReady(ctx, c, req)
+	inst, err := a.createWhenReady(ctx, c, f, req)
 	if err != nil {
 		return err
 	}
@@ -322,14 +329,22 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	return nil
 }
 
-// createWhenReady creates, and waits for an image that is still being fetched.
-func (a *app) createWhenReady(ctx context.Context, c *hale.Client, req api.CreateInstanceRequest) (api.Instance, error) {
+// createWhenReady creates, and pulls before what is not here, or waits for it.
+func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (api.Instance, error) {
+	img, err := c.Image(ctx, req.Image, 0)
+	refused, ok := errors.AsType[*hale.Error](err)
+	absent := ok && refused.Code == "image_not_found"
+	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
+		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
+			return api.Instance{}, err
+		}
+	}
 	for {
 		inst, err := c.CreateInstance(ctx, req)
 		if !errors.Is(err, api.NotReady) {
 			return inst, err
 		}
-		if err := a.watchImage(ctx, c, req.Image); err != nil {
+		if err := a.watchImage(ctx, c, req.Image, f.quiet); err != nil {
 			return inst, err
 		}
 	}

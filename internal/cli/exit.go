@@ -31,7 +31,7 @@ const exitCodesHelp = `Exit codes of hale:
     1  an error that is none of the others
     2  the command, or a value in it, is wrong
     3  no such instance, image or file
-    4  a name that is in use, not possible in this state, or no room on the host
+    4  a name that is in use, not possible in this state, no room on the host, or a registry that was asked too often
     5  the time to wait is over, or what was waited for cannot come any more
     6  the daemon does not answer
   130  interrupted by Ctrl-C
@@ -75,6 +75,7 @@ var kindCodes = map[api.Kind]int{
 	api.InvalidState: exitConflict,
 	api.NotReady:     exitConflict,
 	api.Exhausted:    exitConflict,
+	api.RateLimited:  exitConflict,
 	api.Unavailable:  exitUnreachable,
 }
 

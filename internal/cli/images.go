@@ -106,12 +106,12 @@ func fileError(err error) error {
 const imagePace = 250 * time.Millisecond
 
 // watchImage shows how an image comes until it is ready.
-func (a *app) watchImage(ctx context.Context, c *hale.Client, name string) error {
+func (a *app) watchImage(ctx context.Context, c *hale.Client, name string, quiet bool) error {
 	img, err := c.Image(ctx, name, 0)
 	if err != nil {
 		return err
 	}
-	show := a.progress(ctx, false)
+	show := a.progress(ctx, quiet)
 	defer show.close()
 	_, err = a.untilReady(ctx, c, img, show)
 	return err
@@ -147,7 +147,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		asJSON, quiet bool
 	)
 	cmd := &cobra.Command{
-		Use: "images", Short: "List the images", GroupID: groupImages,
+		Use: "images", Short: "List the images, and what they take on the disk", GroupID: groupImages,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			want, err := keyValues("--tag", tags)
 			if err != nil {
@@ -171,7 +171,11 @@ func (a *app) imagesCommand() *cobra.Command {
 				return nil
 			}
 			t := imageTable(list, time.Now())
-			return t.write(a.Stdout, a.coloured())
+			if err := t.write(a.Stdout, a.coloured()); err != nil {
+				return err
+			}
+			a.diskUse(cmd.Context(), c)
+			return nil
 		},
 	}
 	cmd.Flags().StringArrayVar(&tags, "tag", nil, "only those with this tag, `KEY=VALUE`; several must all match")
@@ -191,6 +195,18 @@ func imageTable(list []api.Image, now time.Time) table {
 		t.add(plain(shortImage(img.Name)), imageStatus(img), plain(bytes), plain(strings.TrimSuffix(digest, "…")), plain(short(now.Sub(img.CreatedAt))))
 	}
 	return t
+}
+
+// diskUse says, for who looks, what all images take: those that share a disk count once, and the layers that are kept for
+// pulls to come count too.
+func (a *app) diskUse(ctx context.Context, c *hale.Client) {
+	if _, ok := terminal(a.Stderr); !ok {
+		return
+	}
+	if r, err := c.Resources(ctx); err == nil && r.DiskBreakdown != nil {
+		a.hint(fmt.Sprintf("disks %s, layers kept for pulls to come %s, free %s",
+			size(r.DiskBreakdown.ImagesBytes), size(r.DiskBreakdown.OCICacheBytes), size(r.Disk.Available)))
+	}
 }
 
 func imageStatus(img api.Image) cell {

@@ -68,7 +68,11 @@ func (p *progress) image(img api.Image) {
 	if img.Progress != nil {
 		total = or(img.Progress.TotalBytes, 0)
 	}
-	if phase := string(img.Status); phase != p.phase {
+	phase := string(img.Status)
+	if n := or(img.QueuePosition, 0); n > 0 {
+		phase += fmt.Sprintf(" (%d in line)", n)
+	}
+	if phase != p.phase {
 		p.phase = phase
 		p.step(phase+" "+img.Name, total)
 	}

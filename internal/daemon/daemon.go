@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -25,6 +26,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/shim"
@@ -56,7 +58,9 @@ type Config struct {
 	UIDs    string // FIRST-LAST, where root's machines have their uids from; sandbox.DefaultRange
 	// AllowNets are private ranges that all instances may reach, beside their own; see egress.ParseRange.
 	AllowNets []netip.Prefix
-	Log       *slog.Logger
+	// Registries is where the host's own credentials for registries are.
+	Registries registry.DockerConfig
+	Log        *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
 
@@ -120,8 +124,16 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if d.events, err = event.Open(filepath.Join(dir, "events"), event.Options{Log: d.log}); err != nil {
 		return err
 	}
-	inUse := func(digest string) bool { return d.instances == nil || d.instances.ImageUser(digest, "") != "" }
-	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{Log: d.log, InUse: inUse}); err != nil {
+	// Pulls go on from the first moment, and may ask before the instances are known: until then every image is in use.
+	var known atomic.Pointer[instance.Set]
+	inUse := func(digest string) bool {
+		set := known.Load()
+		return set == nil || set.ImageUser(digest, "") != ""
+	}
+	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{
+		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled, Converted: d.metrics.convertedImage,
+		Registry: registry.New(registry.Config{UserAgent: "hale/" + version.String()}),
+	}); err != nil {
 		return err
 	}
 	driver, err := d.driver(ctx)
@@ -144,6 +156,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	known.Store(d.instances)
 	return d.buildHealth(ctx, instancesDir)
 }
 

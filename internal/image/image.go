@@ -49,7 +49,9 @@ type Image struct {
 	Digest        string // of the manifest, "sha256:…"; empty until it is known
 	Status        Status
 	Error         string // why it failed
-	QueuePosition *int   // while pending, from 1
+	Cause         error  // why it failed, as Pull would have returned it
+	FailedAt      time.Time
+	QueuePosition *int // while pending, from 1
 	Progress      Progress
 	Platform      string // "linux/amd64"
 	CreatedAt     time.Time
@@ -108,6 +110,19 @@ func parseConfig(data []byte) (configFile, error) {
 		c.Config.Healthcheck = nil
 	}
 	return c, nil
+}
+
+// bounded refuses lists that nobody needs: they are kept in memory for as long as the image is here.
+func (c configFile) bounded(most int) error {
+	p := c.Config
+	for name, n := range map[string]int{
+		"Entrypoint": len(p.Entrypoint), "Cmd": len(p.Cmd), "Env": len(p.Env), "Shell": len(p.Shell), "ExposedPorts": len(p.ExposedPorts), "Labels": len(p.Labels),
+	} {
+		if n > most {
+			return tooLarge("too large: the image's configuration has %d entries in %s; %d are possible", n, name, most)
+		}
+	}
+	return nil
 }
 
 func (c configFile) program() Config {

@@ -35,7 +35,8 @@ type candidate struct {
 	config   []byte
 	manifest []byte
 	layers   []*layer
-	job      *job // while one works for it; guarded by Store.mu
+	urls     map[string]bool // the layers, by their digests in hexadecimal, of which a manifest says that they are elsewhere
+	job      *job            // while one works for it; guarded by Store.mu
 }
 
 // Import reads an archive, a docker-archive (what docker save writes) or an OCI layout, as a tar, perhaps compressed,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 )
 
 // errAbandoned ends a conversion that nobody waits for any more.
@@ -78,7 +79,9 @@ func (s *Store) dispatch() {
 		s.queue = s.queue[1:]
 		s.running++
 		s.wg.Go(func() {
+			start := time.Now()
 			err := s.work(j)
+			s.o.Converted(err, time.Since(start))
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.running--

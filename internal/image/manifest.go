@@ -108,13 +108,16 @@ func (a *archive) dockerImage(e dockerEntry) (*candidate, error) {
 		}
 		blobs = append(blobs, m)
 	}
-	c.layers, err = a.layers(raw, blobs)
+	c.layers, err = pairLayers(raw, blobs, a.limits)
 	return c, err
 }
 
-// layers pairs the layers as they are in the archive with what the configuration says of them.
-func (a *archive) layers(config []byte, blobs []member) ([]*layer, error) {
+// pairLayers pairs the layers as they are stored with what the configuration says of them.
+func pairLayers(config []byte, blobs []member, limits Limits) ([]*layer, error) {
 	cf, err := parseConfig(config)
+	if err == nil {
+		err = cf.bounded(limits.Listed)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +125,8 @@ func (a *archive) layers(config []byte, blobs []member) ([]*layer, error) {
 	if len(ids) != len(blobs) {
 		return nil, invalid("the image has %d layers, and its configuration speaks of %d", len(blobs), len(ids))
 	}
-	if len(ids) > a.limits.Layers {
-		return nil, tooLarge("the image has %d layers; %d are possible", len(ids), a.limits.Layers)
+	if len(ids) > limits.Layers {
+		return nil, tooLarge("the image has %d layers; %d are possible", len(ids), limits.Layers)
 	}
 	layers := make([]*layer, len(ids))
 	for i, m := range blobs {
@@ -224,7 +227,7 @@ func (a *archive) ociImage(digest string, raw []byte) (*candidate, error) {
 		}
 		blobs = append(blobs, b)
 	}
-	c.layers, err = a.layers(config, blobs)
+	c.layers, err = pairLayers(config, blobs, a.limits)
 	return c, err
 }
 

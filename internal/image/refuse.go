@@ -28,6 +28,14 @@ func tooLarge(format string, args ...any) error {
 	return &api.Error{Kind: api.TooLarge, Code: "image_too_large", Message: fmt.Sprintf(format, args...), NoRetry: true}
 }
 
+func badName(format string, args ...any) error {
+	return &api.Error{Kind: api.Invalid, Code: "invalid_image_name", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
+func notReady(format string, args ...any) error {
+	return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
 func notFound(ref string) error {
 	return &api.Error{Kind: api.NotFound, Code: "image_not_found", Message: fmt.Sprintf("there is no image %s here", quote(ref)), NoRetry: true}
 }
@@ -42,7 +50,7 @@ func refusal(err error) error {
 	case errors.Is(err, errBadLayer):
 		return invalid("%v", err)
 	case store.NoSpace(err):
-		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf("no room left for the image: %v", err)}
+		return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: "disk full: no room is left for the image where hale keeps its data", NoRetry: true}
 	}
 	return err
 }
@@ -61,6 +69,7 @@ type Limits struct {
 	Layers   int   // in an image (512)
 	Members  int   // of an archive (10,000)
 	JSON     int64 // bytes of a manifest, an index or a configuration (4 MiB)
+	Listed   int   // images in an index, and entries in each list of a configuration (4096)
 	Entries  int   // files, directories and whiteouts of all layers together (2 million)
 	Names    int64 // bytes that names, link targets and extended attributes take together (512 MiB)
 	Plain    int64 // bytes of all layers, inflated; holes of sparse files do not count (16 GiB)
@@ -83,6 +92,7 @@ func (l Limits) withDefaults() Limits {
 	defInt(&l.Layers, 512)
 	defInt(&l.Members, 10_000)
 	def(&l.JSON, 4<<20)
+	defInt(&l.Listed, 4096)
 	defInt(&l.Entries, 2_000_000)
 	def(&l.Names, 512<<20)
 	def(&l.Plain, 16<<30)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/store"
 )
 
@@ -24,6 +25,16 @@ type Options struct {
 	Limits Limits
 	// Parallel is how many conversions run at a time (2); the others wait for their turn.
 	Parallel int
+	// Pulls is how many images are fetched at a time (3); the others wait for their turn.
+	Pulls int
+	// Registry reads from registries; one with its defaults unless given. Close closes it.
+	Registry *registry.Client
+	// Credentials returns what this host has for a repository of a registry. It is asked where a pull brings none.
+	Credentials func(ctx context.Context, host, repository string) (registry.Auth, error)
+	// Pulled is told of every pull that ended, with "ok" or the code of its refusal, and how many bytes it fetched.
+	Pulled func(outcome string, bytes int64, took time.Duration)
+	// Converted is told of every conversion that ended.
+	Converted func(err error, took time.Duration)
 	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
 	// it any more. It is called with no lock held, and asked again at the next Open, Delete and Import.
 	InUse func(digest string) bool
@@ -51,6 +62,11 @@ type Store struct {
 	jobs    map[string]*job   // by digest
 	queue   []*job            // those of them that wait for their turn
 	running int
+
+	pulls     map[string]*pull  // by name: those under way and those that failed
+	pullQueue []*pull           // those that wait for their turn
+	pulling   int               // those that have it
+	fetches   map[string]*fetch // the blobs that are being fetched, by their digests in hexadecimal
 }
 
 // A record is what refs.json says of a name.
@@ -72,6 +88,7 @@ const (
 	refsLimit   = 64 << 20
 	blobsDir    = "blobs/sha256"
 	disksDir    = "disks"
+	partialDir  = "partial"
 	stagingDir  = "staging"
 	diskSuffix  = ".ext4"
 )
@@ -90,6 +107,21 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Parallel <= 0 {
 		o.Parallel = 2
 	}
+	if o.Pulls <= 0 {
+		o.Pulls = 3
+	}
+	if o.Registry == nil {
+		o.Registry = registry.New(registry.Config{})
+	}
+	if o.Credentials == nil {
+		o.Credentials = func(context.Context, string, string) (registry.Auth, error) { return registry.Auth{}, nil }
+	}
+	if o.Pulled == nil {
+		o.Pulled = func(string, int64, time.Duration) {}
+	}
+	if o.Converted == nil {
+		o.Converted = func(error, time.Duration) {}
+	}
 	o.Limits = o.Limits.withDefaults()
 	files, err := store.Open(dir)
 	if err != nil {
@@ -98,13 +130,15 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir: files.Path(""), files: files, log: o.Log, o: o,
 		changed: make(chan struct{}), refs: map[string]record{}, images: map[string]stored{},
-		claims: map[string]int{}, jobs: map[string]*job{},
+		claims: map[string]int{}, jobs: map[string]*job{}, pulls: map[string]*pull{}, fetches: map[string]*fetch{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open images: %w", err), files.Close())
 	}
+	resumed := s.loadPulls()
 	s.sweep()
+	s.resume(resumed)
 	return s, nil
 }
 
@@ -112,7 +146,7 @@ func (s *Store) load() error {
 	if err := os.RemoveAll(s.path(stagingDir)); err != nil {
 		return err
 	}
-	for _, d := range []string{blobsDir, disksDir, stagingDir} {
+	for _, d := range []string{blobsDir, disksDir, partialDir, stagingDir} {
 		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
 			return err
 		}
@@ -184,12 +218,14 @@ func diskUsage(path string) (int64, error) {
 	return st.Blocks * 512, nil
 }
 
-// Close ends what is running and waits for the conversions. Imports in progress fail.
+// Close ends what is running and waits for the conversions and the pulls. Imports in progress fail; a pull goes on at the
+// next Open, unless it needs credentials that came with it.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	s.cancel(errClosed) // no conversion starts after
+	s.cancel(errClosed) // no conversion or pull starts after
 	s.mu.Unlock()
 	s.wg.Wait()
+	s.o.Registry.Close()
 	s.writing.Lock() // whoever writes has finished, and nobody begins after
 	defer s.writing.Unlock()
 	return s.files.Close()
@@ -209,30 +245,43 @@ func (s *Store) notify() {
 	s.changed = make(chan struct{})
 }
 
-// List returns all images, those in work included, in the order of their names.
+// List returns all images, those in work included, in the order of their names. Of a name that is here and is fetched or
+// imported anew, it shows what is here.
 func (s *Store) List() []Image {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	byName := make(map[string]Image, len(s.refs))
-	for _, i := range s.imports {
-		for _, img := range s.inWork(i) {
-			if _, ok := byName[img.Ref]; !ok {
-				byName[img.Ref] = img
-			}
-		}
-	}
-	for name := range s.refs {
-		byName[name] = s.ready(name)
-	}
-	list := make([]Image, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		list = append(list, byName[name])
-	}
+	seen := make(map[string]bool)
+	list := slices.DeleteFunc(s.all(), func(img Image) bool {
+		again := seen[img.Ref]
+		seen[img.Ref] = true
+		return again
+	})
+	slices.SortFunc(list, func(a, b Image) int { return strings.Compare(a.Ref, b.Ref) })
 	return list
 }
 
+// all are the images: first those that are ready, then those in work, then what failed.
+func (s *Store) all() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list, failed []Image
+	for _, name := range slices.Sorted(maps.Keys(s.refs)) {
+		list = append(list, s.ready(name))
+	}
+	for _, i := range s.imports {
+		list = append(list, s.inWork(i)...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.pulls)) {
+		if img := s.inPull(s.pulls[name]); img.Status == Failed {
+			failed = append(failed, img)
+		} else {
+			list = append(list, img)
+		}
+	}
+	return append(list, failed...)
+}
+
 // Find returns the image that ref names: a reference as Normalize takes it, one with a digest whose repository has an
-// image of that digest, or a digest alone. The error is api.NotFound with code image_not_found.
+// image of that digest, or a digest alone. What is ready comes before what is in work. The error is api.NotFound with code
+// image_not_found.
 func (s *Store) Find(ref string) (Image, error) {
 	name, digest := "", ""
 	if strings.HasPrefix(ref, "sha256:") {
@@ -244,9 +293,15 @@ func (s *Store) Find(ref string) (Image, error) {
 		}
 		_, digest, _ = cutDigest(name)
 	}
-	for _, img := range s.List() {
-		if img.Ref == name || digest != "" && img.Digest == digest && (name == "" || repository(img.Ref) == repository(name)) {
-			return img, nil
+	all := s.all()
+	for _, same := range []func(Image) bool{
+		func(img Image) bool { return img.Ref == name },
+		func(img Image) bool {
+			return digest != "" && img.Digest == digest && (name == "" || repository(img.Ref) == repository(name))
+		},
+	} {
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			return all[i], nil
 		}
 	}
 	return Image{}, notFound(ref)
@@ -263,11 +318,16 @@ func (s *Store) ready(name string) Image {
 }
 
 // Delete forgets the name ref. The disk goes with the last name, or later, when Options.InUse does not need it any
-// more. A name that is being imported is a conflict, and one that is not there is api.NotFound.
+// more. A pull that is under way ends, and one that failed is forgotten. A name that is being imported is a conflict, and one
+// that is not there is api.NotFound.
 func (s *Store) Delete(ctx context.Context, ref string) error {
 	img, err := s.Find(ref)
 	if err != nil {
 		return err
+	}
+	ended := s.endPull(ctx, img.Ref) // also where it would only bring a name back that is here
+	if ended && img.Status != Ready {
+		return nil
 	}
 	if img.Status != Ready {
 		return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf("image %s is being imported; it can be deleted once it is ready", img.Ref)}
@@ -309,7 +369,7 @@ func (s *Store) update(change func(map[string]record) error) error {
 	return nil
 }
 
-// sweep removes the files of images that no name stands for, no import is about to name, and no instance uses. What
+// sweep removes the files of images that no name stands for, no import or pull is about to name, and no instance uses. What
 // cannot be removed is logged, and tried again the next time.
 func (s *Store) sweep() {
 	s.writing.Lock()
@@ -318,7 +378,7 @@ func (s *Store) sweep() {
 		return
 	}
 	keep := s.needed()
-	for _, d := range []string{disksDir, blobsDir} {
+	for _, d := range []string{disksDir, blobsDir, partialDir} {
 		entries, err := os.ReadDir(s.path(d))
 		if err != nil {
 			s.log.Warn("unused images are not removed", "error", err)
@@ -356,6 +416,18 @@ func (s *Store) needed() map[string]bool {
 	}
 
 	keep := make(map[string]bool)
+	s.mu.Lock()
+	for _, p := range s.pulls {
+		for _, hex := range p.rec.Layers {
+			keep[hex] = true
+		}
+	}
+	for _, j := range s.jobs {
+		for _, l := range j.candidate.layers {
+			keep[l.blob.sha256] = true
+		}
+	}
+	s.mu.Unlock()
 	for digest := range all {
 		s.mu.Lock()
 		free := !named[digest] && s.claims[digest] == 0
@@ -376,6 +448,9 @@ func (s *Store) needed() map[string]bool {
 		if raw, err := s.files.ReadFile(blobsDir+"/"+hex, s.o.Limits.JSON); err == nil {
 			if m, err := parseManifest(raw); err == nil {
 				keep[m.Config.Digest.Hex] = true
+				for _, l := range m.Layers { // what else is pulled may share them
+					keep[l.Digest.Hex] = true
+				}
 			}
 		}
 	}

@@ -296,7 +296,10 @@ func TestClose(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	go w.Write(archive[1000:])
+	go func() {
+		w.Write(archive[1000:])
+		w.Close() // for what of it was read before the import learnt of the end
+	}()
 	if err := <-done; !errors.Is(err, api.Unavailable) {
 		t.Errorf("%v", err)
 	}

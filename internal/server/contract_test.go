@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,8 +25,11 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -34,6 +39,7 @@ import (
 	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/token"
 )
@@ -55,7 +61,11 @@ type images struct{ store *image.Store }
 
 func (i images) Image(_ context.Context, ref string) (instance.Image, error) {
 	img, err := i.store.Find(ref)
-	if err == nil && img.Status != image.Ready {
+	switch {
+	case err != nil || img.Status == image.Ready:
+	case img.Status == image.Failed:
+		err = &api.Error{Kind: api.Invalid, Code: "image_failed", Message: img.Error}
+	default:
 		err = &api.Error{Kind: api.NotReady, Code: "image_not_ready", Message: "image " + img.Ref + " is " + string(img.Status)}
 	}
 	return instance.Image{Ref: img.Ref, Digest: img.Digest, Disk: img.Disk, Platform: img.Platform, Entrypoint: img.Entrypoint}, err
@@ -70,6 +80,28 @@ func (journal) Load(string) ([]byte, error)                             { return
 
 func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	t.Helper()
+	w, handler := newHandler(t, registry.New(registry.Config{Dial: registryDial(t)}), edit...)
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(rw, r)
+		if strings.HasSuffix(r.URL.Path, "/exec") {
+			w.execs <- struct{}{}
+		}
+	}))
+	w.url = front.URL
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+	})
+	_, body := w.call("GET", "/openapi.json", "", nil)
+	if err := json.Unmarshal(body, &w.doc); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// newHandler is a world without a connection to it.
+func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.Config)) (*world, http.Handler) {
+	t.Helper()
 	dir, ctx := t.TempDir(), context.Background()
 	must := func(err error) {
 		t.Helper()
@@ -79,7 +111,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	}
 	events, err := event.Open("", event.Options{})
 	must(err)
-	store, err := image.Open(dir+"/images", image.Options{})
+	store, err := image.Open(dir+"/images", image.Options{Registry: registries})
 	must(err)
 	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events})
 	must(err)
@@ -119,18 +151,8 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	for _, e := range edit {
 		e(&config)
 	}
-	handler := server.New(config)
 	w := &world{t: t, dir: dir, bearer: bearer, rotated: rotated, events: events, execs: make(chan struct{}, 100)}
-	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		handler.ServeHTTP(rw, r)
-		if strings.HasSuffix(r.URL.Path, "/exec") {
-			w.execs <- struct{}{}
-		}
-	}))
-	w.url = front.URL
 	t.Cleanup(func() {
-		front.CloseClientConnections()
-		front.Close()
 		for _, close := range []func() error{
 			func() error { return checks.Close(ctx) }, func() error { return set.Close(ctx) }, store.Close, events.Close,
 		} {
@@ -139,9 +161,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 			}
 		}
 	})
-	_, body := w.call("GET", "/openapi.json", "", nil)
-	must(json.Unmarshal(body, &w.doc))
-	return w
+	return w, server.New(config)
 }
 
 var capabilities = api.Capabilities{
@@ -191,8 +211,39 @@ func (w *world) call(method, path, bearer string, body io.Reader) (*http.Respons
 	return resp, b
 }
 
+// registryDial leads every name to one registry, which has the image pulled:v1 and speaks no TLS.
+func registryDial(t *testing.T) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	t.Helper()
+	reg := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(reg.Close)
+	ref, err := name.ParseReference(strings.TrimPrefix(reg.URL, "http://") + "/pulled:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, app(t)); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, reg.Listener.Addr().String())
+	}
+}
+
 // An archive is what `docker save` writes of an image whose program the fake driver knows.
 func archive(t *testing.T) io.Reader {
+	t.Helper()
+	ref, err := name.ParseReference("app:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := tarball.Write(ref, app(t), &b); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// app is the image.
+func app(t *testing.T) v1.Image {
 	t.Helper()
 	img, err := random.Image(1<<10, 1)
 	if err != nil {
@@ -206,15 +257,7 @@ func archive(t *testing.T) io.Reader {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.ParseReference("app:latest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := tarball.Write(ref, img, &b); err != nil {
-		t.Fatal(err)
-	}
-	return &b
+	return img
 }
 
 // badTokens are tokens that are no good here, by what is wrong with them. Each but "none" and "garbage" differs from a good one in
@@ -305,7 +348,8 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		{200, "GET /capabilities", "", ""},
 		{200, "GET /images", "", ""},
 		{200, "GET /instances", "", ""},
-		{404, "POST /instances", "", `{"image":"app"}`},
+		{404, "POST /instances", "", `{"image":"localhost:5000/absent"}`},
+		{400, "POST /instances", "", `{"image":"registry.example/app"}`}, // it speaks no TLS
 		{400, "POST /images/import", "", "no archive"},
 		{2, "POST /images/import", "", "archive"},
 		{200, "GET /images/{name}", "/images/app?wait=30s", ""},
@@ -313,7 +357,16 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		{404, "GET /images/{name}", "/images/absent", ""},
 		{400, "GET /images/{name}", "/images/app?wait=soon", ""},
 		{200, "GET /images", "/images?tags[a]=b", ""},
-		{501, "POST /images", "", `{"name":"nginx"}`},
+		{400, "POST /images", "", `{"name":"UPPER"}`},
+		{400, "POST /images", "", `{"name":"app","platform":"linux/arm64"}`},
+		{400, "POST /images", "", `{}`},
+		{404, "POST /images", "", `{"name":"localhost:5000/absent"}`},
+		{202, "POST /images", "", `{"name":"localhost:5000/pulled:v1","tags":{"a":"b"}}`},
+		{200, "GET /images/{name}", "/images/localhost:5000%2Fpulled:v1?wait=30s", ""},
+		{400, "POST /images/{name}/tag", "/images/localhost:5000%2Fpulled:v1/tag", `{}`},
+		{404, "POST /images/{name}/tag", "/images/absent/tag", `{"target":"x"}`},
+		{200, "POST /images/{name}/tag", "/images/localhost:5000%2Fpulled:v1/tag", `{"target":"pulled:stable"}`},
+		{204, "DELETE /images/{name}", "/images/localhost:5000%2Fpulled:v1", ""},
 		{400, "POST /instances", "", `{`},
 		{400, "POST /instances", "", `[]`},
 		{400, "POST /instances", "", ``},
@@ -379,7 +432,7 @@ func TestAnswersAreWhatTheContractSays(t *testing.T) {
 		}
 	}
 	// An exec is a WebSocket and events have no end: their success is tested elsewhere.
-	for _, op := range []string{"GET /instances/{id}/exec", "GET /events", "POST /images"} {
+	for _, op := range []string{"GET /instances/{id}/exec", "GET /events"} {
 		seen[op] = true
 	}
 	for op := range w.doc.operations() {

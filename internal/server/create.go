@@ -15,6 +15,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
 )
@@ -61,24 +62,73 @@ func (s *Server) CreateInstance(w http.ResponseWriter, r *http.Request) {
 // imagePatience is how long a create waits for an image that is on its way.
 const imagePatience = 10 * time.Second
 
-// createWhenReady creates, once the image is ready or will not be within imagePatience.
+// createWhenReady creates, once the image is ready or will not be within imagePatience. An image that is not here is pulled.
 func (s *Server) createWhenReady(ctx context.Context, spec instance.Spec) (instance.Instance, error) {
-	patience := time.NewTimer(imagePatience)
-	defer patience.Stop()
-	for {
+	patient, cancel := context.WithTimeout(ctx, imagePatience)
+	defer cancel()
+	for pulled := false; ; {
 		changed := s.config.Images.Changed()
 		in, err := s.config.Instances.Create(ctx, spec)
-		if !errors.Is(err, api.NotReady) {
+		switch {
+		case isAbsent(err) && !pulled:
+			if pulled = true; !s.justFailed(spec.Image) {
+				if _, err := s.config.Images.Pull(patient, spec.Image, image.PullOptions{}); err != nil {
+					return in, err
+				}
+				continue
+			}
+			fallthrough
+		case isAbsent(err):
+			return in, s.whyAbsent(spec.Image, err)
+		case !errors.Is(err, api.NotReady):
 			return in, err
 		}
+		pulled = true // by somebody; should it fail, that is the answer
 		select {
 		case <-changed:
-		case <-patience.C:
+		case <-patient.Done():
+			if ctx.Err() != nil {
+				return in, context.Cause(ctx)
+			}
 			return in, err
-		case <-ctx.Done():
-			return in, context.Cause(ctx)
 		}
 	}
+}
+
+// isAbsent reports whether a create was refused because the image is not here, and is not on its way.
+func isAbsent(err error) bool {
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && (e.Code == "image_not_found" || e.Code == "image_failed")
+}
+
+// failureStands is how long a create is told why the last pull failed, before it starts another one: who was told to come
+// again learns of it, and a registry is not asked at every try.
+const failureStands = time.Minute
+
+func (s *Server) justFailed(ref string) bool {
+	img, err := s.config.Images.Find(ref)
+	if err != nil || img.Status != image.Failed {
+		return false
+	}
+	stands := failureStands
+	if e, ok := errors.AsType[*api.Error](img.Cause); ok {
+		stands = max(stands, e.RetryAfter)
+	}
+	return time.Since(img.FailedAt) < stands
+}
+
+// whyAbsent is what the pull said, where one failed, and err elsewhere.
+func (s *Server) whyAbsent(ref string, err error) error {
+	img, found := s.config.Images.Find(ref)
+	e, told := errors.AsType[*api.Error](img.Cause)
+	if found != nil || !told {
+		return err
+	}
+	in := *e
+	in.Message = fmt.Sprintf("image %s cannot be used: %s", img.Ref, e.Message)
+	in.RetryAfter = max(0, e.RetryAfter-time.Since(img.FailedAt))
+	in.NoRetry = true
+	return &in
 }
 
 // specOf checks a create and makes of it what the domain takes. Everything that is wrong is told at once.

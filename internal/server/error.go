@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,6 +32,8 @@ var answers = map[api.Kind]answer{
 	api.NotReady:      {status: http.StatusConflict, code: "not_ready", after: 2 * time.Second},
 	api.Exhausted:     {status: http.StatusConflict, code: "insufficient_resources", noRetry: true},
 	api.TooLarge:      {status: http.StatusRequestEntityTooLarge, code: "too_large"},
+	api.Denied:        {status: http.StatusForbidden, code: "denied", noRetry: true},
+	api.RateLimited:   {status: http.StatusTooManyRequests, code: "rate_limited", noRetry: true},
 	api.Unavailable:   {status: http.StatusServiceUnavailable, code: "unavailable", after: 5 * time.Second},
 	api.Unimplemented: {status: http.StatusNotImplemented, code: "unimplemented", noRetry: true},
 }
@@ -61,6 +64,9 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 		body.Message = e.Error()
 		body.Details = append(body.Details, e.Details...)
 		a.noRetry = a.noRetry || e.NoRetry
+		if a.noRetry {
+			a.after = e.RetryAfter // for a person: no client comes again by itself
+		}
 	}
 	if a.status >= 500 {
 		body.RequestID = requestID
@@ -90,8 +96,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.noRetry {
 		h.Set("X-Should-Retry", "false")
 	}
-	if a.after > 0 && !a.noRetry {
-		h.Set("Retry-After", strconv.Itoa(int(a.after.Seconds())))
+	if a.after > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(a.after.Seconds()))))
 	}
 	if a.status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="hale"`)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/image"
+	"github.com/halevm/hale/internal/registry"
 )
 
 // maxImport bounds an uploaded archive. What it may unpack to is bounded by internal/image.
@@ -27,9 +29,74 @@ func (s *Server) ListImages(w http.ResponseWriter, r *http.Request, p api.ListIm
 	writeJSON(w, http.StatusOK, list)
 }
 
-// CreateImage would pull.
+// manifestPatience is how long the answer to a pull waits for the manifest.
+const manifestPatience = 10 * time.Second
+
+// CreateImage pulls.
 func (s *Server) CreateImage(w http.ResponseWriter, r *http.Request) {
-	s.fail(w, r, fmt.Errorf("pulling from a registry is not built yet; import the image from a file (`docker save IMAGE | hale import -`): %w", api.Unimplemented))
+	var q api.CreateImageRequest
+	err := decode(w, r, &q)
+	if err == nil {
+		err = checkPull(q)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), manifestPatience)
+	defer cancel()
+	img, err := s.config.Images.Pull(ctx, q.Name, image.PullOptions{Auth: authOf(q.Credentials), Platform: string(q.Platform), Tags: q.Tags})
+	s.answer(w, r, http.StatusAccepted, renderImage(img), err)
+}
+
+// maxSecret bounds each part of credentials.
+const maxSecret = 32 << 10
+
+func checkPull(q api.CreateImageRequest) error {
+	var f faults
+	if q.Name == "" {
+		f.invalid("name", "an image reference is needed, such as nginx or docker.io/library/nginx:latest")
+	}
+	if q.Platform != "" && q.Platform != platform {
+		f.add("invalid_platform", "platform", "this server runs "+platform)
+	}
+	f.tags(q.Tags)
+	if c := q.Credentials; c != nil {
+		for field, v := range map[string]string{"username": c.Username, "password": c.Password, "registry_token": c.RegistryToken} {
+			if len(v) > maxSecret || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+				f.invalid("credentials."+field, fmt.Sprintf("at most %d bytes, and no control characters", maxSecret))
+			}
+		}
+		if c.Password != "" && c.Username == "" {
+			f.invalid("credentials.username", "a password needs its user")
+		}
+	}
+	return f.err()
+}
+
+// authOf are the credentials of a request; none, or empty ones, leave it to what the host has.
+func authOf(c *api.RegistryCredentials) registry.Auth {
+	if c == nil {
+		return registry.Auth{}
+	}
+	auth := registry.WithSecret(c.Username, c.Password)
+	auth.RegistryToken = c.RegistryToken
+	return auth
+}
+
+// TagImage gives an image a further name.
+func (s *Server) TagImage(w http.ResponseWriter, r *http.Request, name string) {
+	var q api.TagImageRequest
+	err := decode(w, r, &q)
+	if err == nil && q.Target == "" {
+		err = invalid("target", "an image reference with a tag, such as app:stable")
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	img, err := s.config.Images.Tag(name, q.Target)
+	s.answer(w, r, http.StatusOK, renderImage(img), err)
 }
 
 // ImportImage reads an archive from the body.

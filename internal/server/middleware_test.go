@@ -113,7 +113,7 @@ func TestFollowersAreBounded(t *testing.T) {
 func TestRetriesAreForWhatChanges(t *testing.T) {
 	w := newWorld(t)
 	w.create("web")
-	for path, want := range map[string]int{"POST /instances/web/start": 409, "POST /images": 501, "POST /instances/web/standby": 501, "POST /instances/web/health/check": 409} {
+	for path, want := range map[string]int{"POST /instances/web/start": 409, "POST /images": 400, "POST /instances/web/standby": 501, "POST /instances/web/health/check": 409} {
 		method, path, _ := strings.Cut(path, " ")
 		resp, body := w.call(method, path, w.bearer, nil)
 		if resp.StatusCode != want || resp.Header.Get("x-should-retry") != "false" || resp.Header.Get("Retry-After") != "" {

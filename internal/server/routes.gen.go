@@ -31,6 +31,8 @@ type ServerInterface interface {
 	DeleteImage(w http.ResponseWriter, r *http.Request, name string)
 	// GetImage answers GET /images/{name}: describe an image.
 	GetImage(w http.ResponseWriter, r *http.Request, name string, params api.GetImageParams)
+	// TagImage answers POST /images/{name}/tag: give an image a further name.
+	TagImage(w http.ResponseWriter, r *http.Request, name string)
 	// ListInstances answers GET /instances: list instances.
 	ListInstances(w http.ResponseWriter, r *http.Request, params api.ListInstancesParams)
 	// CreateInstance answers POST /instances: create an instance and start it.
@@ -137,6 +139,10 @@ func (t routeTable) getImage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t.si.GetImage(w, r, r.PathValue("name"), params)
+}
+
+func (t routeTable) tagImage(w http.ResponseWriter, r *http.Request) {
+	t.si.TagImage(w, r, r.PathValue("name"))
 }
 
 func (t routeTable) listInstances(w http.ResponseWriter, r *http.Request) {
@@ -294,6 +300,7 @@ func RegisterRoutes(mux *http.ServeMux, si ServerInterface, o RouteOptions) {
 		{"POST /images", routes.createImage},
 		{"DELETE /images/{name}", routes.deleteImage},
 		{"GET /images/{name}", routes.getImage},
+		{"POST /images/{name}/tag", routes.tagImage},
 		{"POST /images/import", routes.importImage},
 		{"GET /instances", routes.listInstances},
 		{"POST /instances", routes.createInstance},

@@ -76,7 +76,7 @@ var absent = []string{
 	"/instances/{id}/standby", "/instances/{id}/restore", "/instances/{id}/fork", "/instances/{id}/cp",
 	"/instances/{id}/snapshots", "/instances/{id}/snapshots/", "/instances/{id}/snapshot-schedule",
 	"/instances/{id}/volumes/", "/instances/{id}/auto-standby/",
-	"/images/{name}/tag", "/snapshots", "/snapshots/", "/volumes", "/volumes/", "/devices", "/devices/", "/builds", "/builds/",
+	"/snapshots", "/snapshots/", "/volumes", "/volumes/", "/devices", "/devices/", "/builds", "/builds/",
 	"/builders", "/builders/", "/pushes", "/pushes/", "/ingresses", "/ingresses/", "/resources/memory/reclaim", "/v2/",
 }
 

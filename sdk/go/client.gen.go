@@ -76,6 +76,14 @@ func (c *Client) getImage(ctx context.Context, name string, params api.GetImageP
 	return b.build(ctx, c)
 }
 
+// tagImage is the request POST /images/{name}/tag: give an image a further name.
+func (c *Client) tagImage(ctx context.Context, name string, body api.TagImageJSONRequestBody) (*http.Request, error) {
+	b := builder{method: "POST", path: "/images/{name}/tag"}
+	b.segment("name", name)
+	b.json(body)
+	return b.build(ctx, c)
+}
+
 // listInstances is the request GET /instances: list instances.
 func (c *Client) listInstances(ctx context.Context, params api.ListInstancesParams) (*http.Request, error) {
 	b := builder{method: "GET", path: "/instances"}

@@ -83,6 +83,9 @@ var kinds = map[string]api.Kind{
 	"not_ready":              api.NotReady,
 	"image_not_ready":        api.NotReady,
 	"insufficient_resources": api.Exhausted,
+	"registry_unauthorized":  api.Denied,
+	"registry_forbidden":     api.Denied,
+	"rate_limited":           api.RateLimited,
 }
 
 // kindOfCode is the Kind of an error that has no status. A code that is a Kind's own name is that Kind's.

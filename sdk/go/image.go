@@ -25,9 +25,16 @@ func (c *Client) Image(ctx context.Context, name string, wait time.Duration) (ap
 	return call[api.Image](c, req, err)
 }
 
-// PullImage makes the server pull an image; its status tells how far that is.
+// PullImage makes the server pull an image; its status tells how far that is. What the registry refuses within 10 s is the error.
+// A name that is there already stands for what is there until the pull has ended; the new image is found by its digest.
 func (c *Client) PullImage(ctx context.Context, r api.CreateImageRequest) (api.Image, error) {
 	req, err := c.createImage(ctx, r)
+	return call[api.Image](c, req, err)
+}
+
+// TagImage gives an image a further name, target, and returns it under that.
+func (c *Client) TagImage(ctx context.Context, name, target string) (api.Image, error) {
+	req, err := c.tagImage(ctx, name, api.TagImageRequest{Target: target})
 	return call[api.Image](c, req, err)
 }
 

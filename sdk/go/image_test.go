@@ -96,3 +96,36 @@ func TestImportRefusedMidway(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestPullAndTag(t *testing.T) {
+	var asked []string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		asked = append(asked, r.Method+" "+r.URL.EscapedPath()+" "+strings.TrimSpace(string(b)))
+		answer(http.StatusAccepted, `{"name":"docker.io/library/web:1","digest":"","status":"pending","queue_position":2,"created_at":"2026-01-02T03:04:05Z"}`)(w, r)
+	})
+	img, err := c.PullImage(t.Context(), api.CreateImageRequest{Name: "web:1", Credentials: &api.RegistryCredentials{Username: "u", Password: "p"}})
+	if err != nil || img.Status != api.ImageStatusPending || *img.QueuePosition != 2 {
+		t.Errorf("%+v, %v", img, err)
+	}
+	if _, err := c.TagImage(t.Context(), "docker.io/library/web:1", "web:2"); err != nil {
+		t.Error(err)
+	}
+	want := []string{
+		`POST /images {"credentials":{"password":"p","username":"u"},"name":"web:1"}`,
+		`POST /images/docker.io%2Flibrary%2Fweb:1/tag {"target":"web:2"}`,
+	}
+	if strings.Join(asked, "\n") != strings.Join(want, "\n") {
+		t.Errorf("asked %q", asked)
+	}
+	for status, kind := range map[string]api.Kind{"registry_forbidden": api.Denied, "registry_unauthorized": api.Denied} {
+		c := serve(t, answer(http.StatusForbidden, `{"code":"`+status+`","message":"m"}`))
+		if _, err := c.PullImage(t.Context(), api.CreateImageRequest{Name: "x"}); !errors.Is(err, kind) {
+			t.Errorf("%s is %v", status, err)
+		}
+	}
+	c = serve(t, answer(http.StatusTooManyRequests, `{"code":"rate_limited","message":"m"}`))
+	if _, err := c.PullImage(t.Context(), api.CreateImageRequest{Name: "x"}); !errors.Is(err, api.RateLimited) {
+		t.Error(err)
+	}
+}

@@ -1,5 +1,5 @@
-// Compat runs a command against a daemon in this process whose machines are fakes: HALE_URL, HALE_TOKEN and HALE_IMAGE (an
-// image that serves HTTP on port 80) tell it where. It ends with the command's exit code.
+// Compat runs a command against a daemon in this process whose machines are fakes: HALE_URL, HALE_TOKEN, HALE_IMAGE (an image
+// that serves HTTP on port 80) and HALE_REGISTRY (where that can be pulled) tell it where. It ends with the command's exit code.
 package main
 
 import (
@@ -8,15 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/halevm/hale/internal/daemon"
@@ -80,8 +86,13 @@ func against(url, dir string, args []string) (int, error) {
 	if err := importImage(url, bearer); err != nil {
 		return 0, fmt.Errorf("import an image: %w", err)
 	}
+	registry, stop, err := startRegistry()
+	if err != nil {
+		return 0, fmt.Errorf("start a registry: %w", err)
+	}
+	defer stop()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "HALE_URL="+url, "HALE_TOKEN="+bearer, "HALE_IMAGE="+image)
+	cmd.Env = append(os.Environ(), "HALE_URL="+url, "HALE_TOKEN="+bearer, "HALE_IMAGE="+image, "HALE_REGISTRY="+registry)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	err = cmd.Run()
 	if _, failed := errors.AsType[*exec.ExitError](err); failed {
@@ -90,19 +101,59 @@ func against(url, dir string, args []string) (int, error) {
 	return 0, err
 }
 
-// importImage gives the daemon an image whose program the fake driver knows, as `docker save` would write it.
-func importImage(url, bearer string) error {
+// startRegistry starts a registry that has app:v1, and private/app:v1 for those who have the password or the token; in
+// limited it was asked too often.
+func startRegistry() (addr string, stop func(), err error) {
+	reg := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v2/limited/"):
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(http.StatusTooManyRequests)
+		case strings.HasPrefix(r.URL.Path, "/v2/private/") && r.Method == http.MethodGet && password != "secret" && r.Header.Get("Authorization") != "Bearer token":
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			reg.ServeHTTP(w, r)
+		}
+	}))
+	addr = strings.TrimPrefix(srv.URL, "http://")
+	for _, repo := range []string{"app", "private/app"} {
+		var img v1.Image
+		if img, err = serving(); err == nil {
+			var ref name.Reference
+			if ref, err = name.ParseReference(addr + "/" + repo + ":v1"); err == nil {
+				err = remote.Write(ref, img)
+			}
+		}
+		if err != nil {
+			srv.Close()
+			return "", nil, err
+		}
+	}
+	return addr, srv.Close, nil
+}
+
+// serving is an image whose program the fake driver knows.
+func serving() (v1.Image, error) {
 	img, err := random.Image(1<<10, 1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	config.OS, config.Architecture = "linux", "amd64"
 	config.Config.Entrypoint = []string{"serve", "80"}
-	if img, err = mutate.ConfigFile(img, config); err != nil {
+	return mutate.ConfigFile(img, config)
+}
+
+// importImage gives the daemon an image, as `docker save` would write it.
+func importImage(url, bearer string) error {
+	img, err := serving()
+	if err != nil {
 		return err
 	}
 	ref, err := name.ParseReference(image)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Boots real virtual machines. What is missing is installed or fetched first: QEMU and a kernel (hale setup), and for the
-# nginx image mmdebstrap. Nothing here starts a service on the host.
+# nginx image mmdebstrap; Debian's registry is fetched and unpacked, not installed. Nothing here starts a service on the host.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,6 +23,23 @@ if [ ! -s "$rootfs" ]; then
 	mv "${rootfs%.tar}.new.tar" "$rootfs"
 fi
 
+registry=$PWD/.cache/docker-registry
+if [ ! -x "$registry/usr/bin/docker-registry" ]; then
+	echo "== fetching docker-registry (apt-get download)"
+	rm -rf "$registry" "$registry.new"
+	mkdir -p "$registry.new"
+	(
+		cd "$registry.new"
+		get=(apt-get -qq -o APT::Sandbox::User="$(id -un)" download docker-registry)
+		# The package lists may be missing or old, and reading them anew wants root.
+		"${get[@]}" 2>/dev/null || { $([ "$(id -u)" = 0 ] || echo sudo) apt-get -qq update && "${get[@]}"; }
+		dpkg-deb -x docker-registry_*.deb .
+		rm docker-registry_*.deb
+	)
+	mv "$registry.new" "$registry"
+fi
+
+export HALE_E2E_REGISTRY=$registry/usr/bin/docker-registry
 export HALE_E2E_BIN=$PWD/bin/hale HALE_E2E_KERNELS=$cache/kernels HALE_E2E_NGINX=$rootfs
 echo "== real machines"
 log=$(mktemp)

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,9 +29,11 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -83,6 +87,9 @@ func setup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("HALE_CONFIG", config)
+	if err := startRegistry(env); err != nil {
+		return err
+	}
 	env.Setenv("NO_COLOR", "1")
 	events := new(*exec.Cmd)
 	env.Values[listening{}] = events
@@ -95,27 +102,71 @@ func setup(env *testscript.Env) error {
 	return startDaemon(env)
 }
 
+// startRegistry gives a script a registry, $REGISTRY, which has app:v1 for anybody and private/app:v1 for the user me with
+// the password secret.
+func startRegistry(env *testscript.Env) error {
+	reg := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		switch private := strings.HasPrefix(r.URL.Path, "/v2/private/"); {
+		case private && r.Header.Get("Authorization") == "" && r.Method == http.MethodGet:
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case private && r.Method == http.MethodGet && (user != "me" || password != "secret"):
+			w.WriteHeader(http.StatusForbidden)
+		case strings.HasPrefix(r.URL.Path, "/v2/limited/"):
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(http.StatusTooManyRequests)
+		default:
+			reg.ServeHTTP(w, r)
+		}
+	}))
+	env.Defer(srv.Close)
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	env.Setenv("REGISTRY", addr)
+	img, err := serving()
+	if err != nil {
+		return err
+	}
+	for _, repo := range []string{"app", "private/app"} {
+		tag, err := name.NewTag(addr + "/" + repo + ":v1")
+		if err == nil {
+			err = remote.Write(tag, img)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeImage writes what `docker save` writes of an image that serves port 80.
 func writeImage(file, ref string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return err
 	}
-	img, err := random.Image(1024, 2)
+	img, err := serving()
 	if err != nil {
 		return err
 	}
+	return tarball.WriteToFile(file, tag, img)
+}
+
+// serving is an image whose program the fake driver knows.
+func serving() (v1.Image, error) {
+	img, err := random.Image(1024, 2)
+	if err != nil {
+		return nil, err
+	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", "amd64"
 	config.Config = v1.Config{Cmd: []string{"serve", "80"}, Env: []string{"PATH=/bin", "FROM=image"}, WorkingDir: "/srv"}
-	if img, err = mutate.ConfigFile(img, config); err != nil {
-		return err
-	}
-	return tarball.WriteToFile(file, tag, img)
+	return mutate.ConfigFile(img, config)
 }
 
 // startDaemon starts a daemon on a free port and ends it, in order, with the script.

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/halevm/hale/api"
+)
+
+// A pull is followed by what it brings: the name stands for an older image meanwhile.
+func TestPullIsFollowedByItsDigest(t *testing.T) {
+	img := func(digest string, s api.ImageStatus) api.Image {
+		return api.Image{Name: "localhost:5000/app:v1", Digest: digest, Status: s, Error: ptr("layer 1: digest mismatch"), QueuePosition: ptr(map[bool]int{true: 2}[s == api.ImageStatusPending])}
+	}
+	const name, byDigest = "GET /images/localhost:5000%2Fapp:v1", "GET /images/localhost:5000%2Fapp@new"
+	d := newDaemon(t)
+	d.answer("POST /images", img("", api.ImageStatusPending), img("new", api.ImageStatusPulling))
+	d.answer("GET /images/{name}", img("old", api.ImageStatusReady), img("new", api.ImageStatusConverting), img("new", api.ImageStatusReady))
+	code, out, stderr := d.hale("pull", "localhost:5000/app:v1")
+	want := "pending (2 in line) localhost:5000/app:v1\npulling localhost:5000/app:v1\nconverting localhost:5000/app:v1\nready: localhost:5000/app:v1\n"
+	if code != 0 || out != "localhost:5000/app:v1\n" || stderr != want {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+	const post = `POST /images {"name":"localhost:5000/app:v1"}`
+	if got := trimmed(d.requests()); !slices.Equal(got, []string{post, post, name, byDigest, name}) {
+		t.Errorf("asked %q", got)
+	}
+
+	d = newDaemon(t)
+	d.answer("POST /images", img("new", api.ImageStatusPulling))
+	d.answer("GET /images/{name}", img("old", api.ImageStatusReady), img("new", api.ImageStatusFailed))
+	if code, _, stderr := d.hale("pull", "-q", "localhost:5000/app:v1"); code != exitError || stderr != "hale: image localhost:5000/app:v1 failed: layer 1: digest mismatch\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+func trimmed(lines []string) []string {
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return lines
+}
+
+// Credentials go where nobody else reads them, and helpers run when they are asked for.
+func TestPullSendsCredentials(t *testing.T) {
+	for url, want := range map[string]bool{"": true, "http://127.0.0.1:1": true, "http://localhost:1": true, "http://[::1]:1": true, "https://host.example": true, "http://host.example:4973": false, "http://198.51.100.1:1": false} {
+		a := &app{Config: Config{Getenv: func(string) string { return url }}}
+		if got := a.private(); got != want {
+			t.Errorf("%q is private: %v", url, got)
+		}
+	}
+	ready := api.Image{Name: "app", Digest: "d", Status: api.ImageStatusReady}
+	d := newDaemon(t)
+	d.answer("POST /images", ready)
+	var asked []string
+	for _, args := range [][]string{{"pull", "app"}, {"pull", "--credential-helpers", "app"}} {
+		env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret"}
+		Run(args, Config{
+			Stdout: io.Discard, Stderr: io.Discard, Getenv: func(k string) string { return env[k] },
+			RegistryCredentials: func(_ context.Context, image string, helpers bool) (*api.RegistryCredentials, error) {
+				asked = append(asked, image, map[bool]string{true: "with helpers", false: "without"}[helpers])
+				return &api.RegistryCredentials{Username: "me", Password: "pw"}, nil
+			},
+		})
+	}
+	if !slices.Equal(asked, []string{"app", "without", "app", "with helpers"}) || !strings.Contains(d.requests()[0], `"password":"pw"`) {
+		t.Errorf("asked for %q, sent %q", asked, d.requests())
+	}
+}
+
+// On a terminal a step has a bar.
+func TestPullOnATerminal(t *testing.T) {
+	screen, terminal, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer screen.Close()
+	if err := pty.Setsize(screen, &pty.Winsize{Rows: 24, Cols: 100}); err != nil {
+		t.Fatal(err)
+	}
+	var shown bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(&shown, screen) // ends with the terminal's last holder
+	}()
+	pulling := api.Image{Name: "app", Digest: "d", Status: api.ImageStatusPulling, Progress: &api.ImageProgress{DoneBytes: 3 << 20, TotalBytes: ptr(int64(12 << 20))}}
+	ready := api.Image{Name: "app", Digest: "d", Status: api.ImageStatusReady}
+	d := newDaemon(t)
+	d.answer("POST /images", pulling)
+	d.answer("GET /images/app", pulling, ready)
+	env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret"}
+	code := Run([]string{"pull", "app"}, Config{Stdout: io.Discard, Stderr: terminal, Getenv: func(k string) string { return env[k] }})
+	terminal.Close()
+	<-done
+	for _, want := range []string{"pulling app", "━", "3.0 MB of 12 MB"} {
+		if !strings.Contains(shown.String(), want) {
+			t.Errorf("exit %d; the terminal does not show %q: %q", code, want, shown.String())
+		}
+	}
+}

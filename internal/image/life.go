@@ -1,0 +1,93 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/halevm/hale/api"
+)
+
+// When a registry is given up.
+const (
+	stallTime = 60 * time.Second // without a byte
+	slowTime  = 5 * time.Minute  // in which at least
+	slowBytes = 256 << 10        // come
+)
+
+// life ends what waits for a registry when nothing comes from it any more, or next to nothing. It is watched in stretches:
+// a pull that waits for its turn asks for nothing.
+type life struct {
+	mu     sync.Mutex
+	timer  *time.Timer // nil between stretches
+	cancel context.CancelCauseFunc
+	host   string
+	since  time.Time
+	bytes  int64
+	busy   int // with what is no matter of the registry's
+}
+
+// watch begins a stretch; its context ends, with the reason as its cause, when the registry shows no life.
+func (l *life) watch(ctx context.Context, host string) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cancel, l.host, l.since, l.bytes = cancel, host, time.Now(), 0
+	l.timer = time.AfterFunc(stallTime, l.stalled)
+	return ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.timer.Stop()
+		l.timer = nil
+		cancel(nil)
+	}
+}
+
+// stalled is called when nothing came for stallTime.
+func (l *life) stalled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		return
+	}
+	if l.busy > 0 {
+		l.timer.Reset(stallTime)
+		return
+	}
+	l.cancel(gaveUp("the pull stalled: the registry %s sent no byte for %s", l.host, stallTime))
+}
+
+// during does what the registry is not to be blamed for, should it take long.
+func (l *life) during(f func() error) error {
+	count := func(n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.busy += n
+	}
+	count(1)
+	defer l.shown(0)
+	defer count(-1)
+	return f()
+}
+
+// shown tells that n bytes came.
+func (l *life) shown(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		return
+	}
+	l.timer.Reset(stallTime)
+	l.bytes += int64(n)
+	if now := time.Now(); now.Sub(l.since) >= slowTime {
+		if l.bytes < slowBytes {
+			l.cancel(gaveUp("the pull is too slow: the registry %s sent %d bytes in %s; %d are expected", l.host, l.bytes, now.Sub(l.since).Round(time.Second), slowBytes))
+		}
+		l.since, l.bytes = now, 0
+	}
+}
+
+func gaveUp(format string, args ...any) error {
+	return &api.Error{Kind: api.Unavailable, Code: "pull_stalled", Message: fmt.Sprintf(format, args...)}
+}
