@@ -39,8 +39,8 @@ func (q *Queue) notify() {
 	q.changed = make(chan struct{})
 }
 
-// Put adds p. A sender that keeps to its credit never waits here; another one does, until there is room: with ErrStuck after
-// patience in which nothing was read. What comes after the end is dropped.
+// Put adds p. A sender that keeps to its credit never waits here; another one does, until there is room: with ErrStuck once
+// nothing was read for as long as patience, if that is not 0. What comes after the end is dropped.
 func (q *Queue) Put(ctx context.Context, p []byte, patience time.Duration) error {
 	for {
 		q.mu.Lock()
@@ -56,16 +56,17 @@ func (q *Queue) Put(ctx context.Context, p []byte, patience time.Duration) error
 		}
 		changed := q.changed
 		q.mu.Unlock()
-		timer := time.NewTimer(patience)
+		var stuck <-chan time.Time
+		if patience > 0 {
+			stuck = time.After(patience)
+		}
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-stuck:
 			return ErrStuck
 		case <-ctx.Done():
-			timer.Stop()
 			return context.Cause(ctx)
 		}
-		timer.Stop()
 	}
 }
 

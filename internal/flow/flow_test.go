@@ -34,7 +34,7 @@ func TestEverythingArrives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := q.Put(t.Context(), left[:n], 0); err != nil {
+		if err := q.Put(t.Context(), left[:n], time.Nanosecond); err != nil {
 			t.Fatalf("%d bytes from the end: %v", len(left), err)
 		}
 		left = left[n:]

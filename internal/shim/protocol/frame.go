@@ -7,7 +7,8 @@
 //   - a control connection carries any number of Requests, each answered by one Reply with its id in any order,
 //     Cancels of requests, and Notices from the shim, which begin with those that have already happened;
 //   - an exec connection is one program in the guest: stdin one way, stdout and stderr the other, control messages
-//     (resize, signal) one way, and at last one Exit.
+//     (resize, signal) one way, and at last one Exit. From version 2 on the shim grants credit for stdin, and no more than
+//     that is sent: input that the program does not read holds up neither a control message nor the client's end.
 //
 // Compatibility: an older shim serves a newer daemon. Fields and methods are only ever added; an unknown method is
 // answered with an error of kind "unimplemented", an unknown field ignored, and a Kind that is not known ends the connection.
@@ -36,6 +37,7 @@ const (
 	KindStderr  Kind = 9  // shim: bytes
 	KindControl Kind = 10 // client: ExecControl
 	KindExit    Kind = 11 // shim: ExecEnd
+	KindCredit  Kind = 12 // shim, from version 2: ExecCredit
 )
 
 // MaxPayload bounds one frame's payload.

@@ -13,8 +13,11 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 1
+	MaxVersion = 2
 )
+
+// VersionCredit is the first version in which stdin has credit.
+const VersionCredit = 2
 
 // A Role is what a connection is for.
 type Role string
@@ -93,6 +96,11 @@ type ExecControl struct {
 	Rows   uint16 `json:"rows,omitempty"`
 	Cols   uint16 `json:"cols,omitempty"`
 	Signal string `json:"signal,omitempty"`
+}
+
+// ExecCredit lets so many more bytes of stdin be sent; at first none may.
+type ExecCredit struct {
+	Bytes int `json:"bytes"`
 }
 
 // ExecEnd is the last frame of an exec connection.
