@@ -9,6 +9,7 @@ import (
 
 // Defines values for ExecControlType.
 const (
+	ExecControlTypeCredit ExecControlType = "credit"
 	ExecControlTypeEOF    ExecControlType = "eof"
 	ExecControlTypeError  ExecControlType = "error"
 	ExecControlTypeExit   ExecControlType = "exit"
@@ -19,6 +20,8 @@ const (
 // Valid indicates whether the value is a known member of the ExecControlType enum.
 func (e ExecControlType) Valid() bool {
 	switch e {
+	case ExecControlTypeCredit:
+		return true
 	case ExecControlTypeEOF:
 		return true
 	case ExecControlTypeError:
@@ -590,8 +593,11 @@ type Event struct {
 	Type string `json:"type"`
 }
 
-// ExecControl A control message of `hale.exec.v1`.
+// ExecControl A control message of `hale.exec.v1` and `hale.exec.v2`.
 type ExecControl struct {
+	// Bytes How many more bytes of input may be sent.
+	Bytes int `json:"bytes,omitempty"`
+
 	// Code The code of an error.
 	Code string `json:"code,omitempty"`
 
@@ -615,13 +621,13 @@ type ExecControl struct {
 	// TimedOut Whether it took longer than its timeout.
 	TimedOut bool `json:"timedOut,omitempty"`
 
-	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
-	// could not be started) and `error` (with code and message), each of which is the last message.
+	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `credit` (with bytes), `exit` (with exitCode, signal, timedOut, and a message
+	// where the program could not be started) and `error` (with code and message); the latter two are the last message.
 	Type ExecControlType `json:"type"`
 }
 
-// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
-// could not be started) and `error` (with code and message), each of which is the last message.
+// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `credit` (with bytes), `exit` (with exitCode, signal, timedOut, and a message
+// where the program could not be started) and `error` (with code and message); the latter two are the last message.
 type ExecControlType string
 
 // ExecRequest The first message of an exec.
