@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,6 +48,7 @@ type world struct {
 	rotated string // a token of the secret before
 	events  *event.Log
 	doc     document
+	stop    func()        // what the daemon does first when it stops
 	execs   chan struct{} // one for each exec that the server is done with
 }
 
@@ -81,7 +83,7 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	must(err)
 	store, err := image.Open(dir+"/images", image.Options{})
 	must(err)
-	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events})
+	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events, Grace: 4 * time.Second})
 	must(err)
 	checks := health.NewSet(health.Config{Journal: journal{}, Probe: func(ctx context.Context, id string, p health.Policy) health.Result {
 		m, err := set.Machine(id)
@@ -121,12 +123,16 @@ func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	}
 	handler := server.New(config)
 	w := &world{t: t, dir: dir, bearer: bearer, rotated: rotated, events: events, execs: make(chan struct{}, 100)}
-	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(rw, r)
 		if strings.HasSuffix(r.URL.Path, "/exec") {
 			w.execs <- struct{}{}
 		}
 	}))
+	base, stop := context.WithCancelCause(ctx)
+	w.stop = func() { stop(server.ErrStopping) }
+	front.Config.BaseContext = func(net.Listener) context.Context { return base }
+	front.Start()
 	w.url = front.URL
 	t.Cleanup(func() {
 		front.CloseClientConnections()

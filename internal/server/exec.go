@@ -140,15 +140,15 @@ func (s *Server) converse(ctx context.Context, c *execConn, id string) {
 	if err == nil {
 		exit, err = s.runExec(run, end, c, id, request)
 	}
-	if run.Err() != nil {
-		if err = context.Cause(run); errors.Is(err, errExecLeft) {
-			return
-		}
-		var cancel context.CancelFunc
-		talk, cancel = context.WithTimeout(talk, execFarewell)
-		defer cancel()
+	if run.Err() == nil {
+		s.finishExec(talk, c, exit, err)
+		return
 	}
-	s.finishExec(talk, c, exit, err)
+	if err := context.Cause(run); !errors.Is(err, errExecLeft) {
+		farewell, cancel := context.WithTimeout(talk, execFarewell)
+		defer cancel()
+		s.finishExec(farewell, c, exit, err)
+	}
 }
 
 // runExec runs the program until it ends, or ctx does.
