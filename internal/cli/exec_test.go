@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/creack/pty"
@@ -156,12 +157,14 @@ func TestExecTerminal(t *testing.T) {
 				if !req.TTY || req.Rows != 33 || req.Cols != 101 || req.Env["TERM"] != "vt100" {
 					t.Errorf("asked %+v", req)
 				}
-				keyboard.Write([]byte{3}) // Ctrl-C is the program's
+				for deadline := time.Now().Add(10 * time.Second); !raw && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+					now, _ := term.GetState(int(tty.Fd()))
+					raw = *now != *before // from then on Ctrl-C is the program's
+				}
+				keyboard.Write([]byte{3})
 				if b := <-in; !bytes.Equal(b, []byte{0, 3}) {
 					t.Errorf("the program got %q, want Ctrl-C", b)
 				}
-				now, _ := term.GetState(int(tty.Fd()))
-				raw = *now != *before
 				send(toStdout, "prompt# ")
 				if last != "" {
 					send(toControl, last)

@@ -16,6 +16,12 @@ import (
 // root is the name of a policy in requests and answers; every fault's field begins with it.
 const root = "health_check"
 
+// Bounds of what no probe could do.
+const (
+	maxExec         = 64 << 10 // of a command with its environment, which goes to the guest in one message
+	maxBodyContains = 64 << 10
+)
+
 // What is used where a field is unset.
 const (
 	defaultInterval    = 10 * time.Second
@@ -122,6 +128,9 @@ func (r reader) http() *HTTPCheck {
 		TLSSkipVerify: r.boolean("tls_skip_verify", true),
 		TLSServerName: r.str("tls_server_name"),
 	}
+	if len(c.BodyContains) > maxBodyContains {
+		r.fault("body_contains", fmt.Sprintf("must be at most %d KiB, which is what is read of a body", maxBodyContains>>10))
+	}
 	status, given := r.integer("expected_status", 200, 599)
 	c.ExpectedStatuses = r.statuses("expected_statuses")
 	switch {
@@ -153,6 +162,9 @@ func (r reader) exec() *ExecCheck {
 	}
 	if strings.ContainsRune(c.WorkingDir, 0) || c.WorkingDir != "" && !strings.HasPrefix(c.WorkingDir, "/") {
 		r.fault("working_dir", "must be an absolute path without NUL")
+	}
+	if b, err := json.Marshal(c); err == nil && len(b) > maxExec && !r.faulty("command") {
+		r.fault("command", fmt.Sprintf("must be at most %d KiB as JSON, with env, user and working_dir", maxExec>>10))
 	}
 	if strings.ContainsRune(c.User, 0) {
 		r.fault("user", "must hold no NUL")

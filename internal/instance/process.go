@@ -1,6 +1,8 @@
 package instance
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -26,13 +28,31 @@ func process(spec Spec, img Image) (machine.Process, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return machine.Process{}, invalid("cmd", "there is nothing to run: the image names no program, so cmd or entrypoint must")
 	}
-	return machine.Process{
+	p := machine.Process{
 		Argv:       argv,
 		Env:        environment(img.Env, spec.Env),
 		Dir:        img.WorkingDir,
 		User:       img.User,
 		StopSignal: img.StopSignal,
-	}, nil
+	}
+	return p, checkLength(p)
+}
+
+// checkLength refuses what the guest cannot be given, and names the larger part.
+func checkLength(p machine.Process) error {
+	length := func(v any) int {
+		b, _ := json.Marshal(v) // strings cannot fail
+		return len(b)
+	}
+	if n := length(p); n > machine.MaxProcess {
+		field := "env"
+		if length(p.Argv) > length(p.Env) {
+			field = "cmd"
+		}
+		return invalid(field, fmt.Sprintf("arguments and environment, with the image's, are at most %d KiB together as JSON; these are %d KiB",
+			machine.MaxProcess>>10, n>>10))
+	}
+	return nil
 }
 
 // environment lays over upon base. Names keep the image's order; new ones follow, sorted.

@@ -46,6 +46,9 @@ func (o *owner) update(u Update) error {
 		if !maps.Equal(env, spec.Env) {
 			fields = append(fields, "env")
 			spec.Env = env
+			if _, err := process(*spec, next.Image); err != nil {
+				return err
+			}
 		}
 	}
 	if u.ExpiresAt != nil && !u.ExpiresAt.Equal(spec.ExpiresAt) {

@@ -246,6 +246,8 @@ func (f *faults) expiry(ttl *string, at *time.Time, now time.Time) time.Time {
 	case at != nil:
 		if !at.After(now) {
 			f.invalid("expires_at", "a time that is yet to come")
+		} else if at.UTC().Year() > 9999 { // JSON has no words for it
+			f.invalid("expires_at", "a time before the year 10000, in UTC")
 		}
 		return *at
 	}

@@ -33,12 +33,7 @@ func TestDaemonStops(t *testing.T) {
 	}
 	open := func(path string) io.ReadCloser {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), "GET", w.url+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+w.bearer)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := http.DefaultClient.Do(w.request(t.Context(), path))
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("GET %s: %v %v", path, resp, err)
 		}
