@@ -911,6 +911,9 @@ type Image struct {
 	// HealthCheck Its own check; absent where it has none.
 	HealthCheck json.RawMessage `json:"health_check,omitempty"`
 
+	// Imported In the answer to an import, the names of all images that came in the file; this one is the first of them.
+	Imported []string `json:"imported,omitempty"`
+
 	// Name The full reference, with a tag or a digest.
 	//
 	// Example: docker.io/library/nginx:latest

@@ -325,6 +325,16 @@ func TestEventsResumeBeforeTheFirst(t *testing.T) {
 	}
 }
 
+func TestImportOfSeveral(t *testing.T) {
+	d := newDaemon(t)
+	first := api.Image{Name: "docker.io/library/app:v1", Status: api.ImageStatusReady, Imported: []string{"docker.io/library/app:v1", "docker.io/library/other:v1"}}
+	d.answer("POST /images/import", first)
+	d.answer("GET /images/{name}", api.Image{Name: "docker.io/library/other:v1", Status: api.ImageStatusReady})
+	if code, out, stderr := d.haleIn("a tar of two images", "import", "-q", "-"); code != 0 || out != "docker.io/library/app:v1\ndocker.io/library/other:v1\n" {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+}
+
 func TestImport(t *testing.T) {
 	d := newDaemon(t)
 	image := func(s api.ImageStatus) api.Image {

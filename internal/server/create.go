@@ -14,6 +14,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/image"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
 )
@@ -93,6 +94,8 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 	}
 	if q.Image == "" {
 		f.invalid("image", "an image reference is needed, such as nginx or docker.io/library/nginx:latest")
+	} else if _, err := image.Normalize(q.Image); err != nil {
+		f.add("invalid_image_name", "image", err.Error())
 	}
 	if q.Name != "" && !instance.ValidName(q.Name) {
 		f.invalid("name", "lower-case letters, digits and dashes, beginning and ending with a letter or digit, at most 63")
