@@ -9,6 +9,7 @@ import (
 
 // Defines values for ExecControlType.
 const (
+	ExecControlTypeCredit ExecControlType = "credit"
 	ExecControlTypeEOF    ExecControlType = "eof"
 	ExecControlTypeError  ExecControlType = "error"
 	ExecControlTypeExit   ExecControlType = "exit"
@@ -19,6 +20,8 @@ const (
 // Valid indicates whether the value is a known member of the ExecControlType enum.
 func (e ExecControlType) Valid() bool {
 	switch e {
+	case ExecControlTypeCredit:
+		return true
 	case ExecControlTypeEOF:
 		return true
 	case ExecControlTypeError:
@@ -592,8 +595,11 @@ type Event struct {
 	Type string `json:"type"`
 }
 
-// ExecControl A control message of `hale.exec.v1`.
+// ExecControl A control message of `hale.exec.v1` and `hale.exec.v2`.
 type ExecControl struct {
+	// Bytes How many more bytes of input may be sent.
+	Bytes int `json:"bytes,omitempty"`
+
 	// Code The code of an error.
 	Code string `json:"code,omitempty"`
 
@@ -617,13 +623,13 @@ type ExecControl struct {
 	// TimedOut Whether it took longer than its timeout.
 	TimedOut bool `json:"timedOut,omitempty"`
 
-	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
-	// could not be started) and `error` (with code and message), each of which is the last message.
+	// Type From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `credit` (with bytes), `exit` (with exitCode, signal, timedOut, and a message
+	// where the program could not be started) and `error` (with code and message); the latter two are the last message.
 	Type ExecControlType `json:"type"`
 }
 
-// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `exit` (with exitCode, signal, timedOut, and a message where the program
-// could not be started) and `error` (with code and message), each of which is the last message.
+// ExecControlType From the client `resize` (with rows, cols), `eof` (the input is at its end) and `signal` (with signal); from the server `credit` (with bytes), `exit` (with exitCode, signal, timedOut, and a message
+// where the program could not be started) and `error` (with code and message); the latter two are the last message.
 type ExecControlType string
 
 // ExecRequest The first message of an exec.
@@ -906,6 +912,9 @@ type Image struct {
 
 	// HealthCheck Its own check; absent where it has none.
 	HealthCheck json.RawMessage `json:"health_check,omitempty"`
+
+	// Imported In the answer to an import, the names of all images that came in the file; this one is the first of them.
+	Imported []string `json:"imported,omitempty"`
 
 	// Name The full reference, with a tag or a digest.
 	//

@@ -311,6 +311,30 @@ func TestEventsResume(t *testing.T) {
 	}
 }
 
+// A daemon that restarts before anything has happened is waited for too: it said where its log was.
+func TestEventsResumeBeforeTheFirst(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /events",
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "id: e-41\n\n") }),
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			refuse(w, 500, "internal", "from "+r.Header.Get("Last-Event-ID"))
+		}),
+	)
+	if code, out, stderr := d.hale("events", "-f"); code != exitError || out != "" || !strings.Contains(stderr, "waiting for it") || !strings.Contains(stderr, "from e-41") {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+}
+
+func TestImportOfSeveral(t *testing.T) {
+	d := newDaemon(t)
+	first := api.Image{Name: "docker.io/library/app:v1", Status: api.ImageStatusReady, Imported: []string{"docker.io/library/app:v1", "docker.io/library/other:v1"}}
+	d.answer("POST /images/import", first)
+	d.answer("GET /images/{name}", api.Image{Name: "docker.io/library/other:v1", Status: api.ImageStatusReady})
+	if code, out, stderr := d.haleIn("a tar of two images", "import", "-q", "-"); code != 0 || out != "docker.io/library/app:v1\ndocker.io/library/other:v1\n" {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+}
+
 func TestImport(t *testing.T) {
 	d := newDaemon(t)
 	image := func(s api.ImageStatus) api.Image {

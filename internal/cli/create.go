@@ -302,7 +302,9 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		return err
 	}
 	inst, err := a.createWhenReady(ctx, c, f, req)
-	if err != nil {
+	if ctx.Err() != nil {
+		return a.leave(ctx, c, req.Name)
+	} else if err != nil {
 		return err
 	}
 	if f.wait {
@@ -310,7 +312,9 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}
-		if err := a.await(ctx, c, inst.ID, target, f.timeout); err != nil {
+		if err := a.await(ctx, c, inst.ID, target, f.timeout); ctx.Err() != nil {
+			return a.leave(ctx, c, inst.Name)
+		} else if err != nil {
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
 		if inst, err = c.Instance(ctx, inst.ID); err != nil {
@@ -327,6 +331,19 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		a.hint(nextSteps(inst))
 	}
 	return nil
+}
+
+// leaveTime is how long a command that was interrupted looks for what it leaves.
+const leaveTime = 2 * time.Second
+
+// leave says, after Ctrl-C, that an instance is there and goes on.
+func (a *app) leave(ctx context.Context, c *hale.Client, name string) error {
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	if inst, err := c.Instance(look, name); err == nil {
+		fmt.Fprintf(a.Stderr, "hale: %[1]s was made, is %[2]s, and goes on without this command; `hale rm %[1]s` deletes it\n", inst.Name, inst.State)
+	}
+	return ctx.Err()
 }
 
 // createWhenReady creates, and pulls before what is not here, or waits for it.

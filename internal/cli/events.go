@@ -50,7 +50,7 @@ of type resync says that something is missing.`,
 // reconnectPause is the time between two attempts to reach a daemon that went away.
 const reconnectPause = time.Second
 
-// followEvents calls do with each event. A daemon that went away after the first event is waited for; it may come back at another
+// followEvents calls do with each event. A daemon that went away once it had answered is waited for; it may come back at another
 // address, and the old token may have ended meanwhile.
 func (a *app) followEvents(ctx context.Context, after string, do func(api.Event) error) error {
 	away := false
@@ -83,11 +83,10 @@ func (a *app) readEvents(ctx context.Context, after *string, do func(api.Event) 
 	if err != nil {
 		return err
 	}
-	for e, err := range c.Events(ctx, *after) {
+	for e, err := range c.EventsFrom(ctx, after) {
 		if err != nil {
 			return err
 		}
-		*after = e.ID
 		if err := do(e); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/creack/pty"
@@ -156,12 +157,14 @@ func TestExecTerminal(t *testing.T) {
 				if !req.TTY || req.Rows != 33 || req.Cols != 101 || req.Env["TERM"] != "vt100" {
 					t.Errorf("asked %+v", req)
 				}
-				keyboard.Write([]byte{3}) // Ctrl-C is the program's
+				for deadline := time.Now().Add(10 * time.Second); !raw && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+					now, _ := term.GetState(int(tty.Fd()))
+					raw = *now != *before // from then on Ctrl-C is the program's
+				}
+				keyboard.Write([]byte{3})
 				if b := <-in; !bytes.Equal(b, []byte{0, 3}) {
 					t.Errorf("the program got %q, want Ctrl-C", b)
 				}
-				now, _ := term.GetState(int(tty.Fd()))
-				raw = *now != *before
 				send(toStdout, "prompt# ")
 				if last != "" {
 					send(toControl, last)
@@ -184,6 +187,41 @@ func TestExecTerminal(t *testing.T) {
 				t.Errorf("shown %q, %v", shown, err)
 			}
 		})
+	}
+}
+
+// Ctrl-C while a new instance is waited for says that it is there.
+func TestInterruptOfRun(t *testing.T) {
+	d := newDaemon(t)
+	inst := api.Instance{ID: "aaaa", Name: "web", State: api.InstanceStateRunning}
+	d.answer("POST /instances", inst)
+	d.answer("GET /instances/{id}", inst)
+	d.mux.HandleFunc("GET /instances/aaaa/wait", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		syscall.Kill(os.Getpid(), syscall.SIGINT)
+		<-r.Context().Done()
+	})
+	code, _, stderr := d.hale("run", "--wait", "--name", "web", "nginx")
+	if code != exitInterrupted || !strings.Contains(stderr, "web was made, is Running, and goes on") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+// What a wait that was not reached says: an error that was mended explains nothing, and a console is printed in lines.
+func TestNotReached(t *testing.T) {
+	refused, panicked := "connection refused (port 80)", "the guest's kernel panicked\nline 1\nline \x1b[31m2"
+	healthy := api.WaitForStateResponse{State: "Running", TimedOut: true, HealthStatus: &api.InstanceHealthStatus{Status: "healthy", LastError: &refused}}
+	if s := notReached("web", healthy, awaited{state: "Stopped"}, time.Second); s != "web is not Stopped after 1s: it is Running, healthy" {
+		t.Errorf("%q", s)
+	}
+	healthy.HealthStatus.Status = "unhealthy"
+	if s := notReached("web", healthy, awaited{health: "healthy"}, time.Second); !strings.HasSuffix(s, "unhealthy: "+refused) {
+		t.Errorf("%q", s)
+	}
+	stopped := api.WaitForStateResponse{State: "Stopped", StateError: &panicked}
+	if s := notReached("web", stopped, awaited{state: "Running"}, time.Second); s != "web will not be Running: it is Stopped (the guest's kernel panicked)\n  line 1\n  line [31m2" {
+		t.Errorf("%q", s)
 	}
 }
 

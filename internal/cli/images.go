@@ -35,7 +35,9 @@ func (a *app) importCommand() *cobra.Command {
 			if asJSON {
 				return a.printJSON(img)
 			}
-			fmt.Fprintln(a.Stdout, img.Name)
+			for _, name := range imported(img) {
+				fmt.Fprintln(a.Stdout, name)
+			}
 			return nil
 		},
 	}
@@ -66,7 +68,32 @@ func (a *app) importImage(ctx context.Context, file, name string, quiet bool) (i
 	if err != nil {
 		return img, err
 	}
-	return a.untilReady(ctx, c, img, show)
+	names := imported(img)
+	if img, err = a.untilReady(ctx, c, img, show); err != nil {
+		return img, err
+	}
+	img.Imported = names
+	for _, name := range names {
+		if name == img.Name {
+			continue
+		}
+		other, err := c.Image(ctx, name, 0)
+		if err == nil {
+			_, err = a.untilReady(ctx, c, other, show)
+		}
+		if err != nil {
+			return img, err
+		}
+	}
+	return img, nil
+}
+
+// imported are the names of the images that came in one file; an older server tells the first only.
+func imported(img api.Image) []string {
+	if len(img.Imported) == 0 {
+		return []string{img.Name}
+	}
+	return img.Imported
 }
 
 // open opens what is to be imported; the size is 0 where it is not known.

@@ -159,12 +159,17 @@ func notReached(name string, got api.WaitForStateResponse, target awaited, timeo
 	now := string(got.State)
 	if h := got.HealthStatus; h != nil && h.Status != api.HealthStateDisabled {
 		now += ", " + string(h.Status)
-		if r := or(h.LastError, ""); r != "" {
+		// The last error stays after it was mended, and then explains nothing.
+		if r := or(h.LastError, ""); r != "" && (h.Status == api.HealthStateUnhealthy || h.ConsecutiveFailures > 0) {
 			now += ": " + oneLine(r)
 		}
 	}
 	if why := or(got.StateError, ""); why != "" {
+		why, console, _ := strings.Cut(why, "\n")
 		now += " (" + oneLine(why) + ")"
+		for line := range strings.Lines(console) {
+			now += "\n  " + oneLine(line)
+		}
 	}
 	if got.TimedOut {
 		return fmt.Sprintf("%s is not %s after %v: it is %s", name, target, timeout, now)

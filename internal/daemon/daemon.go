@@ -250,9 +250,9 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	// Streams and waits end with base, so that a shutdown does not wait for them.
-	base, endStreams := context.WithCancel(context.WithoutCancel(ctx))
-	defer endStreams()
+	// Requests end with base, so that a shutdown does not wait for them: what they asked for goes on in the instances' own time.
+	base, endRequests := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endRequests(nil)
 	srv := &http.Server{
 		Handler: handler, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -274,7 +274,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	endStreams()
+	endRequests(server.ErrStopping)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := srv.Shutdown(end); err != nil {

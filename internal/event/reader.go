@@ -56,6 +56,13 @@ func (l *Log) Follow(after ID, consumer string) *Reader {
 	return r
 }
 
+// Place is the last event that was handled, or where the reader began.
+func (r *Reader) Place() ID {
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	return r.acked
+}
+
 // Oldest is the place just before the oldest event that is kept: a reader that follows it reads everything there is.
 func (l *Log) Oldest() ID {
 	l.mu.Lock()

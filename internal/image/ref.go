@@ -37,7 +37,8 @@ func Normalize(ref string) (string, error) {
 	if err != nil {
 		return "", &api.Error{
 			Kind: api.Invalid, Code: "invalid_image_name",
-			Message: "the image reference " + quote(ref) + " is not valid: " + strings.TrimPrefix(err.Error(), "could not parse reference: "),
+			Message: "the image reference " + quote(ref) + " is not valid: " + strings.TrimPrefix(err.Error(), "could not parse reference: ") +
+				"; want one such as nginx, nginx:1.27 or ghcr.io/owner/app@sha256:…, with the path in lower case",
 		}
 	}
 	n := r.Name()

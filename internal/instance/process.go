@@ -40,19 +40,16 @@ func process(spec Spec, img Image) (machine.Process, error) {
 	return p, checkProcess(p, spec, img)
 }
 
-// maxProcess bounds what a guest is told to run, in bytes of JSON: a message to its agent holds 256 KiB, and there is more in it.
-const maxProcess = 192 << 10
-
 // checkProcess refuses, by its larger part, what no guest can be told.
 func checkProcess(p machine.Process, spec Spec, img Image) error {
 	size := jsonSize(p)
-	if size <= maxProcess {
+	if size <= machine.MaxProcess {
 		return nil
 	}
 	args, env := jsonSize(spec.Entrypoint)+jsonSize(spec.Cmd), jsonSize(spec.Env)
 	field := "image"
 	switch {
-	case size-args-env > maxProcess:
+	case size-args-env > machine.MaxProcess:
 	case env >= args:
 		field = "env"
 	case spec.Cmd != nil:
@@ -60,7 +57,7 @@ func checkProcess(p machine.Process, spec Spec, img Image) error {
 	default:
 		field = "entrypoint"
 	}
-	return invalid(field, fmt.Sprintf("the program's arguments and environment, with the image's, take %d bytes as JSON: a guest can be told at most %d", size, maxProcess))
+	return invalid(field, fmt.Sprintf("the program's arguments and environment, with the image's, take %d bytes as JSON: a guest can be told at most %d", size, machine.MaxProcess))
 }
 
 func jsonSize(v any) int {

@@ -52,6 +52,9 @@ type Process struct {
 	StopSignal string   `json:"stop_signal"` // "SIGTERM", "SIGQUIT", "15"; "" is SIGTERM
 }
 
+// MaxProcess bounds a Process or an ExecRequest, as JSON: it goes to the guest in one message, which has room for a little more.
+const MaxProcess = 192 << 10
+
 // A Notice is something a machine says about itself. The order is AgentReady, then Started, then exactly one Exited,
 // which is the last; the first two may be missing. Of Told there may be any number, anywhere before Exited: each is said once, to
 // whoever holds the machine then, and nothing follows from it.

@@ -53,6 +53,7 @@ type world struct {
 	rotated string // a token of the secret before
 	events  *event.Log
 	doc     document
+	stop    func()        // what the daemon does first when it stops
 	execs   chan struct{} // one for each exec that the server is done with
 }
 
@@ -81,12 +82,16 @@ func (journal) Load(string) ([]byte, error)                             { return
 func newWorld(t *testing.T, edit ...func(*server.Config)) *world {
 	t.Helper()
 	w, handler := newHandler(t, registry.New(registry.Config{Dial: registryDial(t)}), edit...)
-	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(rw, r)
 		if strings.HasSuffix(r.URL.Path, "/exec") {
 			w.execs <- struct{}{}
 		}
 	}))
+	base, stop := context.WithCancelCause(context.Background())
+	w.stop = func() { stop(server.ErrStopping) }
+	front.Config.BaseContext = func(net.Listener) context.Context { return base }
+	front.Start()
 	w.url = front.URL
 	t.Cleanup(func() {
 		front.CloseClientConnections()
@@ -113,7 +118,7 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 	must(err)
 	store, err := image.Open(dir+"/images", image.Options{Registry: registries})
 	must(err)
-	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events})
+	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events, Grace: 4 * time.Second})
 	must(err)
 	checks := health.NewSet(health.Config{Journal: journal{}, Probe: func(ctx context.Context, id string, p health.Policy) health.Result {
 		m, err := set.Machine(id)

@@ -144,6 +144,8 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 	}
 	if q.Image == "" {
 		f.invalid("image", "an image reference is needed, such as nginx or docker.io/library/nginx:latest")
+	} else if _, err := image.Normalize(q.Image); err != nil {
+		f.add("invalid_image_name", "image", err.Error())
 	}
 	if q.Name != "" && !instance.ValidName(q.Name) {
 		f.invalid("name", "lower-case letters, digits and dashes, beginning and ending with a letter or digit, at most 63")
@@ -302,6 +304,8 @@ func (f *faults) expiry(ttl *string, at *time.Time, now time.Time) time.Time {
 	case at != nil:
 		if !at.After(now) {
 			f.invalid("expires_at", "a time that is yet to come")
+		} else if at.UTC().Year() > 9999 { // JSON has no words for it
+			f.invalid("expires_at", "a time before the year 10000, in UTC")
 		}
 		return *at
 	}

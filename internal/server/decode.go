@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,14 @@ const maxBody = 1 << 20
 const bodyTime = 30 * time.Second
 
 // decode reads a JSON body into v. None at all, null and {} leave it as it is; unknown fields are ignored, as the compatible client expects.
-func decode(w http.ResponseWriter, r *http.Request, v any) error {
+func decode(w http.ResponseWriter, r *http.Request, v any) error { return decodeFields(w, r, v, false) }
+
+// decodeStrict is decode for what no other client knows: an unknown field is refused.
+func decodeStrict(w http.ResponseWriter, r *http.Request, v any) error {
+	return decodeFields(w, r, v, true)
+}
+
+func decodeFields(w http.ResponseWriter, r *http.Request, v any, strict bool) error {
 	b, err := jsonBody(w, r)
 	if err != nil || len(b) == 0 {
 		return err
@@ -41,7 +49,11 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 		if err != nil {
 			return misfit(err)
 		}
-		switch err := misfit(json.Unmarshal(one, v)).(type) {
+		d := json.NewDecoder(bytes.NewReader(one))
+		if strict {
+			d.DisallowUnknownFields()
+		}
+		switch err := misfit(located(d.Decode(v), one)).(type) {
 		case nil:
 		case *api.Error:
 			all = append(all, err.Details...)
@@ -55,21 +67,56 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	return all.err()
 }
 
-// decodeStrict is decode for what no other client knows: an unknown field is refused.
-func decodeStrict(w http.ResponseWriter, r *http.Request, v any) error {
-	b, err := jsonBody(w, r)
-	if err != nil || len(b) == 0 {
-		return err
+// located completes the field of what does not fit by the places in arrays, which encoding/json leaves out.
+func located(err error, body []byte) error {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		wrong.Field = cmp.Or(fieldAt(body, wrong.Offset), wrong.Field)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := misfit(d.Decode(v)); err != nil {
-		return err
+	return err
+}
+
+// fieldAt is the path of the value that ends at offset, or begins there if it holds others: network.ports[0].guest_port.
+func fieldAt(body []byte, offset int64) string {
+	type level struct {
+		array bool
+		n     int    // tokens of this level so far
+		key   string // of an object
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return &api.Error{Kind: api.Invalid, Message: "the body holds more than one JSON value"}
+	var levels []level
+	d := json.NewDecoder(bytes.NewReader(body))
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		delim, isDelim := t.(json.Delim)
+		if isDelim && (delim == '}' || delim == ']') {
+			levels = levels[:len(levels)-1]
+			continue
+		}
+		if top := len(levels) - 1; top >= 0 {
+			l := &levels[top]
+			l.n++
+			if !l.array && l.n%2 == 1 {
+				l.key, _ = t.(string)
+				continue
+			}
+		}
+		if d.InputOffset() >= offset {
+			path := ""
+			for _, l := range levels {
+				if l.array {
+					path += fmt.Sprintf("[%d]", l.n-1)
+				} else {
+					path += "." + l.key
+				}
+			}
+			return strings.TrimPrefix(path, ".")
+		}
+		if isDelim {
+			levels = append(levels, level{array: delim == '['})
+		}
 	}
-	return nil
 }
 
 // jsonBody reads a body of bounded size in bounded time; one of white space is none.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"math"
@@ -84,12 +85,24 @@ func policyBody(p *health.PolicyError) api.ErrorBody {
 	return b
 }
 
+// ErrStopping is the cause with which the base context of all requests is to end when the daemon stops.
+var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stopping; what it had begun goes on when it is back"}
+
+// stopping reports whether a request was cut short by the end of the daemon, and not by its client.
+func stopping(r *http.Request) bool { return errors.Is(context.Cause(r.Context()), ErrStopping) }
+
 // fail answers a request with an error. The edge is where an error is logged: 5xx as ours, the rest not at all.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if cut := errors.Is(err, context.Canceled) || errors.Is(err, ErrStopping); cut && r.Context().Err() != nil {
+		if !stopping(r) {
+			return // the client has gone; there is nobody to tell
+		}
+		err = ErrStopping
+	}
 	info := infoOf(r.Context())
 	a, body := describe(err, info.id)
 	info.code = body.Code
-	if a.status >= 500 && a.status != http.StatusNotImplemented {
+	if a.status >= 500 && a.status != http.StatusNotImplemented && err != ErrStopping {
 		s.log.Error("request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	h := w.Header()

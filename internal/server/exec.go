@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,15 +17,19 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/flow"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
 )
 
-// execProtocol is the subprotocol in which every frame has one leading byte. Without it the compatible client's plain
-// dialect is spoken: binary both ways with merged output, and a text at the end.
-const execProtocol = "hale.exec.v1"
+// The subprotocols in which every frame has one leading byte; the second has credit for input. Without them the compatible
+// client's plain dialect is spoken: binary both ways with merged output, and a text at the end.
+const (
+	execFramed = "hale.exec.v1"
+	execCredit = "hale.exec.v2"
+)
 
-// The leading bytes of execProtocol.
+// The leading bytes of a frame.
 const (
 	chanStdin   = 0
 	chanStdout  = 1
@@ -33,12 +39,15 @@ const (
 
 // Bounds of an exec's conversation.
 const (
-	maxExecMessage = 64 << 10         // from the client; its first message may be as long as maxExecRequest
-	maxExecRequest = 256 << 10        // argv and environment
+	maxExecMessage = 64 << 10         // from the client; its first message may be as long as maxExecFirst
+	maxExecFirst   = 1 << 20          // read of a request, so that one that is too long is told what it may be
 	execStart      = 10 * time.Second // from the upgrade to the first message
 	execWrite      = 10 * time.Minute // a client that takes no output for so long is gone; a person reads a page in that time
-	stdinAhead     = 16               // messages of input that wait for a program that does not read
+	stdinWindow    = 1 << 20          // bytes of input that wait for a program that does not read
+	stdinStuck     = 10 * time.Minute // without credit: as long may nothing be read of a full window, behind which the client may have gone
+	controlsAhead  = 16               // control messages that wait for the program's start
 	execGoodbye    = time.Second      // from our closing the conversation to the client's
+	execFarewell   = 5 * time.Second  // for the last words to a client of an exec that we end
 	maxAgentWait   = 5 * time.Minute
 	execChunk      = 32 << 10
 )
@@ -49,12 +58,9 @@ func machineRequest(q api.ExecRequest) (machine.ExecRequest, error) {
 	if len(q.Command) == 0 || q.Command[0] == "" {
 		f.invalid("command", "must not be empty")
 	}
-	if q.Timeout < 0 {
-		f.invalid("timeout", "seconds, 0 or more")
-	}
-	if q.WaitForAgent < 0 {
-		f.invalid("wait_for_agent", "seconds, 0 or more")
-	}
+	f.seconds("timeout", q.Timeout)
+	f.seconds("wait_for_agent", q.WaitForAgent)
+	f.env(q.Env)
 	r := machine.ExecRequest{
 		Argv: q.Command, TTY: q.TTY, Dir: q.Cwd, User: q.User, Rows: q.Rows, Cols: q.Cols,
 		Timeout: seconds(q.Timeout), Stdin: true,
@@ -63,7 +69,19 @@ func machineRequest(q api.ExecRequest) (machine.ExecRequest, error) {
 		r.Env = append(r.Env, k+"="+v)
 	}
 	slices.Sort(r.Env)
+	if b, err := json.Marshal(r); err != nil || len(b) > machine.MaxProcess {
+		f.invalid("command", fmt.Sprintf("at most %d KiB as JSON, with env, user and cwd", machine.MaxProcess>>10))
+	}
 	return r, f.err()
+}
+
+// maxSeconds bounds what a client says in seconds: a year.
+const maxSeconds = 365 * 24 * 60 * 60
+
+func (f *faults) seconds(field string, n int) {
+	if n < 0 || n > maxSeconds {
+		f.invalid(field, fmt.Sprintf("seconds, 0 to %d", maxSeconds))
+	}
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -83,61 +101,96 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 		s.fail(w, r, &api.Error{Kind: api.Invalid, Message: "this route is a WebSocket: ask for an upgrade, or use `hale exec`"})
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{execProtocol},
+	line := &lineTaker{ResponseWriter: w}
+	ws, err := websocket.Accept(line, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{execCredit, execFramed},
 		InsecureSkipVerify: true, // the token is what lets a client in; a browser's page has none to send
 	})
 	if err != nil {
 		return // Accept has answered
 	}
-	c := &execConn{ws: ws, framed: ws.Subprotocol() == execProtocol}
+	c := newExecConn(ws, line.conn)
 	defer ws.CloseNow()
 	s.converse(r.Context(), c, in.ID)
 }
 
+// Why an exec ends before its program.
+var (
+	errExecLeft  = errors.New("the client has gone")
+	errExecStuck = &api.Error{Kind: api.Unavailable, Code: "input_stuck",
+		Message: fmt.Sprintf("the program has taken nothing of its input for %v; a client of %s may wait longer", stdinStuck, execCredit)}
+)
+
 // converse reads the request, runs the program, carries its streams, and tells how it ended.
 func (s *Server) converse(ctx context.Context, c *execConn, id string) {
-	e, err := s.beginExec(ctx, c, id)
-	if err != nil {
-		s.finishExec(ctx, func() {}, c, machine.ExecExit{}, err)
+	talk := context.WithoutCancel(ctx) // what ends the program leaves us the last word
+	run, end := context.WithCancelCause(ctx)
+	c.input = flow.NewQueue(stdinWindow, func(n int) { c.grant(run, n) })
+	request, err := c.request(talk)
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	defer c.line.Close()
+	defer end(errExecLeft)
+	listening.Go(func() {
+		err := c.listen(talk, run)
+		c.input.Drop(err)
+		end(err)
+	})
+	var exit machine.ExecExit
+	if err == nil {
+		exit, err = s.runExec(run, end, c, id, request)
+	}
+	if run.Err() == nil {
+		s.finishExec(talk, c, exit, err)
 		return
 	}
-	// To cancel a read closes the connection, so that comes after the last word.
+	if err := context.Cause(run); !errors.Is(err, errExecLeft) {
+		farewell, cancel := context.WithTimeout(talk, execFarewell)
+		defer cancel()
+		s.finishExec(farewell, c, exit, err)
+	}
+}
+
+// runExec runs the program until it ends, or ctx does.
+func (s *Server) runExec(ctx context.Context, end context.CancelCauseFunc, c *execConn, id string, q api.ExecRequest) (machine.ExecExit, error) {
+	request, err := machineRequest(q)
+	if err != nil {
+		return machine.ExecExit{}, err
+	}
+	c.grant(ctx, stdinWindow)
+	e, err := s.startExec(ctx, id, request, seconds(q.WaitForAgent))
+	if err != nil {
+		return machine.ExecExit{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	input := make(chan []byte, stdinAhead)
 	var in, out sync.WaitGroup
 	defer in.Wait()
+	defer c.input.Drop(io.ErrClosedPipe)
 	defer e.Close()
 	defer cancel()
-	in.Go(func() {
-		defer cancel() // a client that has gone ends its program
-		defer close(input)
-		c.feed(ctx, e, input)
-	})
-	in.Go(func() { pour(e.Stdin(), input) })
-	out.Go(func() { c.spill(ctx, cancel, chanStdout, e.Stdout()) })
-	out.Go(func() { c.spill(ctx, cancel, chanStderr, e.Stderr()) })
+	in.Go(func() { c.steer(ctx, e) })
+	in.Go(func() { pour(e.Stdin(), c.input) })
+	gone := func() { end(errExecLeft) }
+	out.Go(func() { c.spill(ctx, gone, chanStdout, e.Stdout()) })
+	out.Go(func() { c.spill(ctx, gone, chanStderr, e.Stderr()) })
 	exit, err := e.Wait(ctx)
 	if ctx.Err() != nil {
 		e.Close() // the streams end with it
 	}
 	out.Wait()
-	if ctx.Err() == nil {
-		s.finishExec(ctx, cancel, c, exit, err)
-	}
+	return exit, err
 }
 
-// beginExec reads what is to be run, and starts it.
-func (s *Server) beginExec(ctx context.Context, c *execConn, id string) (instance.Exec, error) {
-	first, err := c.request(ctx)
-	if err != nil {
-		return nil, err
-	}
-	request, err := machineRequest(first)
-	if err != nil {
-		return nil, err
-	}
-	return s.startExec(ctx, id, request, seconds(first.WaitForAgent))
+// A lineTaker keeps the connection that a handler takes over.
+type lineTaker struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+// Hijack is for who takes it over.
+func (l *lineTaker) Hijack() (conn net.Conn, rw *bufio.ReadWriter, err error) {
+	l.conn, rw, err = http.NewResponseController(l.ResponseWriter).Hijack()
+	return l.conn, rw, err
 }
 
 // startExec waits for the agent as long as the client wants to.
@@ -175,16 +228,26 @@ func (s *Server) startExec(ctx context.Context, id string, r machine.ExecRequest
 	}
 }
 
-// execConn is the client's end of an exec, in one of the two dialects.
+// execConn is the client's end of an exec, in one of the dialects.
 type execConn struct {
-	ws     *websocket.Conn
-	framed bool
-	mu     sync.Mutex // one message at a time
+	ws       *websocket.Conn
+	line     io.Closer // the connection below, to hang up
+	framed   bool
+	credit   bool
+	input    *flow.Queue
+	controls chan api.ExecControl
+	mu       sync.Mutex // one message at a time
+}
+
+func newExecConn(ws *websocket.Conn, line io.Closer) *execConn {
+	c := &execConn{ws: ws, line: line, credit: ws.Subprotocol() == execCredit, controls: make(chan api.ExecControl, controlsAhead)}
+	c.framed = c.credit || ws.Subprotocol() == execFramed
+	return c
 }
 
 func (c *execConn) request(ctx context.Context) (api.ExecRequest, error) {
 	var q api.ExecRequest
-	c.ws.SetReadLimit(maxExecRequest)
+	c.ws.SetReadLimit(maxExecFirst)
 	ctx, cancel := context.WithTimeout(ctx, execStart)
 	defer cancel()
 	_, b, err := c.ws.Read(ctx)
@@ -201,62 +264,93 @@ func (c *execConn) request(ctx context.Context) (api.ExecRequest, error) {
 	return q, nil
 }
 
-// feed carries what the client sends until it goes away. Input waits in a queue, so that a program that does not read
-// delays neither a signal nor the news that its client has gone, before the queue is full.
-func (c *execConn) feed(ctx context.Context, e instance.Exec, input chan<- []byte) {
+// listen takes in what the client sends, and returns why it does no more. Nothing that the program does or leaves undone stops
+// it while the client keeps to its credit; one that knows none is waited for, up to a bound. To end a read is to close the
+// connection, so that talk lasts longer than run.
+func (c *execConn) listen(talk, run context.Context) error {
 	for {
-		_, b, err := c.ws.Read(ctx)
+		_, b, err := c.ws.Read(talk)
 		if err != nil {
-			return
+			return errExecLeft
 		}
+		channel := byte(chanStdin)
 		if c.framed && len(b) > 0 {
-			if b[0] == chanControl {
-				if !c.control(ctx, e, b[1:]) {
-					continue
-				}
-				b = nil
-			} else if b[0] != chanStdin {
-				continue
-			} else {
-				b = b[1:]
-			}
+			channel, b = b[0], b[1:]
 		}
+		switch {
+		case channel == chanControl:
+			err = c.control(run, b)
+		case channel != chanStdin:
+		case len(b) == 0:
+			c.input.End(io.EOF)
+		default:
+			err = c.input.Put(run, b, stdinStuck)
+		}
+		switch {
+		case errors.Is(err, flow.ErrStuck):
+			return errExecStuck
+		case err != nil:
+			return errExecLeft
+		}
+	}
+}
+
+// control takes in a control message. The end of the input comes behind the input; the rest goes past it.
+func (c *execConn) control(ctx context.Context, b []byte) error {
+	var m api.ExecControl
+	if json.Unmarshal(b, &m) != nil {
+		return nil
+	}
+	switch m.Type {
+	case api.ExecControlTypeEOF:
+		c.input.End(io.EOF)
+	case api.ExecControlTypeResize, api.ExecControlTypeSignal:
 		select {
-		case input <- b:
+		case c.controls <- m:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// steer passes resizes and signals on.
+func (c *execConn) steer(ctx context.Context, e instance.Exec) {
+	for {
+		select {
+		case m := <-c.controls:
+			if m.Type == api.ExecControlTypeSignal {
+				e.Signal(ctx, m.Signal)
+			} else if m.Rows > 0 && m.Cols > 0 {
+				e.Resize(ctx, m.Rows, m.Cols)
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// pour writes what the client sent; nothing is the end. What a program does not read any more is lost, as in a closed pipe.
-func pour(stdin io.WriteCloser, input <-chan []byte) {
-	for b := range input {
-		if len(b) == 0 {
-			stdin.Close()
-			continue
-		}
-		stdin.Write(b)
+// grant tells a client that knows credit how much more it may send.
+func (c *execConn) grant(ctx context.Context, n int) {
+	if c.credit {
+		c.tell(ctx, api.ExecControl{Type: api.ExecControlTypeCredit, Bytes: n}) // an error is a client that has gone
 	}
 }
 
-// control does what the client says, and reports whether it said that its input is at its end.
-func (c *execConn) control(ctx context.Context, e instance.Exec, b []byte) (eof bool) {
-	var m api.ExecControl
-	if json.Unmarshal(b, &m) != nil {
-		return false
+func (c *execConn) tell(ctx context.Context, m api.ExecControl) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
 	}
-	switch m.Type {
-	case api.ExecControlTypeResize:
-		if m.Rows > 0 && m.Cols > 0 {
-			e.Resize(ctx, m.Rows, m.Cols)
-		}
-	case api.ExecControlTypeEOF:
-		return true
-	case api.ExecControlTypeSignal:
-		e.Signal(ctx, m.Signal)
+	return c.write(ctx, websocket.MessageBinary, append([]byte{chanControl}, b...))
+}
+
+// pour passes the input on to the program, to its end. What a program does not read any more is lost, as in a closed pipe.
+func pour(stdin io.WriteCloser, input io.Reader) {
+	if _, err := io.Copy(stdin, input); err == nil {
+		stdin.Close()
 	}
-	return false
+	io.Copy(io.Discard, input)
 }
 
 // spill carries one of the program's streams to the client.
@@ -293,8 +387,8 @@ func (c *execConn) write(ctx context.Context, t websocket.MessageType, b []byte)
 // execFailed is the exit code of a program that could not be run at all, in the plain dialect.
 const execFailed = 127
 
-// finishExec tells the end and closes the connection in order; hangUp cuts it, by ending the read that is under way.
-func (s *Server) finishExec(ctx context.Context, hangUp func(), c *execConn, exit machine.ExecExit, err error) {
+// finishExec tells the end and closes the connection in order.
+func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecExit, err error) {
 	message, code := exit.Error, ""
 	if err != nil {
 		a, body := describe(err, infoOf(ctx).id)
@@ -309,8 +403,7 @@ func (s *Server) finishExec(ctx context.Context, hangUp func(), c *execConn, exi
 		if err != nil {
 			m.Type, m.Code = api.ExecControlTypeError, code
 		}
-		b, _ := json.Marshal(m) // cannot fail: strings and numbers
-		c.write(ctx, websocket.MessageBinary, append([]byte{chanControl}, b...))
+		c.tell(ctx, m)
 	default:
 		if message != "" {
 			c.write(ctx, websocket.MessageBinary, []byte(message+"\n"))
@@ -318,6 +411,6 @@ func (s *Server) finishExec(ctx context.Context, hangUp func(), c *execConn, exi
 		c.write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"exitCode":%d}`, exit.Code))
 	}
 	// A client that says goodbye does so at once; one that never learnt it is not waited for.
-	defer time.AfterFunc(execGoodbye, hangUp).Stop()
+	defer time.AfterFunc(execGoodbye, func() { c.line.Close() }).Stop()
 	c.ws.Close(websocket.StatusNormalClosure, "")
 }

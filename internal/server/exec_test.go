@@ -3,11 +3,15 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -91,7 +95,7 @@ func TestExecSignalPassesWhatIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if _, err := e.Write(bytes.Repeat([]byte("x"), 128<<10)); err != nil {
+	if _, err := e.Write(bytes.Repeat([]byte("x"), 900_000)); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Signal("SIGINT"); err != nil {
@@ -209,6 +213,105 @@ func TestExecEndsWithItsClient(t *testing.T) {
 		t.Errorf("%v, %q: want an end without an exit after x", err, first)
 	}
 	<-w.execs
+}
+
+// TestExecEndsWithItsClientBehindInput: one that goes away in the middle of 20 MB, of which its program reads nothing.
+func TestExecEndsWithItsClientBehindInput(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	ctx, cancel := context.WithCancel(t.Context())
+	e, err := w.client().Exec(ctx, "web", api.ExecRequest{Command: []string{"sleep", "infinity"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := e.Write(make([]byte, 19<<20))
+		wrote <- err
+	}()
+	cancel()
+	if err := <-wrote; !errors.Is(err, context.Canceled) {
+		t.Errorf("the write ended with %v", err)
+	}
+	<-w.execs
+}
+
+// TestExecWithoutCredit: a client of hale.exec.v1 sends as it likes; a signal passes what waits within bounds.
+func TestExecWithoutCredit(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	ctx := t.Context()
+	ws, _, err := websocket.Dial(ctx, w.url+"/instances/web/exec", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + w.bearer}}, Subprotocols: []string{"hale.exec.v1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	send := func(b []byte) {
+		t.Helper()
+		if err := ws.Write(ctx, websocket.MessageBinary, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send([]byte(`{"command":["sleep","infinity"]}`))
+	for range 15 {
+		send(make([]byte, 60<<10)) // the first byte is the channel: input
+	}
+	send([]byte("\x03" + `{"type":"signal","signal":"SIGKILL"}`))
+	if _, b, err := ws.Read(ctx); err != nil || !strings.Contains(string(b), `"exitCode":137`) {
+		t.Errorf("%q, %v: want 137 and no credit before", b, err)
+	}
+}
+
+// TestExecRefusals: what is wrong is named by its field, and the connection does not stay for a client that says no goodbye.
+func TestExecRefusals(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	for name, tc := range map[string]struct{ request, says string }{
+		"a name with =":        {`{"command":["true"],"env":{"A=B":"x"}}`, "env.A=B: "},
+		"an endless timeout":   {`{"command":["true"],"timeout":9300000000}`, "timeout: seconds, 0 to 31536000"},
+		"an endless wait":      {`{"command":["true"],"wait_for_agent":9300000000}`, "wait_for_agent: "},
+		"a command of 300 KB":  {`{"command":["echo","` + strings.Repeat("x", 300_000) + `"]}`, "command: at most 192 KiB"},
+		"no command, no words": {`{}`, "command: must not be empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			said, took := w.sullen(tc.request)
+			if !strings.Contains(said, tc.says) || took > 3*time.Second {
+				t.Errorf("%q after %v: want %q and the end a second later", said, took, tc.says)
+			}
+		})
+	}
+}
+
+// sullen sends a request and never answers; it returns what came until the end of the connection, and how long that took.
+func (w *world) sullen(request string) (string, time.Duration) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /instances/web/exec HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: hale.exec.v1\r\n\r\n", w.bearer)
+	frame := []byte{0x81, 0x80 | 127} // a text, whose length is of eight bytes, with a mask of zeros
+	frame = binary.BigEndian.AppendUint64(frame, uint64(len(request)))
+	frame = append(append(frame, 0, 0, 0, 0), request...)
+	if len(request) < 126 {
+		frame = append([]byte{0x81, 0x80 | byte(len(request)), 0, 0, 0, 0}, request...)
+	} else if len(request) < 1<<16 {
+		w.t.Fatal("no frame of this length is made here")
+	}
+	start := time.Now()
+	conn.Write(frame)
+	b, err := io.ReadAll(conn)
+	if err != nil {
+		w.t.Errorf("the connection ended with %v", err)
+	}
+	return string(b), time.Since(start)
 }
 
 type sink func([]byte)

@@ -106,10 +106,21 @@ func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.Impor
 	if p.Name != nil {
 		name = *p.Name
 	}
+	if name != "" {
+		var f faults
+		if _, err := image.Normalize(name); err != nil {
+			f.add("invalid_image_name", "name", err.Error())
+			s.fail(w, r, f.err())
+			return
+		}
+	}
 	images, err := s.config.Images.Import(r.Context(), &patient{r: r, rc: http.NewResponseController(w)}, image.ImportOptions{Name: name})
 	var first api.Image
 	if len(images) > 0 {
 		first = renderImage(images[0])
+	}
+	for _, img := range images {
+		first.Imported = append(first.Imported, img.Ref)
 	}
 	s.answer(w, r, http.StatusCreated, first, tooLarge(err))
 }

@@ -86,6 +86,13 @@ func (t routeTable) query(w http.ResponseWriter, r *http.Request, name, style st
 	}
 	if _, missing := errors.AsType[*runtime.RequiredParameterError](err); missing {
 		err = ErrParamRequired
+	} else {
+		switch dst.(type) { // in the words of who sent it, not of the parser
+		case *int, **int:
+			err = errors.New("a whole number")
+		case *bool, **bool:
+			err = errors.New("true or false")
+		}
 	}
 	t.o.ParamError(w, r, &ParamError{Name: name, In: "query", Err: err})
 	return false

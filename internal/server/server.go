@@ -7,7 +7,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -211,12 +210,9 @@ func (s *Server) StreamEvents(w http.ResponseWriter, r *http.Request, p api.Stre
 
 // answer writes v, or the error.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, status int, v any, err error) {
-	switch {
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-		// The client has gone; there is nobody to tell.
-	case err != nil:
+	if err != nil {
 		s.fail(w, r, err)
-	default:
-		writeJSON(w, status, v)
+		return
 	}
+	writeJSON(w, status, v)
 }

@@ -84,6 +84,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 	if err != nil || root == nil { // it has never run: there are no lines yet
 		return
 	}
+	defer cut(r)
 	defer root.Close()
 	ctx, cancel := context.WithCancel(r.Context())
 	lines := make(chan string)
@@ -152,6 +153,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 	if err != nil {
 		return
 	}
+	defer cut(r)
+	if after.IsZero() { // who came to hear what happens next can resume from here, before anything did
+		if out.send(fmt.Appendf(nil, "id: %s\n\n", reader.Place())) != nil {
+			return
+		}
+	}
 	type read struct {
 		e   event.Event
 		err error
@@ -189,6 +196,13 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+}
+
+// cut breaks a stream off that ends with the daemon, so that its reader does not take that for the end of what there is.
+func cut(r *http.Request) {
+	if stopping(r) {
+		panic(http.ErrAbortHandler)
 	}
 }
 

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,6 +55,52 @@ func TestEvents(t *testing.T) {
 		}
 		break
 	}
+}
+
+// TestEventsSayWhereTheyBegin: a stream that broke before its first event leaves nothing out when it goes on.
+func TestEventsSayWhereTheyBegin(t *testing.T) {
+	w := newWorld(t)
+	c := w.client()
+	w.create("first")
+	ctx, cancel := context.WithCancel(t.Context())
+	place := ""
+	broken := make(chan struct{})
+	go func() {
+		defer close(broken)
+		for range c.EventsFrom(ctx, &place) {
+		}
+	}()
+	resp, err := http.DefaultClient.Do(w.request(ctx, "/events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	if id, ok := strings.CutPrefix(line, "id: "); !ok || strings.TrimSpace(id) != w.events.Last().String() {
+		t.Errorf("the stream begins with %q, %v: want the id %s", line, err, w.events.Last())
+	}
+	cancel()
+	<-broken
+	c.UpdateInstance(t.Context(), "first", api.UpdateInstanceRequest{TTL: new("1h")})
+	if place == "" { // it broke before it had begun
+		return
+	}
+	for e, err := range c.EventsFrom(t.Context(), &place) {
+		if err != nil || e.Type != "updated" {
+			t.Errorf("from %s comes %+v, %v", place, e, err)
+		}
+		break
+	}
+}
+
+// request asks for a stream.
+func (w *world) request(ctx context.Context, path string) *http.Request {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, "GET", w.url+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.bearer)
+	return req
 }
 
 // beforeEvents is the place before the first event.

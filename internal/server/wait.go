@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,9 +101,11 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 				return
 			}
 		case <-ctx.Done():
-			if r.Context().Err() == nil {
-				s.finishWait(w, s.lookAt(in, g), true)
+			now := s.lookAt(in, g)
+			if stopping(r) {
+				now.hopeless = cmp.Or(now.hopeless, ErrStopping.Message)
 			}
+			s.finishWait(w, now, !stopping(r))
 			return
 		}
 	}

@@ -10,17 +10,21 @@ import (
 	"sync"
 	"time"
 
+	"github.com/halevm/hale/internal/flow"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
 // Exec runs a program in the guest, over a connection of its own: a reader that stalls stalls only this program.
 func (m *Machine) Exec(ctx context.Context, r machine.ExecRequest) (*Exec, error) {
-	conn, _, err := m.dir.dial(ctx, m.record, protocol.Hello{Role: protocol.RoleExec, Exec: &r})
+	conn, w, err := m.dir.dial(ctx, m.record, protocol.Hello{Role: protocol.RoleExec, Exec: &r})
 	if err != nil {
 		return nil, err
 	}
-	e := &Exec{conn: conn, done: make(chan struct{})}
+	e := &Exec{conn: conn, credit: flow.NewCredit(), done: make(chan struct{})}
+	if w.Version < protocol.VersionCredit {
+		e.credit = nil
+	}
 	e.stdoutR, e.stdoutW = io.Pipe()
 	e.stderrR, e.stderrW = io.Pipe()
 	go e.read()
@@ -31,6 +35,7 @@ func (m *Machine) Exec(ctx context.Context, r machine.ExecRequest) (*Exec, error
 type Exec struct {
 	conn    net.Conn
 	writeMu sync.Mutex
+	credit  *flow.Credit // how much of stdin the shim has room for; nil: an older shim does not say
 
 	stdoutR, stderrR *io.PipeReader
 	stdoutW, stderrW *io.PipeWriter
@@ -81,6 +86,9 @@ func (e *Exec) Close() error {
 func (e *Exec) read() {
 	defer close(e.done)
 	e.end, e.err = e.readFrames()
+	if e.credit != nil {
+		e.credit.Close(io.ErrClosedPipe)
+	}
 	e.stdoutW.Close()
 	e.stderrW.Close()
 	e.conn.Close()
@@ -109,6 +117,12 @@ func (e *Exec) readFrames() (machine.ExecExit, error) {
 				return end.Exit, end.Error
 			}
 			return end.Exit, nil
+		case protocol.KindCredit:
+			var c protocol.ExecCredit
+			if err := json.Unmarshal(payload, &c); err != nil || e.credit == nil {
+				return machine.ExecExit{}, protocol.FrameError("credit that was not to come")
+			}
+			e.credit.Add(c.Bytes)
 		default:
 			return machine.ExecExit{}, protocol.FrameError(fmt.Sprintf("kind %d in an exec", kind))
 		}
@@ -127,12 +141,18 @@ func (e *Exec) sendControl(c protocol.ExecControl) error {
 type execStdin Exec
 
 func (s *execStdin) Write(p []byte) (int, error) {
-	for n := 0; n < len(p); {
-		chunk := p[n:min(n+protocol.MaxChunk, len(p))]
-		if err := s.frame(chunk); err != nil {
-			return n, err
+	for sent := 0; sent < len(p); {
+		n := min(protocol.MaxChunk, len(p)-sent)
+		if s.credit != nil {
+			var err error
+			if n, err = s.credit.Take(n); err != nil {
+				return sent, err
+			}
 		}
-		n += len(chunk)
+		if err := s.frame(p[sent : sent+n]); err != nil {
+			return sent, err
+		}
+		sent += n
 	}
 	return len(p), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/halevm/hale/internal/flow"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
@@ -40,15 +41,29 @@ func (s *server) converseExec(conn *net.UnixConn, h protocol.Hello, w protocol.W
 	conn.SetDeadline(time.Time{})
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })()
 
+	var writeMu sync.Mutex
+	send := func(k protocol.Kind, v any) {
+		writeMu.Lock()
+		defer writeMu.Unlock()
+		protocol.WriteJSON(conn, k, v) // an error is a client that has gone, which feed learns
+	}
+	grant := func(int) {}
+	if w.Version >= protocol.VersionCredit {
+		grant = func(n int) { send(protocol.KindCredit, protocol.ExecCredit{Bytes: n}) }
+	}
+	input := flow.NewQueue(stdinWindow, grant)
+	grant(stdinWindow)
+
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer session.Close()
 	wg.Go(func() {
 		defer cancel() // the client is gone, or the program has ended and the connection with it
-		feed(ctx, conn, session)
+		defer input.Drop(io.ErrClosedPipe)
+		feed(ctx, conn, session, input)
 	})
+	wg.Go(func() { pour(session.Stdin(), input) })
 	wg.Go(func() { watchHangup(ctx, conn, cancel) })
-	var writeMu sync.Mutex
 	var out sync.WaitGroup
 	out.Go(func() { spill(conn, &writeMu, protocol.KindStdout, session.Stdout()) })
 	out.Go(func() { spill(conn, &writeMu, protocol.KindStderr, session.Stderr()) })
@@ -58,15 +73,16 @@ func (s *server) converseExec(conn *net.UnixConn, h protocol.Hello, w protocol.W
 	}
 	out.Wait()
 	if ctx.Err() == nil {
-		writeMu.Lock()
-		protocol.WriteJSON(conn, protocol.KindExit, protocol.ExecEnd{Exit: exit, Error: protocol.ErrorOf(err)})
-		writeMu.Unlock()
+		send(protocol.KindExit, protocol.ExecEnd{Exit: exit, Error: protocol.ErrorOf(err)})
 	}
 	cancel()
 }
 
-// watchHangup calls gone when the client has closed its end, which feed does not see while a program that does not read
-// its input holds it up.
+// stdinWindow is how much of an exec's input waits here for a program that does not read.
+const stdinWindow = 256 << 10
+
+// watchHangup calls gone when the client has closed its end, which feed does not see while it waits: for a guest that does not
+// answer to a signal, or with an older client for a program that does not read its input.
 func watchHangup(ctx context.Context, conn *net.UnixConn, gone func()) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -93,10 +109,9 @@ func watchHangup(ctx context.Context, conn *net.UnixConn, gone func()) {
 	}
 }
 
-// feed passes on what the client sends, until it goes away.
-func feed(ctx context.Context, conn io.Reader, session execSession) {
-	stdin := session.Stdin()
-	ended := false
+// feed takes in what the client sends, until it goes away. Input goes into the queue, so that a program that does not read
+// delays nothing else.
+func feed(ctx context.Context, conn io.Reader, session execSession, input *flow.Queue) {
 	for {
 		kind, payload, err := protocol.Read(conn)
 		if err != nil {
@@ -104,15 +119,10 @@ func feed(ctx context.Context, conn io.Reader, session execSession) {
 		}
 		switch kind {
 		case protocol.KindStdin:
-			switch {
-			case ended:
-			case len(payload) == 0:
-				ended = true
-				stdin.Close()
-			default:
-				if _, err := stdin.Write(payload); err != nil {
-					ended = true // the program does not read any more; the rest is dropped, as by a closed pipe
-				}
+			if len(payload) == 0 {
+				input.End(io.EOF)
+			} else if input.Put(ctx, payload, 0) != nil {
+				return
 			}
 		case protocol.KindControl:
 			var c protocol.ExecControl
@@ -129,6 +139,14 @@ func feed(ctx context.Context, conn io.Reader, session execSession) {
 			return
 		}
 	}
+}
+
+// pour passes the input on to the program, to its end. What a program does not read any more is dropped, as by a closed pipe.
+func pour(stdin io.WriteCloser, input io.Reader) {
+	if _, err := io.Copy(stdin, input); err == nil {
+		stdin.Close()
+	}
+	io.Copy(io.Discard, input)
 }
 
 // spill sends a stream to the client as it comes. A client that stalls stalls this stream, and through its window the program.

@@ -271,7 +271,7 @@ func (s *starting) listen(ctx context.Context) error {
 }
 
 func portError(i int, p machine.Port, err error) error {
-	field := fmt.Sprintf("network.ports[%d].host_port", i)
+	part := "host_port"
 	at := netip.AddrPortFrom(p.HostAddr, p.HostPort)
 	e := &api.Error{Kind: api.Invalid, Code: "invalid_request", Message: fmt.Sprintf("port %v cannot be published: %v", at, errors.Unwrap(err)), NoRetry: true}
 	switch {
@@ -280,8 +280,11 @@ func portError(i int, p machine.Port, err error) error {
 		e.Message = fmt.Sprintf("port %v of the host is in use", at)
 	case errors.Is(err, syscall.EACCES):
 		e.Message = fmt.Sprintf("port %v of the host may not be bound by this user: choose one above 1023", at)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		part = "host_addr"
+		e.Message = fmt.Sprintf("%v is no address of this host: name one that it has, or 0.0.0.0 for all", p.HostAddr)
 	}
-	e.Details = []api.Detail{{Code: e.Code, Message: e.Message, Field: field}}
+	e.Details = []api.Detail{{Code: e.Code, Message: e.Message, Field: fmt.Sprintf("network.ports[%d].%s", i, part)}}
 	return e
 }
 

@@ -23,6 +23,7 @@ import (
 type player struct {
 	cancelled chan struct{}
 	closed    chan struct{}
+	sleeper   *sleeper
 }
 
 func (p *player) handle(ctx context.Context, method string, params json.RawMessage) (any, error) {
@@ -40,6 +41,9 @@ func (p *player) handle(ctx context.Context, method string, params json.RawMessa
 }
 
 func (p *player) exec(_ context.Context, r machine.ExecRequest) (execSession, error) {
+	if r.Argv[0] == "sleep" {
+		return p.sleeper, nil
+	}
 	if r.Argv[0] != "cat" {
 		return nil, fmt.Errorf("no %q: %w", r.Argv[0], api.InvalidState)
 	}
@@ -100,7 +104,7 @@ func play(t *testing.T) (*player, *server, *runDir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &player{cancelled: make(chan struct{}), closed: make(chan struct{})}
+	p := &player{cancelled: make(chan struct{}), closed: make(chan struct{}), sleeper: newSleeper()}
 	s.serve(p, protocol.Welcome{Build: "test", PID: os.Getpid()})
 	t.Cleanup(s.close)
 	return p, s, d
@@ -231,10 +235,14 @@ func TestExecEndsWithItsClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	var credit protocol.ExecCredit
+	if err := protocol.Expect(conn, protocol.KindCredit, &credit); err != nil || credit.Bytes < 5 {
+		t.Fatalf("%+v, %v: want credit for some input", credit, err)
+	}
 	if err := protocol.Write(conn, protocol.KindStdin, []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if kind, b, err := protocol.Read(conn); err != nil || kind != protocol.KindStdout || string(b) != "hello" {
 		t.Errorf("kind %d, %q, %v", kind, b, err)
 	}

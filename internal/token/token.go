@@ -46,21 +46,26 @@ func Load(dir string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// LoadOrCreate reads the secret of dir, and makes one (0600) where there is none.
+// LoadOrCreate reads the secret of dir, and makes one (0600) where there is none. Of several that make one at the same time one
+// wins, and all return that.
 func LoadOrCreate(dir string) (Secret, error) {
 	s, err := Load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Rotate(dir)
+		if s, err = write(dir, store.CreateFile); errors.Is(err, fs.ErrExist) {
+			return Load(dir)
+		}
 	}
 	return s, err
 }
 
 // Rotate gives dir a new secret, which ends every token there was.
-func Rotate(dir string) (Secret, error) {
+func Rotate(dir string) (Secret, error) { return write(dir, store.WriteFile) }
+
+func write(dir string, write func(path string, data []byte, mode os.FileMode) error) (Secret, error) {
 	key := make([]byte, secretBytes)
 	rand.Read(key)
 	text := base64.RawURLEncoding.EncodeToString(key) + "\n"
-	if err := store.WriteFile(filepath.Join(dir, FileName), []byte(text), 0o600); err != nil {
+	if err := write(filepath.Join(dir, FileName), []byte(text), 0o600); err != nil {
 		return Secret{}, fmt.Errorf("write the signing secret: %w", err)
 	}
 	return Secret{key}, nil

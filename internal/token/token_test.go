@@ -3,6 +3,7 @@ package token
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +76,38 @@ func TestRotationEndsAllTokens(t *testing.T) {
 	}
 	if f.Verify(old, now) == nil {
 		t.Error("a token outlived its secret")
+	}
+}
+
+// TestOneSecretForAll: tokens that are made at the same time in a new directory are all good.
+func TestOneSecretForAll(t *testing.T) {
+	for range 20 {
+		dir := t.TempDir()
+		var made [8]string
+		var all sync.WaitGroup
+		for i := range made {
+			all.Go(func() {
+				s, err := LoadOrCreate(dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				made[i], _ = s.Mint(time.Now(), time.Hour)
+			})
+		}
+		all.Wait()
+		s, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range made {
+			if err := s.Verify(token, time.Now()); err != nil {
+				t.Error(err)
+			}
+		}
+		if names, _ := os.ReadDir(dir); len(names) != 1 {
+			t.Errorf("left behind: %v", names)
+		}
 	}
 }
 

@@ -15,8 +15,12 @@ import (
 	"github.com/halevm/hale/api"
 )
 
-// execProtocol is the subprotocol in which the first byte of each message says what the rest is.
-const execProtocol = "hale.exec.v1"
+// The subprotocols in which the first byte of each message says what the rest is. In the second, which is preferred, input has
+// credit.
+const (
+	execProtocol = "hale.exec.v1"
+	execCredit   = "hale.exec.v2"
+)
 
 // The first bytes of execProtocol.
 const (
@@ -30,16 +34,24 @@ const (
 const (
 	maxExecWrite = 32 << 10
 	maxExecRead  = 4 << 20
+	// maxExecRequest is what a server reads of a request, to say how long one may be.
+	maxExecRequest = 1 << 20
 )
 
+var errRequestTooLong = &Error{Kind: api.TooLarge, Code: "too_large", Message: "the command and its environment are longer than the server takes"}
+
 // An Exec is a program that runs in the guest. Copy has one caller; the others may be called from any goroutine, at the
-// same time too, until Close.
+// same time too, until Close. Write waits for a program that does not read, once a megabyte or so is on its way; a signal
+// does not.
 type Exec struct {
-	c     *Client
-	ctx   context.Context
-	ws    *websocket.Conn
-	stdin sync.Mutex  // pieces of one Write stay together
-	stop  func() bool // what closes it when ctx ends
+	c        *Client
+	ctx      context.Context
+	ws       *websocket.Conn
+	stdin    sync.Mutex // pieces of one Write stay together
+	credit   *credit
+	arrivals *arrivals
+	received chan struct{} // closed when nothing is received any more
+	stop     func() bool   // what closes it when ctx ends
 }
 
 // An ExecExit is how a program ended.
@@ -61,11 +73,14 @@ func (c *Client) Exec(ctx context.Context, ref string, r api.ExecRequest) (*Exec
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
+	if len(first) > maxExecRequest {
+		return nil, errRequestTooLong
+	}
 	refusal := &refusal{next: c.http.Transport}
 	ws, _, err := websocket.Dial(ctx, req.URL.String(), &websocket.DialOptions{
 		HTTPClient:   &http.Client{Transport: refusal, CheckRedirect: c.http.CheckRedirect},
 		HTTPHeader:   req.Header,
-		Subprotocols: []string{execProtocol},
+		Subprotocols: []string{execCredit, execProtocol},
 	})
 	if err != nil {
 		if refusal.err != nil {
@@ -74,8 +89,10 @@ func (c *Client) Exec(ctx context.Context, ref string, r api.ExecRequest) (*Exec
 		return nil, c.transportError(ctx, err)
 	}
 	ws.SetReadLimit(maxExecRead)
-	e := &Exec{c: c, ctx: ctx, ws: ws}
-	if ws.Subprotocol() != execProtocol {
+	e := &Exec{
+		c: c, ctx: ctx, ws: ws, credit: newCredit(ws.Subprotocol() == execProtocol), arrivals: newArrivals(), received: make(chan struct{}),
+	}
+	if ws.Subprotocol() == "" {
 		ws.Close(websocket.StatusPolicyViolation, "want "+execProtocol)
 		return nil, fmt.Errorf("the server at %s does not speak %s: %w", c.URL(), execProtocol, api.Unsupported)
 	}
@@ -84,7 +101,47 @@ func (c *Client) Exec(ctx context.Context, ref string, r api.ExecRequest) (*Exec
 		return nil, err
 	}
 	e.stop = context.AfterFunc(ctx, func() { ws.CloseNow() })
+	go e.receive()
 	return e, nil
+}
+
+// receive takes in what the server sends, ahead of Copy, until the connection ends.
+func (e *Exec) receive() {
+	defer close(e.received)
+	for {
+		_, b, err := e.ws.Read(e.ctx)
+		if err != nil {
+			err = e.broke(err)
+			e.credit.close(err)
+			e.arrivals.end(err)
+			return
+		}
+		if len(b) == 0 {
+			continue
+		}
+		if b[0] == execControl {
+			var m api.ExecControl
+			json.Unmarshal(b[1:], &m) // what is none is for Copy to say
+			switch m.Type {
+			case api.ExecControlTypeCredit:
+				e.credit.add(m.Bytes)
+				continue
+			case api.ExecControlTypeExit, api.ExecControlTypeError:
+				e.credit.close(io.ErrClosedPipe)
+			}
+		}
+		if !e.arrivals.put(b) {
+			return
+		}
+	}
+}
+
+// broke says why a connection ended before the program did.
+func (e *Exec) broke(err error) error {
+	if websocket.CloseStatus(err) == websocket.StatusMessageTooBig {
+		return errRequestTooLong // a server that takes less than this client sends
+	}
+	return e.c.transportError(e.ctx, fmt.Errorf("the connection broke before the program ended: %w", err))
 }
 
 // Write sends input to the program.
@@ -93,7 +150,13 @@ func (e *Exec) Write(p []byte) (int, error) {
 	defer e.stdin.Unlock()
 	var sent int
 	for sent < len(p) {
-		n := min(len(p)-sent, maxExecWrite)
+		n, err := e.credit.take(min(len(p)-sent, maxExecWrite))
+		if err != nil {
+			if cause := context.Cause(e.ctx); cause != nil {
+				err = cause
+			}
+			return sent, err
+		}
 		message := append(make([]byte, 0, 1+n), execStdin)
 		if err := e.send(websocket.MessageBinary, append(message, p[sent:sent+n]...)); err != nil {
 			return sent, err
@@ -142,12 +205,9 @@ func (e *Exec) send(t websocket.MessageType, b []byte) error {
 // writer is returned as it is. A program that could not be run has an exit too.
 func (e *Exec) Copy(stdout, stderr io.Writer) (ExecExit, error) {
 	for {
-		_, b, err := e.ws.Read(e.ctx)
+		b, err := e.arrivals.next()
 		if err != nil {
-			return ExecExit{}, e.c.transportError(e.ctx, fmt.Errorf("the connection broke before the program ended: %w", err))
-		}
-		if len(b) == 0 {
-			continue
+			return ExecExit{}, err
 		}
 		switch b[0] {
 		case execStdout:
@@ -189,6 +249,9 @@ func ended(b []byte) (exit ExecExit, over bool, err error) {
 // Close ends the connection, and the program with it if it still runs.
 func (e *Exec) Close() error {
 	e.stop()
+	e.credit.close(io.ErrClosedPipe)
+	e.arrivals.end(io.ErrClosedPipe)
+	defer func() { <-e.received }()
 	if err := e.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
 		e.ws.CloseNow()
 	}

@@ -21,7 +21,7 @@ const maxFrame = 8 << 20
 // errFrameTooLong ends a stream.
 var errFrameTooLong = fmt.Errorf("a server-sent event of more than %d MiB", maxFrame>>20)
 
-// frames reads server-sent events until r ends; comments and frames without data are skipped. A frame that was cut short is
+// frames reads server-sent events until r ends; comments and frames with neither data nor an id are skipped. A frame that was cut short is
 // io.ErrUnexpectedEOF.
 func frames(r io.Reader) iter.Seq2[frame, error] {
 	return func(yield func(frame, error) bool) {
@@ -41,7 +41,7 @@ func frames(r io.Reader) iter.Seq2[frame, error] {
 				return
 			}
 			if len(line) == 0 {
-				if f.data != nil && !yield(f, nil) {
+				if (f.data != nil || f.id != "") && !yield(f, nil) {
 					return
 				}
 				f, begun, size = frame{}, false, 0

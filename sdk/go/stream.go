@@ -1,6 +1,7 @@
 package hale
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,17 +37,25 @@ const EventResync = "resync"
 // Events follows what happens until ctx ends: from the event with the id after, or, where that is empty, from now on. An
 // error is the last thing that comes; calling Events again with the id of the last event leaves nothing out.
 func (c *Client) Events(ctx context.Context, after string) iter.Seq2[api.Event, error] {
+	return c.EventsFrom(ctx, &after)
+}
+
+// EventsFrom is Events from *place on, and keeps in *place where it is: calling it again with that leaves nothing out, also when
+// the stream broke before its first event.
+func (c *Client) EventsFrom(ctx context.Context, place *string) iter.Seq2[api.Event, error] {
 	return stream(ctx, c, func(ctx context.Context) (*http.Request, error) {
-		return c.streamEvents(ctx, api.StreamEventsParams{LastEventID: after})
+		return c.streamEvents(ctx, api.StreamEventsParams{LastEventID: *place})
 	}, func(f frame) (api.Event, error) {
 		var e api.Event
 		err := json.Unmarshal(f.data, &e)
+		*place = cmp.Or(e.ID, *place)
 		return e, err
-	})
+	}, func(f frame) { *place = cmp.Or(f.id, *place) })
 }
 
-// stream makes a request each time it is iterated over, and decodes the frames of its answer.
-func stream[T any](ctx context.Context, c *Client, request func(context.Context) (*http.Request, error), decode func(frame) (T, error)) iter.Seq2[T, error] {
+// stream makes a request each time it is iterated over, and decodes the frames of its answer that have data; each is shown to
+// those who look first.
+func stream[T any](ctx context.Context, c *Client, request func(context.Context) (*http.Request, error), decode func(frame) (T, error), look ...func(frame)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		ctx, cancel := context.WithCancel(ctx) // ends the connection when the loop is left
 		defer cancel()
@@ -61,6 +70,12 @@ func stream[T any](ctx context.Context, c *Client, request func(context.Context)
 			if err != nil {
 				yield(zero, c.transportError(ctx, fmt.Errorf("the stream broke: %w", err)))
 				return
+			}
+			for _, l := range look {
+				l(f)
+			}
+			if f.data == nil {
+				continue
 			}
 			v, err := decode(f)
 			if err != nil {

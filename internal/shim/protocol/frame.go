@@ -8,7 +8,8 @@
 //     Cancels of requests, and Notices from the shim, which begin with those that have already happened. From version 2 on
 //     there are notices that are lines for a log (machine.Told); each goes to one connection only;
 //   - an exec connection is one program in the guest: stdin one way, stdout and stderr the other, control messages
-//     (resize, signal) one way, and at last one Exit.
+//     (resize, signal) one way, and at last one Exit. From version 2 on the shim grants credit for stdin, and no more than
+//     that is sent: input that the program does not read holds up neither a control message nor the client's end.
 //
 // Compatibility: an older shim serves a newer daemon. Fields and methods are only ever added; an unknown method is
 // answered with an error of kind "unimplemented", an unknown field ignored, and a Kind that is not known ends the connection.
@@ -37,6 +38,7 @@ const (
 	KindStderr  Kind = 9  // shim: bytes
 	KindControl Kind = 10 // client: ExecControl
 	KindExit    Kind = 11 // shim: ExecEnd
+	KindCredit  Kind = 12 // shim, from version 2: ExecCredit
 )
 
 // MaxPayload bounds one frame's payload.

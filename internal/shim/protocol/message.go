@@ -16,9 +16,12 @@ const (
 	MaxVersion = 2
 )
 
-// VersionTold is the first in which a shim sends notices of kind machine.Told. A daemon that spoke an earlier one took a kind that
-// comes twice for a shim that is broken.
-const VersionTold = 2
+// From version 2 on a shim sends notices of kind machine.Told, which a daemon of before takes for a shim that is broken, and the
+// stdin of an exec has credit.
+const (
+	VersionTold   = 2
+	VersionCredit = 2
+)
 
 // A Role is what a connection is for.
 type Role string
@@ -97,6 +100,11 @@ type ExecControl struct {
 	Rows   uint16 `json:"rows,omitempty"`
 	Cols   uint16 `json:"cols,omitempty"`
 	Signal string `json:"signal,omitempty"`
+}
+
+// ExecCredit lets so many more bytes of stdin be sent; at first none may.
+type ExecCredit struct {
+	Bytes int `json:"bytes"`
 }
 
 // ExecEnd is the last frame of an exec connection.

@@ -34,6 +34,7 @@ var commands = map[string]func(args []string) error{
 	"id":     id,
 	"cat":    cat,
 	"dial":   dial,
+	"count":  count,
 
 	"exchange": exchange,
 	"talk":     talk,
@@ -220,6 +221,20 @@ func id([]string) error {
 
 func cat([]string) error {
 	_, err := os.Stdout.ReadFrom(os.Stdin)
+	return err
+}
+
+// count prints how many processes run with these arguments.
+func count(args []string) error {
+	want := strings.Join(append([]string{"/workload"}, args...), "\x00") + "\x00"
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	n := 0
+	for _, l := range lines {
+		if b, err := os.ReadFile(l); err == nil && string(b) == want {
+			n++
+		}
+	}
+	fmt.Println(n)
 	return err
 }
 
