@@ -440,8 +440,8 @@ func (h *host) attack(place string) {
 			t.Errorf("it can: %s", line)
 		}
 	}
-	t.Logf("%d attempts, all refused, such as\n%s", tried-1, report)
-	if tried < 60 {
+	t.Logf("%d attempts", tried-1)
+	if tried < 100 {
 		t.Errorf("only %d attempts:\n%s", tried, report)
 	}
 	if out := h.run("victim", "/workload", "print", "well"); out != "well" {
