@@ -437,7 +437,9 @@ type CreateInstanceRequest struct {
 	// Example: web
 	Name string `json:"name,omitempty"`
 
-	// Network The network of an instance.
+	// Network The network of an instance. It reaches public IPv4 addresses by TCP and UDP, and names through its gateway, unless
+	// `outbound` is false. Never: the host's own addresses, loopback, link-local, multicast and broadcast addresses, the metadata
+	// services of clouds, other instances. Private ranges (RFC 1918 and 100.64.0.0/10): only those that are allowed.
 	Network *InstanceNetworkRequest `json:"network,omitempty"`
 
 	// OverlaySize The writable layer, 10GB unless told. It takes the room that is written.
@@ -529,9 +531,9 @@ type DiskBreakdown struct {
 // Example: 1m30s
 type Duration = string
 
-// EgressPolicy Outbound traffic by way of the host.
+// EgressPolicy A proxy of the host's that outbound traffic goes through. This server has none; without it traffic goes out directly.
 type EgressPolicy struct {
-	// Enabled Whether it is.
+	// Enabled Whether there is one. False changes nothing: `network.outbound` is what turns traffic off.
 	Enabled bool `json:"enabled,omitempty"`
 
 	// Enforcement What is refused otherwise.
@@ -1166,6 +1168,11 @@ type InstanceHealthStatus struct {
 
 // InstanceNetwork The network of an instance.
 type InstanceNetwork struct {
+	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one. Fixed when the machine starts. Those of the daemon's configuration come on top.
+	//
+	// Example: ["192.168.1.0/24"]
+	Allow []string `json:"allow,omitempty"`
+
 	// BandwidthDownload The limit on traffic into the guest.
 	BandwidthDownload string `json:"bandwidth_download,omitempty"`
 
@@ -1186,23 +1193,36 @@ type InstanceNetwork struct {
 	// Name `default` where it has one.
 	Name string `json:"name,omitempty"`
 
+	// Outbound Whether it reaches anything outside.
+	Outbound *bool `json:"outbound,omitempty"`
+
 	// Ports Ports as they are published.
 	Ports []PortMapping `json:"ports,omitempty"`
 }
 
-// InstanceNetworkRequest The network of an instance.
+// InstanceNetworkRequest The network of an instance. It reaches public IPv4 addresses by TCP and UDP, and names through its gateway, unless
+// `outbound` is false. Never: the host's own addresses, loopback, link-local, multicast and broadcast addresses, the metadata
+// services of clouds, other instances. Private ranges (RFC 1918 and 100.64.0.0/10): only those that are allowed.
 type InstanceNetworkRequest struct {
+	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one. Fixed when the machine starts. Those of the daemon's configuration come on top.
+	//
+	// Example: ["192.168.1.0/24"]
+	Allow []string `json:"allow,omitempty"`
+
 	// BandwidthDownload A limit on traffic into the guest.
 	BandwidthDownload string `json:"bandwidth_download,omitempty"`
 
 	// BandwidthUpload A limit on traffic out of the guest.
 	BandwidthUpload string `json:"bandwidth_upload,omitempty"`
 
-	// Egress Outbound traffic by way of the host.
+	// Egress A proxy of the host's that outbound traffic goes through. This server has none; without it traffic goes out directly.
 	Egress *EgressPolicy `json:"egress,omitempty"`
 
 	// Enabled Whether it has one.
 	Enabled *bool `json:"enabled,omitempty"`
+
+	// Outbound Whether it reaches public addresses and resolves names. With false it reaches nothing outside; published ports go on.
+	Outbound *bool `json:"outbound,omitempty"`
 
 	// Ports Ports of the guest to publish on the host.
 	Ports []PortMapping `json:"ports,omitempty"`

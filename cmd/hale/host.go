@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/halevm/hale/internal/daemon"
+	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/host"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/token"
@@ -36,8 +37,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err != nil {
 				return err
 			}
+			allow, err := egress.ParseRanges(s.AllowNet)
+			if err != nil {
+				return fmt.Errorf("allow-net: %w", err)
+			}
 			return daemon.Run(cmd.Context(), daemon.Config{
-				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
+				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, AllowNets: allow, Log: log,
 				Sandbox: s.Sandbox, UIDs: s.UIDs,
 				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
 			})
@@ -50,6 +55,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
 	f.StringVar(&s.Sandbox, "sandbox", "", "auto: what this host has of it, or require: all of it, or no machine is started (default auto)")
 	f.StringVar(&s.UIDs, "uids", "", "FIRST-LAST: the uids, and gids, that root's machines have one of each (default "+sandbox.DefaultRange.String()+")")
+	f.StringVar(&s.AllowNet, "allow-net", "", "private `ranges` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
 	f.StringVar(&s.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")

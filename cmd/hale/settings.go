@@ -30,6 +30,7 @@ type settings struct {
 	Driver   string `yaml:"driver"`
 	Sandbox  string `yaml:"sandbox"`
 	UIDs     string `yaml:"uids"`
+	AllowNet string `yaml:"allow-net"` // ranges, separated by commas
 
 	configFile string
 }

@@ -31,6 +31,8 @@ type createFlags struct {
 	tags       []string
 	entrypoint string
 	noNetwork  bool
+	noOutbound bool
+	allowNets  []string
 	ttl        time.Duration
 	wait       bool
 	timeout    time.Duration
@@ -58,6 +60,8 @@ func (f *createFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.tags, "tag", nil, "a tag, `KEY=VALUE` (also --label)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "the program instead of the image's: words or a `JSON array`")
 	flags.BoolVar(&f.noNetwork, "no-network", false, "no network")
+	flags.StringArrayVar(&f.allowNets, "allow-net", nil, "let it reach a private `RANGE`, such as 192.168.1.0/24; public addresses it reaches anyway")
+	flags.BoolVar(&f.noOutbound, "no-outbound", false, "let it reach nothing outside; published ports and checks go on")
 	flags.DurationVar(&f.ttl, "ttl", 0, "delete the instance after this long")
 	f.check.register(flags)
 	flags.BoolVarP(&f.wait, "wait", "w", false, "wait until it is healthy, or runs where it has no check")
@@ -137,13 +141,19 @@ func (f *createFlags) network() (*api.InstanceNetworkRequest, error) {
 	if f.noNetwork && len(f.ports) > 0 {
 		return nil, usagef("--publish needs the network that --no-network leaves out")
 	}
-	if !f.noNetwork && len(f.ports) == 0 {
-		return nil, nil
+	if len(f.allowNets) > 0 && (f.noNetwork || f.noOutbound) {
+		return nil, usagef("--allow-net needs the traffic to the outside that --no-network and --no-outbound leave out")
 	}
 	if f.noNetwork {
 		return &api.InstanceNetworkRequest{Enabled: ptr(false)}, nil
 	}
-	n := &api.InstanceNetworkRequest{}
+	if len(f.ports) == 0 && len(f.allowNets) == 0 && !f.noOutbound {
+		return nil, nil
+	}
+	n := &api.InstanceNetworkRequest{Allow: f.allowNets}
+	if f.noOutbound {
+		n.Outbound = ptr(false)
+	}
 	for _, s := range f.ports {
 		p, err := parsePublish(s)
 		if err != nil {

@@ -50,6 +50,8 @@ func TestRunRequest(t *testing.T) {
 		{`--name w --entrypoint ["/a","b_c"] nginx`, `{"entrypoint":["/a","b_c"],"image":"nginx","name":"w"}`},
 		{"--name w --env-file " + envFile + " -e C=3 -e HOME_TOWN -e D= nginx",
 			`{"env":{"A":"from file","B":"two = 2","C":"3","D":"","HOME_TOWN":"Basel"},"image":"nginx","name":"w"}`},
+		{"--name w --no-outbound nginx", `{"image":"nginx","name":"w","network":{"outbound":false}}`},
+		{"--name w --allow-net 192.168.1.0/24 --allow-net 10.0.0.1 nginx", `{"image":"nginx","name":"w","network":{"allow":["192.168.1.0/24","10.0.0.1"]}}`},
 		{"--name w --no-network nginx", `{"image":"nginx","name":"w","network":{"enabled":false}}`},
 		{"--name w -p 80 -p 8080:80/tcp -p 0.0.0.0:8081:81 -p 127.0.0.1::82 -p [::1]:8083:83 nginx",
 			`{"image":"nginx","name":"w","network":{"ports":[{"guest_port":80,"host_port":0},{"guest_port":80,"host_port":8080},` +
@@ -90,6 +92,8 @@ func TestRunUsage(t *testing.T) {
 		{"-p web:80:80 nginx", `"web" is not an IP address`},
 		{"-p 53:53/udp nginx", "only TCP"},
 		{"-p 80 --no-network nginx", "needs the network"},
+		{"--allow-net 10.0.0.0/8 --no-network nginx", "needs the traffic to the outside"},
+		{"--allow-net 10.0.0.0/8 --no-outbound nginx", "needs the traffic to the outside"},
 		{"-e =x nginx", "not KEY=VALUE"},
 		{"--tag x nginx", "not KEY=VALUE"},
 		{"--health-http http://example.com:80/ nginx", "a check asks the instance itself"},

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,7 +53,9 @@ type Config struct {
 	Kernel  string // a directory with a kernel; the one that hale setup fetched
 	Sandbox string // SandboxAuto
 	UIDs    string // FIRST-LAST, where root's machines have their uids from; sandbox.DefaultRange
-	Log     *slog.Logger
+	// AllowNets are private ranges that all instances may reach, beside their own; see egress.ParseRange.
+	AllowNets []netip.Prefix
+	Log       *slog.Logger
 	// Ready is told, once the daemon answers, where.
 	Ready func(url string)
 }
@@ -127,8 +130,9 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	instancesDir := filepath.Join(dir, "instances")
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		Memory:   memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked: func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		AllowNets: d.config.AllowNets,
+		Memory:    memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:  func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
 	})
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func (d *Daemon) diskUse(name string) int64 {
 func (d *Daemon) capabilities(ctx context.Context) api.Capabilities {
 	const name = "qemu"
 	c := api.Capabilities{
-		Features: []string{"exec", "stat", "logs", "health_check", "health_check.http", "health_check.tcp", "health_check.exec", "events", "image_import", "network.ports", "ttl"},
+		Features: []string{"exec", "stat", "logs", "health_check", "health_check.http", "health_check.tcp", "health_check.exec", "events", "image_import", "network.ports", "network.outbound", "network.allow", "ttl"},
 		Host:     api.CapabilitiesHost{Arch: runtime.GOARCH, OS: runtime.GOOS},
 		Images:   api.CapabilitiesImages{DefaultPlatform: "linux/amd64", Platforms: []string{"linux/amd64"}},
 		Network:  api.CapabilitiesNetwork{Model: "nat"},

@@ -80,6 +80,8 @@ func checkSpec(spec Spec) ([]machine.Port, error) {
 		return nil, invalid("expires_at", "want a time that is yet to come")
 	case spec.NoNetwork && len(spec.Ports) > 0:
 		return nil, invalid("network.ports", "an instance without a network has no ports to publish")
+	case len(spec.AllowNets) > 0 && (spec.NoNetwork || spec.NoOutbound):
+		return nil, invalid("network.allow", "an instance without traffic to the outside reaches no private range")
 	}
 	for name := range spec.Env {
 		if err := checkEnv(name, spec.Env[name]); err != nil {

@@ -79,6 +79,13 @@ type Meter interface {
 	Stats(ctx context.Context) (machine.Stats, error)
 }
 
+// A Remarker has something to say to whoever reads the instance's log: what the guest tried to reach and may not. Its remarks are
+// few, and each is one line of printable text.
+type Remarker interface {
+	// Remarks delivers them in order; the channel is closed when there will be no more.
+	Remarks() <-chan string
+}
+
 // A PortLister tells which host ports its published ports got (for those that asked for a free one).
 type PortLister interface {
 	Ports() []machine.Port

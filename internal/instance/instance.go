@@ -16,6 +16,7 @@
 package instance
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/halevm/hale/internal/health"
@@ -51,6 +52,8 @@ type Spec struct {
 	Memory      Size              `json:"memory"`
 	Overlay     Size              `json:"overlay"`
 	NoNetwork   bool              `json:"no_network,omitempty"`
+	NoOutbound  bool              `json:"no_outbound,omitempty"` // reaches nothing outside, names included
+	AllowNets   []netip.Prefix    `json:"allow_nets,omitempty"`  // private ranges that it may reach, beside Config.AllowNets
 	Ports       []machine.Port    `json:"ports,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	// HealthCheck is the request's; nil: it had none (the image's HEALTHCHECK applies, once that is built).

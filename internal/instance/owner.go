@@ -31,11 +31,12 @@ type owner struct {
 	rec     record
 	m       Machine // the present run; nil: none
 	notices <-chan machine.Notice
-	because string    // why we killed the machine, for its exit
-	owed    []change  // what was published and is not on disk yet, oldest first
-	unsaved bool      // the record on disk is behind
-	notYet  time.Time // an expiry that could not be carried out is tried again then
-	over    bool      // the goroutine ends
+	remarks <-chan string // of the present run or the last one; nil: it has none
+	because string        // why we killed the machine, for its exit
+	owed    []change      // what was published and is not on disk yet, oldest first
+	unsaved bool          // the record on disk is behind
+	notYet  time.Time     // an expiry that could not be carried out is tried again then
+	over    bool          // the goroutine ends
 
 	// Guarded by s.mu.
 	visible bool
@@ -128,6 +129,8 @@ func (o *owner) loop() {
 			o.serve(r)
 		case n, ok := <-o.notices:
 			o.notice(n, ok)
+		case text, ok := <-o.remarks:
+			o.remark(text, ok)
 		case <-o.expiry():
 			o.expire()
 		case <-o.retry():
@@ -138,6 +141,15 @@ func (o *owner) loop() {
 			o.leave()
 		}
 	}
+}
+
+// remark takes down what a machine has to say to whoever reads its instance's log.
+func (o *owner) remark(text string, ok bool) {
+	if !ok {
+		o.remarks = nil
+		return
+	}
+	o.log.Warn(text)
 }
 
 // serve answers also when do panics; the panic is the loop's then.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/machine"
 )
@@ -132,7 +134,9 @@ func (s *Set) machineConfig(r record) machine.Config {
 		BootDeadline: s.c.Boot,
 	}
 	if r.Addr.IsValid() {
-		c.Network = &machine.Network{Addr: r.Addr, MAC: r.Instance.MAC, Ports: spec.Ports}
+		c.Network = &machine.Network{Addr: r.Addr, MAC: r.Instance.MAC, Ports: spec.Ports, Outbound: egress.Policy{
+			None: spec.NoOutbound, Allow: slices.Concat(spec.AllowNets, s.c.AllowNets), Instances: r.Addr.Masked(),
+		}}
 	}
 	return c
 }
@@ -140,6 +144,9 @@ func (s *Set) machineConfig(r record) machine.Config {
 // attach makes m the present run.
 func (o *owner) attach(m Machine) {
 	o.m, o.notices, o.because = m, m.Notices(), ""
+	if r, ok := m.(Remarker); ok {
+		o.remarks = r.Remarks()
+	}
 	o.rec.Instance.Ports = publishedPorts(m, o.rec.Instance.Spec)
 	o.s.mu.Lock()
 	o.present = m

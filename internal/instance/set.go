@@ -20,16 +20,18 @@ import (
 
 // A Config is what a Set is built from. Dir, Driver, Images and Events are required; the rest has useful zero values.
 type Config struct {
-	Dir      string // the directory of all instances (DIR/instances), absolute; made when missing
-	Driver   Driver
-	Images   Images
-	Events   *event.Log
-	Log      *slog.Logger                 // nil: nothing is logged
-	Network  netip.Prefix                 // where instances get their addresses; zero: 10.77.0.0/16. Its first address is the gateway.
-	Memory   int64                        // bytes of memory that all active instances may have together; 0: no bound
-	Grace    time.Duration                // from the stop signal to the kill; 0: 10 s
-	Boot     time.Duration                // machine.Config.BootDeadline
-	Panicked func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	Dir     string // the directory of all instances (DIR/instances), absolute; made when missing
+	Driver  Driver
+	Images  Images
+	Events  *event.Log
+	Log     *slog.Logger // nil: nothing is logged
+	Network netip.Prefix // where instances get their addresses; zero: 10.77.0.0/16. Its first address is the gateway.
+	// AllowNets are private ranges that every instance may reach whose machine is started with them in force; beside its own.
+	AllowNets []netip.Prefix
+	Memory    int64                        // bytes of memory that all active instances may have together; 0: no bound
+	Grace     time.Duration                // from the stop signal to the kill; 0: 10 s
+	Boot      time.Duration                // machine.Config.BootDeadline
+	Panicked  func(loop string, value any) // told of each contained panic, for a metric; may be nil
 }
 
 // A Set is all instances of one host. Its methods may be called from any goroutine.

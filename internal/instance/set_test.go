@@ -653,7 +653,7 @@ func TestImports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	may := []string{"api", "internal/event", "internal/health", "internal/instance", "internal/logfile", "internal/machine", "internal/store"}
+	may := []string{"api", "internal/egress", "internal/event", "internal/health", "internal/instance", "internal/logfile", "internal/machine", "internal/store"}
 	for dep := range strings.Lines(string(out)) {
 		ours, ok := strings.CutPrefix(strings.TrimSpace(dep), "github.com/halevm/hale/")
 		if ok && !slices.Contains(may, ours) {

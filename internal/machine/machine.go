@@ -6,6 +6,8 @@ package machine
 import (
 	"net/netip"
 	"time"
+
+	"github.com/halevm/hale/internal/egress"
 )
 
 // A Config is everything a driver needs to start one machine.
@@ -29,6 +31,8 @@ type Network struct {
 	Addr  netip.Prefix // the guest's address with the length of its subnet
 	MAC   string
 	Ports []Port
+	// Outbound says what the guest may reach outside. It holds from the machine's start to its end.
+	Outbound egress.Policy
 }
 
 // A Port is a port of the guest that is published on the host. TCP only.

@@ -92,3 +92,55 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOutbound is one connection of the guest's to the outside, as fast as it goes: "up" from the guest, "down" to it.
+func BenchmarkOutbound(b *testing.B) {
+	for _, way := range []string{"up", "down"} {
+		b.Run(way, func(b *testing.B) {
+			var w world
+			s, g := pair(b, w.config())
+			addr, _ := outsideTCP(b, func(c *net.TCPConn) {
+				if way == "up" {
+					io.Copy(io.Discard, c)
+				} else {
+					io.Copy(c, endless{})
+				}
+				c.Close()
+			})
+			c := g.mustConnect(addr)
+			c.SetDeadline(time.Time{})
+			chunk := make([]byte, 1<<20)
+			b.SetBytes(int64(len(chunk)))
+			for b.Loop() {
+				var err error
+				if way == "up" {
+					_, err = c.Write(chunk)
+				} else {
+					_, err = io.ReadFull(c, chunk)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(s.Counters().Lost), "lost")
+		})
+	}
+}
+
+// BenchmarkOutboundDatagram is one datagram to the outside and back.
+func BenchmarkOutboundDatagram(b *testing.B) {
+	var w world
+	_, g := pair(b, w.config())
+	addr, _ := outsideUDP(b)
+	c := g.socket(addr)
+	c.SetDeadline(time.Time{})
+	text, buf := make([]byte, 1200), make([]byte, 2048)
+	for b.Loop() {
+		if _, err := c.Write(text); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.Read(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

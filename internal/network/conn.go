@@ -15,10 +15,13 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// smallBuffer is the send and receive buffer of each connection of a machine that has many, and the least of any.
+// smallBuffer is the send and receive buffer of each published connection of a machine that has many of them; leastReceive and leastSend
+// are those of each connection that the guest began beside others. gVisor offers half of a receive buffer as its window.
 const (
-	smallBuffer = 64 << 10
-	manyConns   = 256
+	smallBuffer  = 64 << 10
+	manyConns    = 256
+	leastReceive = 16 << 10
+	leastSend    = 8 << 10
 )
 
 // ErrClosed is the error of a call on a Stack that was closed.
@@ -66,8 +69,9 @@ func (s *Stack) connect(ctx context.Context, to tcpip.FullAddress, small bool) (
 		return nil, errnoOf(terr)
 	}
 	if small {
-		ep.SocketOptions().SetSendBufferSize(smallBuffer, false)
-		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, false)
+		// With the endpoint told of it, so that it does not let them grow.
+		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
+		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
 	}
 	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	queue.EventRegister(&entry)

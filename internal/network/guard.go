@@ -30,8 +30,10 @@ const (
 	ignore                   // noise that every system makes: IPv6, multicast, broadcast; or no answer is due
 	malformed                // not what it claims to be
 	spoofed                  // an address that is not the guest's
-	begins                   // begins a flow: the policy's to decide
-	stray                    // a TCP segment of no connection that ever was: reset, and no more said
+	begins                   // begins a flow, or is a datagram: the policy's to decide
+	asks                     // asks who has an address: the gateway has
+	follows                  // a TCP segment of a connection to the outside; where there is none it is reset, and no more said
+	resets                   // the same, but it is a reset itself: where there is no connection it is ignored
 )
 
 // judge decides what becomes of a frame, which it only reads. The flow is set where the verdict is begins.
@@ -53,7 +55,8 @@ func (id *stations) judge(frame []byte) (verdict, Flow) {
 	return id.judgeIPv4(body)
 }
 
-// judgeARP lets questions and announcements in the guest's own name pass, and nothing else.
+// judgeARP tells questions in the guest's own name from lies. The gateway has every address but the guest's: the guest believes other
+// instances to be on its link, and finds who refuses at once in their place. The stack hears of none of it.
 func (id *stations) judgeARP(b []byte) verdict {
 	h := header.ARP(b)
 	switch {
@@ -65,8 +68,10 @@ func (id *stations) judgeARP(b []byte) verdict {
 		return ignore // asks whether its address is taken; it is not
 	case [4]byte(h.ProtocolAddressSender()) != id.guestIP:
 		return spoofed
+	case h.Op() != header.ARPRequest, [4]byte(h.ProtocolAddressTarget()) == id.guestIP:
+		return ignore // an answer that nobody wants, an announcement
 	}
-	return deliver
+	return asks
 }
 
 func (id *stations) judgeIPv4(b []byte) (verdict, Flow) {
@@ -100,14 +105,18 @@ func (id *stations) judgeIPv4(b []byte) (verdict, Flow) {
 		case toGateway:
 			return deliver, Flow{}
 		case flags.Contains(header.TCPFlagRst):
-			return ignore, Flow{}
+			return resets, Flow{}
 		}
-		return stray, Flow{}
+		return follows, Flow{}
 	case UDP:
 		if len(payload) < header.UDPMinimumSize {
 			return malformed, Flow{}
 		}
-		flow.Addr = netip.AddrPortFrom(dst, header.UDP(payload).DestinationPort())
+		u := header.UDP(payload)
+		if n := int(u.Length()); n < header.UDPMinimumSize || n > len(payload) {
+			return malformed, Flow{}
+		}
+		flow.Addr = netip.AddrPortFrom(dst, u.DestinationPort())
 		return begins, flow
 	case ICMP:
 		if len(payload) < header.ICMPv4MinimumSize {

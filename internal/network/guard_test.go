@@ -25,6 +25,7 @@ type packet struct {
 	icmp           header.ICMPv4Type
 	fragment       uint16
 	cut            int // bytes missing at the end
+	lie            int // what a datagram says to have more
 }
 
 func (p packet) frame() []byte {
@@ -52,7 +53,7 @@ func (p packet) frame() []byte {
 	case UDP:
 		body = make([]byte, header.UDPMinimumSize+4)
 		u := header.UDP(body)
-		u.Encode(&header.UDPFields{SrcPort: 4000, DstPort: p.port, Length: uint16(len(body))})
+		u.Encode(&header.UDPFields{SrcPort: 4000, DstPort: p.port, Length: uint16(len(body) + p.lie)})
 	case ICMP:
 		body = make([]byte, header.ICMPv4MinimumSize+4)
 		m := header.ICMPv4(body)
@@ -105,7 +106,7 @@ func TestJudge(t *testing.T) {
 		{"a reset of the guest", packet{protocol: TCP, flags: rst, port: 20000}.frame(), deliver, Flow{}},
 		{"a ping of the gateway", packet{protocol: ICMP, icmp: header.ICMPv4Echo}.frame(), deliver, Flow{}},
 		{"an ICMP error of the guest", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable}.frame(), deliver, Flow{}},
-		{"a question who has the gateway's address", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1"), deliver, Flow{}},
+		{"a question who has the gateway's address", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1"), asks, Flow{}},
 
 		{"a connection to the gateway", packet{protocol: TCP, flags: syn, port: 22}.frame(), begins, flow(TCP, "10.77.0.1:22")},
 		{"a connection outside", packet{dst: "203.0.113.7", protocol: TCP, flags: syn, port: 443}.frame(), begins, flow(TCP, "203.0.113.7:443")},
@@ -114,9 +115,9 @@ func TestJudge(t *testing.T) {
 		{"a datagram outside", packet{dst: "203.0.113.7", protocol: UDP, port: 53}.frame(), begins, flow(UDP, "203.0.113.7:53")},
 		{"a ping outside", packet{dst: "203.0.113.7", protocol: ICMP, icmp: header.ICMPv4Echo}.frame(), begins, flow(ICMP, "203.0.113.7:0")},
 		{"another protocol", packet{protocol: 47}.frame(), begins, flow(47, "10.77.0.1:0")},
-		{"a segment outside of no connection", packet{dst: "203.0.113.7", protocol: TCP, flags: ack, port: 443}.frame(), stray, Flow{}},
-		{"a SYN-ACK outside", packet{dst: "203.0.113.7", protocol: TCP, flags: syn | ack, port: 443}.frame(), stray, Flow{}},
-		{"a reset outside", packet{dst: "203.0.113.7", protocol: TCP, flags: rst, port: 443}.frame(), ignore, Flow{}},
+		{"a segment outside of no connection", packet{dst: "203.0.113.7", protocol: TCP, flags: ack, port: 443}.frame(), follows, Flow{}},
+		{"a SYN-ACK outside", packet{dst: "203.0.113.7", protocol: TCP, flags: syn | ack, port: 443}.frame(), follows, Flow{}},
+		{"a reset outside", packet{dst: "203.0.113.7", protocol: TCP, flags: rst, port: 443}.frame(), resets, Flow{}},
 		{"an ICMP error outside", packet{dst: "203.0.113.7", protocol: ICMP, icmp: header.ICMPv4DstUnreachable}.frame(), ignore, Flow{}},
 
 		{"a router solicitation", packet{kind: 0x86dd, dstMAC: []byte{0x33, 0x33, 0, 0, 0, 2}}.frame(), ignore, Flow{}},
@@ -124,6 +125,9 @@ func TestJudge(t *testing.T) {
 		{"multicast", packet{dst: "224.0.0.251", protocol: UDP, port: 5353}.frame(), ignore, Flow{}},
 		{"to another station", packet{dstMAC: other, protocol: UDP, port: 1}.frame(), ignore, Flow{}},
 		{"a fragment", packet{protocol: TCP, flags: ack, port: 20000, fragment: 8}.frame(), ignore, Flow{}},
+		{"a question who has another's address", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.55"), asks, Flow{}},
+		{"an announcement", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.9"), ignore, Flow{}},
+		{"an ARP answer", arpFrame(header.ARPReply, testMAC, "10.77.0.9", "10.77.0.1"), ignore, Flow{}},
 		{"a question whether the address is taken", arpFrame(header.ARPRequest, testMAC, "0.0.0.0", "10.77.0.9"), ignore, Flow{}},
 
 		{"another's hardware address", packet{srcMAC: other, protocol: TCP, flags: ack}.frame(), spoofed, Flow{}},
@@ -137,6 +141,8 @@ func TestJudge(t *testing.T) {
 		{"half an ethernet header", packet{}.frame()[:10], malformed, Flow{}},
 		{"no IP header", packet{}.frame()[:20], malformed, Flow{}},
 		{"shorter than it says", packet{protocol: TCP, flags: ack, cut: 1}.frame(), malformed, Flow{}},
+		{"a datagram longer than its packet", packet{protocol: UDP, port: 53, lie: 1}.frame(), malformed, Flow{}},
+		{"a datagram shorter than its header", packet{protocol: UDP, port: 53, lie: -5}.frame(), malformed, Flow{}},
 		{"half an ARP packet", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1")[:30], malformed, Flow{}},
 	}
 	id := stationsOf(testConfig())
@@ -201,7 +207,7 @@ func TestRefusalOnTheWire(t *testing.T) {
 	if n := s.Counters().Refused; n != 4 {
 		t.Errorf("%d refusals counted, want 4", n)
 	}
-	if len(told) != 4 || told[0].String() != "outbound refused: tcp 203.0.113.7:443: machines reach nothing outside in this version" {
+	if len(told) != 4 || told[0].String() != "outbound refused: tcp 203.0.113.7:443: the instance was made without traffic to the outside; make one without --no-outbound (API: network.outbound)" {
 		t.Errorf("told %v", told)
 	}
 }
@@ -230,11 +236,14 @@ func TestHostileWire(t *testing.T) {
 	w.send(nil)
 	w.send(bytes.Repeat([]byte{0xff}, maxFrame))
 	w.send(packet{protocol: TCP, flags: header.TCPFlagAck, cut: 3}.frame())
-	w.send(arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.55")) // nobody's address
-	w.send(arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1"))
-	a := header.ARP(w.receive()[header.EthernetMinimumSize:])
-	if a.Op() != header.ARPReply || !bytes.Equal(a.HardwareAddressSender(), GatewayMAC) {
-		t.Errorf("the gateway's ARP answer: op %d, %x", a.Op(), a.HardwareAddressSender())
+	w.send(arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.9")) // its own address: nobody answers
+	for _, asked := range []string{"10.77.0.1", "10.77.0.55"} {            // who would be another instance is behind the gateway
+		w.send(arpFrame(header.ARPRequest, testMAC, "10.77.0.9", asked))
+		a := header.ARP(w.receive()[header.EthernetMinimumSize:])
+		if a.Op() != header.ARPReply || !bytes.Equal(a.HardwareAddressSender(), GatewayMAC) ||
+			netip.AddrFrom4([4]byte(a.ProtocolAddressSender())).String() != asked {
+			t.Errorf("the gateway's ARP answer to %s: op %d, %x has %v", asked, a.Op(), a.HardwareAddressSender(), a.ProtocolAddressSender())
+		}
 	}
 	w.send(packet{protocol: ICMP, icmp: header.ICMPv4Echo}.frame())
 	if m := header.ICMPv4(checkIP(t, w.receive(), "10.77.0.1").Payload()); m.Type() != header.ICMPv4EchoReply {
@@ -391,7 +400,7 @@ func FuzzFrames(f *testing.F) {
 				t.Fatalf("a frame of %d bytes", v.Size())
 			}
 			what, flow := id.judge(v.AsSlice())
-			if what == begins || what == stray {
+			if what == begins || what == follows {
 				reply := id.refusal(v.AsSlice())
 				if len(reply) < header.EthernetMinimumSize+header.IPv4MinimumSize || len(reply) > 128 {
 					t.Fatalf("an answer of %d bytes", len(reply))

@@ -23,6 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/halevm/hale/internal/egress"
 )
 
 var (
@@ -30,7 +32,17 @@ var (
 	testMAC   = net.HardwareAddr{0x02, 0, 0, 0, 0, 9}
 )
 
-func testConfig() Config { return Config{Guest: testGuest, GuestMAC: testMAC} }
+// testConfig is of a guest that reaches nothing; no test dials but where it says.
+func testConfig() Config {
+	return Config{
+		Guest: testGuest, GuestMAC: testMAC, Policy: egress.Policy{None: true},
+		Dial: func(_ context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+			panic("a test dials " + network + " " + to.String())
+		},
+		Host:      func() (egress.Host, error) { return egress.Host{}, nil },
+		Resolvers: func() ([]netip.AddrPort, error) { return nil, nil },
+	}
+}
 
 // socketpair returns the two ends of a stream as the shim makes them.
 func socketpair(t testing.TB) (host, guest net.Conn) {

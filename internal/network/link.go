@@ -23,7 +23,7 @@ const (
 
 	// queueBytes bounds what waits for the guest, and the last queueReserve of it are for frames of at most smallFrame
 	// bytes: the SYN of a probe gets through where a download has filled the rest.
-	queueBytes   = 4 << 20
+	queueBytes   = 2 << 20
 	queueReserve = 512 << 10
 	smallFrame   = 2048
 	// keepBytes is the buffer that is kept when the queue is empty again.

@@ -1,13 +1,15 @@
 // Package network is one machine's virtual network: a user-mode TCP/IP stack (gVisor's) at the other end of its network card.
 //
-// The host side dials into the guest (Dial, for probes) and publishes ports of it (Publish). The guest begins nothing:
-// whatever it sends of its own accord is refused at once, with a reset or an ICMP answer, so that programs fail fast; what
-// it may reach one day is decided in one place (outbound.go). There is no IPv6, no DHCP, no multicast: such frames are ignored.
+// The host side dials into the guest (Dial, for probes) and publishes ports of it (Publish). What the guest begins, by TCP or UDP,
+// goes out through sockets of the host, where internal/egress lets it: it is asked at each connection and each datagram, about the
+// address that is dialled and the host's own addresses at that moment (outbound.go). What it refuses is answered at once,
+// with a reset or an ICMP answer, so that programs fail fast, and told. The gateway answers DNS with the host's resolvers (dns.go).
+// There is no IPv6, no DHCP, no multicast: such frames are ignored.
 //
-// The link is hostile. Frames are bounded; only those that carry the guest's own MAC and IP address get past guard.go,
-// and only those meant for the gateway reach the TCP/IP stack, which therefore never learns of any other address. The queue
-// towards the guest is bounded in bytes, what does not fit is counted, and room is kept in it for small frames, so
-// that a bulk transfer costs a probe no lost segment and no retransmission timeout.
+// The link is hostile. Frames are bounded; only those that carry the guest's own MAC and IP address get past guard.go, and of
+// those for other addresses than the gateway's only connections that were let through reach the TCP/IP stack. Flows are
+// bounded in number and rate (limits.go). The queue towards the guest is bounded in bytes, what does not fit is counted, and
+// room is kept in it for small frames, so that a bulk transfer costs a probe no lost segment and no retransmission timeout.
 //
 // All methods may be called from any goroutine. Every goroutine belongs to the Stack, and Close waits for them. The package knows
 // no instance, no hypervisor and no policy of health.
@@ -31,6 +33,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"github.com/halevm/hale/internal/egress"
 )
 
 // DefaultMTU is the largest IP packet on the link unless the Config says otherwise; the guest's card must be told the same
@@ -49,6 +53,15 @@ type Config struct {
 	GuestMAC net.HardwareAddr // six bytes, unicast
 	MTU      int              // bytes of an IP packet; 0 is DefaultMTU
 	Log      *slog.Logger     // nil discards
+	// Policy says what the guest may reach. Its Instances are the guest's subnet where they are not set.
+	Policy egress.Policy
+	Limits Limits // zero fields are defaults
+	// Dial makes the connections to the outside ("tcp4" or "udp4"), after the policy has let them through; nil is the host's kernel.
+	Dial func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+	// Host tells what belongs to the host at this moment; nil asks its kernel. While it fails nothing is reached.
+	Host func() (egress.Host, error)
+	// Resolvers are the servers that DNS queries are handed to, in their order; nil: those of /etc/resolv.conf.
+	Resolvers func() ([]netip.AddrPort, error)
 	// Refused is told, at a bounded rate and never twice at a time, what the guest tried to reach and may not.
 	// It must not block: the guest's frames wait for it. Nil: nobody is told.
 	Refused func(Refusal)
@@ -58,23 +71,23 @@ type Config struct {
 type Counters struct {
 	RxBytes     int64  // payload into the guest
 	TxBytes     int64  // payload out of the guest
-	Connections int    // relayed now
+	Connections int    // relayed now, through published ports
+	Outbound    int    // flows of the guest that are open now
 	Turned      uint64 // connections to published ports that were reset because MaxConnections were open
-	Refused     uint64 // flows that the guest tried to begin
+	Refused     uint64 // connections, datagrams and queries of the guest that were refused, by the policy or a limit
 	Spoofed     uint64 // frames with an address that is not the guest's
 	Malformed   uint64 // frames that are not what they claim to be
-	Lost        uint64 // frames for the guest that found no room in the queue; TCP sends them again
+	Lost        uint64 // frames for the guest that found no room in the queue, which TCP sends again, and datagrams that the host's kernel had no room for
 }
 
 // A Stack is the host's end of one machine's network.
 type Stack struct {
-	log     *slog.Logger
-	stack   *stack.Stack
-	link    *link
-	guest   tcpip.FullAddress // of the guest; Port is 0
-	refused func(Refusal)
-	limit   limiter // of refused; only the link's reader uses it
-	most    int32   // connections relayed at a time
+	log   *slog.Logger
+	stack *stack.Stack
+	link  *link
+	guest tcpip.FullAddress // of the guest; Port is 0
+	most  int32             // connections relayed at a time
+	out   *outbound
 
 	ctx    context.Context // done when Close begins
 	cancel context.CancelFunc
@@ -91,7 +104,7 @@ type Stack struct {
 
 	rx, tx             atomic.Int64
 	open               atomic.Int32
-	turned, refusals   atomic.Uint64
+	turned             atomic.Uint64
 	spoofed, malformed atomic.Uint64
 }
 
@@ -115,7 +128,6 @@ func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
 		log:       c.Log,
 		link:      newLink(link, c.MTU, id),
 		guest:     tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(id.guestIP)},
-		refused:   c.Refused,
 		most:      MaxConnections,
 		listeners: map[net.Listener]struct{}{},
 		seen:      make(chan struct{}),
@@ -126,7 +138,10 @@ func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.out = newOutbound(s, c)
+	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, s.out.begin)
 	s.wg.Go(s.run)
+	s.wg.Go(s.out.sweep)
 	return s, nil
 }
 
@@ -154,11 +169,23 @@ func newStack(l *link, id stations, bits int) (*stack.Stack, error) {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol4},
 	})
-	if err := configure(st, l, id, bits); err != nil {
+	err := configure(st, l, id, bits)
+	if err == nil {
+		err = answerForAll(st)
+	}
+	if err != nil {
 		st.Destroy()
 		return nil, errors.New("network: setting up the stack: " + err.String())
 	}
 	return st, nil
+}
+
+// answerForAll has the stack stand for every address. Which of them it hears of, the guard decides.
+func answerForAll(st *stack.Stack) tcpip.Error {
+	if err := st.SetPromiscuousMode(nicID, true); err != nil {
+		return err
+	}
+	return st.SetSpoofing(nicID, true)
 }
 
 func configure(st *stack.Stack, l *link, id stations, bits int) tcpip.Error {
@@ -187,8 +214,8 @@ func tuneTCP(st *stack.Stack) tcpip.Error {
 	var (
 		sack      = tcpip.TCPSACKEnabled(true)
 		moderate  = tcpip.TCPModerateReceiveBufferOption(true)
-		send      = tcpip.TCPSendBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
-		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: smallBuffer, Default: 256 << 10, Max: 1 << 20}
+		send      = tcpip.TCPSendBufferSizeRangeOption{Min: leastSend, Default: 256 << 10, Max: 1 << 20}
+		receive   = tcpip.TCPReceiveBufferSizeRangeOption{Min: leastReceive, Default: 256 << 10, Max: 1 << 20}
 		timeWait  = tcpip.TCPTimeWaitTimeoutOption(timeWait)
 		finWait2  = tcpip.TCPLingerTimeoutOption(5 * time.Second)
 		recovery  = tcpip.TCPRACKLossDetection
@@ -243,11 +270,12 @@ func (s *Stack) Counters() Counters {
 		RxBytes:     s.rx.Load(),
 		TxBytes:     s.tx.Load(),
 		Connections: int(s.open.Load()),
+		Outbound:    s.out.flows(),
 		Turned:      s.turned.Load(),
-		Refused:     s.refusals.Load(),
+		Refused:     s.out.refusals.Load(),
 		Spoofed:     s.spoofed.Load(),
 		Malformed:   s.malformed.Load(),
-		Lost:        s.link.lost.Load(),
+		Lost:        s.link.lost.Load() + s.out.lost.Load(),
 	}
 }
 
@@ -266,5 +294,6 @@ func (s *Stack) Close() error {
 	s.link.stop()
 	s.wg.Wait()
 	s.stack.Wait()
+	s.out.close()
 	return nil
 }

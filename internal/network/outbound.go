@@ -1,69 +1,135 @@
 package network
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"github.com/halevm/hale/internal/egress"
 )
 
-// A Protocol is an IP protocol number.
-type Protocol uint8
+// The guest's flows are internal/egress's.
+type (
+	Protocol = egress.Protocol
+	Flow     = egress.Flow
+)
 
 // The protocols with names.
 const (
-	ICMP Protocol = Protocol(header.ICMPv4ProtocolNumber)
-	TCP  Protocol = Protocol(header.TCPProtocolNumber)
-	UDP  Protocol = Protocol(header.UDPProtocolNumber)
+	ICMP = egress.ICMP
+	TCP  = egress.TCP
+	UDP  = egress.UDP
 )
 
-func (p Protocol) String() string {
-	switch p {
-	case ICMP:
-		return "icmp"
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	}
-	return fmt.Sprintf("ip protocol %d", uint8(p))
-}
-
-// A Flow is what the guest begins: a connection, or the first of an exchange of datagrams.
-type Flow struct {
-	Protocol Protocol
-	Addr     netip.AddrPort // the destination; port 0 where the protocol has none
-}
-
-func (f Flow) String() string {
-	if f.Protocol == TCP || f.Protocol == UDP {
-		return fmt.Sprintf("%v %v", f.Protocol, f.Addr)
-	}
-	return fmt.Sprintf("%v %v", f.Protocol, f.Addr.Addr())
-}
-
-// A Refusal is a flow that the guest may not begin.
+// A Refusal is a flow that the guest may not begin, or not now.
 type Refusal struct {
 	Flow   Flow
-	Reason string // for a person
+	Reason egress.Reason
 	Unsaid uint64 // refusals since the last one told that were not told
 }
 
 func (r Refusal) String() string {
-	s := fmt.Sprintf("outbound refused: %v: %s", r.Flow, r.Reason)
+	s := fmt.Sprintf("outbound refused: %v: %v", r.Flow, r.Reason)
 	if r.Unsaid > 0 {
 		s += fmt.Sprintf(" (and %d more before it)", r.Unsaid)
 	}
 	return s
 }
 
-// whyNot says why the guest may not begin a flow. It is the one place that decides what the guest may reach: nothing, the
-// gateway's own ports among it, for nothing carries a flow out of the machine.
-func whyNot(Flow) string { return "machines reach nothing outside in this version" }
+// An outbound is what the guest has begun.
+type outbound struct {
+	s         *Stack
+	policy    egress.Policy
+	limits    Limits
+	host      func() (egress.Host, error)
+	dial      func(context.Context, string, netip.AddrPort) (net.Conn, error)
+	resolvers func() ([]netip.AddrPort, error)
+	watch     *hostWatch // nil where Config.Host stands in for it
+
+	refusals, lost atomic.Uint64
+
+	tellMu   sync.Mutex
+	tell     func(Refusal)
+	byPolicy limiter // of what is told
+	byLimit  [limitKinds]limiter
+
+	// Of TCP: connections are made by one of two forwarders, by how many there are.
+	roomy, tight *tcp.Forwarder
+
+	mu       sync.Mutex
+	tcp      map[stack.TransportEndpointID]*tcpFlow
+	udp      map[udpKey]*udpFlow
+	queries  int       // DNS queries under way
+	full     time.Time // no UDP flow makes room for another before
+	newFlows bucket
+	newNames bucket
+}
+
+func newOutbound(s *Stack, c Config) *outbound {
+	o := &outbound{
+		s: s, policy: c.Policy, limits: c.Limits.withDefaults(), host: c.Host, dial: c.Dial, resolvers: c.Resolvers, tell: c.Refused,
+		tcp: map[stack.TransportEndpointID]*tcpFlow{}, udp: map[udpKey]*udpFlow{},
+	}
+	if !o.policy.Instances.IsValid() {
+		o.policy.Instances = c.Guest.Masked()
+	}
+	if o.host == nil {
+		o.watch = newHostWatch()
+		o.host = o.watch.now
+	}
+	if o.dial == nil {
+		o.dial = func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, to.String())
+		}
+	}
+	if o.resolvers == nil {
+		o.resolvers = new(resolvConf).servers
+	}
+	o.newFlows = bucket{rate: o.limits.FlowRate, most: o.limits.FlowBurst}
+	o.newNames = bucket{rate: o.limits.DNSRate, most: o.limits.DNSBurst}
+	o.roomy = o.forwarder(roomyBuffer)
+	o.tight = o.forwarder(leastReceive)
+	return o
+}
+
+func (o *outbound) close() {
+	if o.watch != nil {
+		o.watch.close()
+	}
+}
+
+// judge asks the policy about a flow, with the host as it is now.
+func (o *outbound) judge(f Flow) egress.Reason {
+	h, err := o.host()
+	if err != nil {
+		return egress.Reason{Why: "the host's own addresses are not known: " + err.Error()}
+	}
+	return o.policy.Judge(f, h)
+}
+
+// errRefused is a flow that the policy does not let out.
+var errRefused = errors.New("refused by the policy")
+
+// open connects to where the guest wants to be. It asks the policy about that very address, whatever was asked before: nothing
+// of the guest's leaves the host another way. (What dns.go sends to the host's resolvers is the shim's own.)
+func (o *outbound) open(ctx context.Context, network string, f Flow) (net.Conn, error) {
+	if why := o.judge(f); why.Refused() || f.Addr.Addr().As4() == o.s.link.id.gatewayIP {
+		return nil, errRefused
+	}
+	return o.dial(ctx, network, f.Addr)
+}
 
 // readLoop judges the guest's frames one by one until the link ends.
 func (s *Stack) readLoop() error {
@@ -82,10 +148,26 @@ func (s *Stack) readLoop() error {
 			s.link.inject(v)
 			continue
 		case begins:
-			s.refuse(flow, whyNot(flow))
-			s.answer(v.AsSlice())
-		case stray:
-			s.answer(v.AsSlice())
+			if why := s.out.judge(flow); why.Refused() {
+				s.out.refuse(flow, why, &s.out.byPolicy)
+				s.answer(v.AsSlice())
+			} else if flow.Protocol == TCP {
+				s.link.inject(v)
+				continue
+			} else {
+				s.out.datagram(flow, v.AsSlice())
+			}
+		case follows, resets:
+			if s.out.knows(v.AsSlice()) {
+				s.link.inject(v)
+				continue
+			}
+			if what == follows {
+				s.answer(v.AsSlice())
+			}
+		case asks:
+			reply := s.link.id.gatewayHas(v.AsSlice())
+			s.link.enqueue(len(reply), reply)
 		case malformed:
 			s.malformed.Add(1)
 		case spoofed:
@@ -96,14 +178,21 @@ func (s *Stack) readLoop() error {
 }
 
 // refuse counts a refusal and tells of it, at a bounded rate.
-func (s *Stack) refuse(f Flow, reason string) {
-	s.refusals.Add(1)
-	if s.refused == nil {
+func (o *outbound) refuse(f Flow, why egress.Reason, l *limiter) {
+	o.refusals.Add(1)
+	if o.tell == nil {
 		return
 	}
-	if unsaid, ok := s.limit.allow(time.Now()); ok {
-		s.refused(Refusal{Flow: f, Reason: reason, Unsaid: unsaid})
+	o.tellMu.Lock()
+	defer o.tellMu.Unlock()
+	if unsaid, ok := l.allow(time.Now()); ok {
+		o.tell(Refusal{Flow: f, Reason: why, Unsaid: unsaid})
 	}
+}
+
+// limited is refuse for what a limit was reached by, or what the host could not do.
+func (o *outbound) limited(k limitKind, f Flow, why string) {
+	o.refuse(f, egress.Reason{Why: why}, &o.byLimit[k])
 }
 
 // answer sends the guest what ends the attempt in frame at once.
@@ -112,34 +201,24 @@ func (s *Stack) answer(frame []byte) {
 	s.link.enqueue(len(reply), reply)
 }
 
-// A limiter lets limitBurst events through at once and one more for each limitEvery that passes.
-type limiter struct {
-	spent  int
-	last   time.Time // when spent was last put right
-	unsaid uint64
+// gatewayHas answers a question who has an address.
+func (id *stations) gatewayHas(frame []byte) []byte {
+	asked := header.ARP(frame[header.EthernetMinimumSize:])
+	out := make([]byte, header.EthernetMinimumSize+header.ARPSize)
+	copy(out, id.guestMAC[:])
+	copy(out[6:], id.gatewayMAC[:])
+	binary.BigEndian.PutUint16(out[12:], uint16(header.ARPProtocolNumber))
+	a := header.ARP(out[header.EthernetMinimumSize:])
+	a.SetIPv4OverEthernet()
+	a.SetOp(header.ARPReply)
+	copy(a.HardwareAddressSender(), id.gatewayMAC[:])
+	copy(a.ProtocolAddressSender(), asked.ProtocolAddressTarget())
+	copy(a.HardwareAddressTarget(), id.guestMAC[:])
+	copy(a.ProtocolAddressTarget(), id.guestIP[:])
+	return out
 }
 
-const (
-	limitBurst = 10
-	limitEvery = 10 * time.Second
-)
-
-// allow reports whether an event at now may pass, and how many before it did not.
-func (l *limiter) allow(now time.Time) (unsaid uint64, ok bool) {
-	if n := now.Sub(l.last) / limitEvery; n > 0 {
-		l.spent = int(max(0, time.Duration(l.spent)-n))
-		l.last = now
-	}
-	if l.spent >= limitBurst {
-		l.unsaid++
-		return 0, false
-	}
-	l.spent++
-	unsaid, l.unsaid = l.unsaid, 0
-	return unsaid, true
-}
-
-// refusal makes the frame that answers one whose verdict was begins or stray: what the destination itself would say of a closed
+// refusal makes the frame that answers one whose verdict was begins or follows: what the destination itself would say of a closed
 // port, for TCP and UDP, which every program understands; else "administratively prohibited" from the gateway.
 func (id *stations) refusal(frame []byte) []byte {
 	ip := header.IPv4(frame[header.EthernetMinimumSize:])
@@ -197,6 +276,12 @@ func (id *stations) unreachable(ip header.IPv4, from tcpip.Address, code header.
 func (id *stations) packet(src tcpip.Address, p tcpip.TransportProtocolNumber, size int) (frame, payload []byte) {
 	const headers = header.EthernetMinimumSize + header.IPv4MinimumSize
 	frame = make([]byte, headers+size)
+	id.fill(frame, src, p, size)
+	return frame, frame[headers:]
+}
+
+// fill writes the ethernet and IP headers of a frame for the guest, with a payload of size bytes.
+func (id *stations) fill(frame []byte, src tcpip.Address, p tcpip.TransportProtocolNumber, size int) {
 	copy(frame, id.guestMAC[:])
 	copy(frame[6:], id.gatewayMAC[:])
 	binary.BigEndian.PutUint16(frame[12:], uint16(header.IPv4ProtocolNumber))
@@ -210,5 +295,4 @@ func (id *stations) packet(src tcpip.Address, p tcpip.TransportProtocolNumber, s
 		DstAddr:     tcpip.AddrFrom4(id.guestIP),
 	})
 	ip.SetChecksum(^ip.CalculateChecksum())
-	return frame, frame[headers:]
 }

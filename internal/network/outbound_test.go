@@ -3,15 +3,12 @@ package network
 import (
 	"context"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // A real TCP stack in the guest takes the refusal for what it is, and waits for nothing.
@@ -38,26 +35,5 @@ func TestGuestFailsFast(t *testing.T) {
 
 func TestGuestDatagramFailsFast(t *testing.T) {
 	_, g := pair(t, testConfig())
-	var queue waiter.Queue
-	ep, terr := g.stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
-	if terr != nil {
-		t.Fatal(terr)
-	}
-	defer ep.Close()
-	entry, failed := waiter.NewChannelEntry(waiter.EventErr)
-	queue.EventRegister(&entry)
-	if err := ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4([4]byte{203, 0, 113, 7}), Port: 53}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ep.Write(strings.NewReader("question"), tcpip.WriteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-failed:
-	case <-soon(t).Done():
-		t.Fatal("a datagram outside is left without an answer")
-	}
-	if _, refused := ep.LastError().(*tcpip.ErrConnectionRefused); !refused {
-		t.Error("a datagram outside is not refused")
-	}
+	g.socket("203.0.113.7:53").refused(t, "question")
 }

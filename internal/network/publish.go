@@ -81,19 +81,31 @@ func (s *Stack) relay(outside net.Conn, port uint16, small bool) {
 		resetConn(outside)
 		return
 	}
+	s.join(outside, inside, &relayBuffers, func() {})
+}
+
+// join carries what two connections have for each other until both directions have ended, or the Stack closes, and closes both.
+// passed is called whenever something went through.
+func (s *Stack) join(outside net.Conn, inside *Conn, buffers *bufferPool, passed func()) {
 	abort := sync.OnceFunc(func() {
 		resetConn(outside)
 		resetConn(inside)
 	})
 	defer context.AfterFunc(s.ctx, abort)()
 
+	count := func(total *atomic.Int64) func(int) {
+		return func(n int) {
+			total.Add(int64(n))
+			passed()
+		}
+	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		if pump(outside, guestSource{inside}, &s.tx) != nil {
+		if pump(outside, guestSource{inside, buffers}, count(&s.tx)) != nil {
 			abort()
 		}
 	})
-	if pump(inside, sourceOf(outside), &s.rx) != nil {
+	if pump(inside, sourceOf(outside, buffers), count(&s.rx)) != nil {
 		abort()
 	}
 	back.Wait()
@@ -109,30 +121,42 @@ func resetConn(c net.Conn) {
 	c.Close()
 }
 
-// relayBuffers holds buffers for what is on its way through a relay. An idle connection holds none.
-var relayBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// A bufferPool holds buffers for what is on its way through a relay. An idle connection holds none.
+type bufferPool struct{ pool sync.Pool }
 
-type relayBuffer = *[32 << 10]byte
+func newBufferPool(size int) bufferPool {
+	return bufferPool{sync.Pool{New: func() any { b := make([]byte, size); return &b }}}
+}
 
-// A source is read from by a relay. Its read waits until there is something before it takes a buffer; the caller
-// puts the buffer back.
+var (
+	relayBuffers = newBufferPool(32 << 10)
+	// smallBuffers are for the connections of a guest that has many: each may hold one for as long as its reader does not read.
+	smallBuffers = newBufferPool(4 << 10)
+)
+
+func (p *bufferPool) get() *[]byte   { return p.pool.Get().(*[]byte) }
+func (p *bufferPool) done(b *[]byte) { p.pool.Put(b) }
+
+// A source is read from by a relay. Its read waits until there is something before it takes a buffer; the caller hands the
+// buffer back with done.
 type source interface {
-	read() (relayBuffer, int, error)
+	read() (b *[]byte, n int, err error)
+	done(b *[]byte)
 }
 
 // pump copies to dst until src ends, hands the end on, and counts the bytes. A nil error means that dst was told of the end.
-func pump(dst net.Conn, src source, count *atomic.Int64) error {
+func pump(dst net.Conn, src source, count func(int)) error {
 	for {
 		b, n, err := src.read()
 		if n > 0 {
-			_, werr := dst.Write(b[:n])
-			count.Add(int64(n))
+			_, werr := dst.Write((*b)[:n])
+			count(n)
 			if werr != nil {
 				err = werr
 			}
 		}
 		if b != nil {
-			relayBuffers.Put(b)
+			src.done(b)
 		}
 		if errors.Is(err, io.EOF) {
 			if half, ok := dst.(interface{ CloseWrite() error }); ok {
@@ -147,58 +171,71 @@ func pump(dst net.Conn, src source, count *atomic.Int64) error {
 }
 
 // A guestSource reads from the guest's end.
-type guestSource struct{ c *Conn }
+type guestSource struct {
+	c *Conn
+	*bufferPool
+}
 
-func (g guestSource) read() (relayBuffer, int, error) {
+func (g guestSource) read() (*[]byte, int, error) {
 	g.c.waitReadable()
-	b := relayBuffers.Get().(relayBuffer)
-	n, err := g.c.Read(b[:])
+	b := g.get()
+	n, err := g.c.Read(*b)
 	return b, n, err
 }
 
 // sourceOf reads a connection of the host's kernel by readiness, and any other with a buffer in hand.
-func sourceOf(c net.Conn) source {
+func sourceOf(c net.Conn, buffers *bufferPool) source {
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			return kernelSource{raw}
+			return kernelSource{raw, buffers}
 		}
 	}
-	return plainSource{c}
+	return plainSource{c, buffers}
 }
 
-type plainSource struct{ r io.Reader }
+type plainSource struct {
+	r io.Reader
+	*bufferPool
+}
 
-func (p plainSource) read() (relayBuffer, int, error) {
-	b := relayBuffers.Get().(relayBuffer)
-	n, err := p.r.Read(b[:])
+func (p plainSource) read() (*[]byte, int, error) {
+	b := p.get()
+	n, err := p.r.Read(*b)
 	return b, n, err
 }
 
-type kernelSource struct{ raw syscall.RawConn }
+type kernelSource struct {
+	raw syscall.RawConn
+	*bufferPool
+}
 
-func (k kernelSource) read() (b relayBuffer, n int, err error) {
+func (k kernelSource) read() (b *[]byte, n int, err error) {
+	b, n, err = k.receive()
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	return b, n, err
+}
+
+// receive waits until there is something, or an error, and reads it: of a stream what there is, of datagrams one.
+func (k kernelSource) receive() (b *[]byte, n int, err error) {
 	rawErr := k.raw.Read(func(fd uintptr) bool {
-		b = relayBuffers.Get().(relayBuffer)
+		b = k.get()
 		for {
-			n, err = syscall.Read(int(fd), b[:])
+			n, err = syscall.Read(int(fd), *b)
 			if err != syscall.EINTR {
 				break
 			}
 		}
 		if err == syscall.EAGAIN {
-			relayBuffers.Put(b)
+			k.done(b)
 			b = nil
 			return false
 		}
 		return true
 	})
-	switch {
-	case rawErr != nil:
-		return b, 0, rawErr
-	case err != nil:
-		return b, 0, err
-	case n == 0:
-		return b, 0, io.EOF
+	if rawErr != nil {
+		err = rawErr
 	}
-	return b, n, nil
+	return b, max(n, 0), err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
@@ -108,6 +109,11 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 	if n := q.Network; n != nil {
 		spec.NoNetwork = n.Enabled != nil && !*n.Enabled
 		spec.Ports = f.ports(n.Ports)
+		spec.NoOutbound = n.Outbound != nil && !*n.Outbound
+		spec.AllowNets = f.ranges(n.Allow)
+		if len(n.Allow) > 0 && (spec.NoNetwork || spec.NoOutbound) {
+			f.invalid("network.allow", "an instance without traffic to the outside reaches no private range")
+		}
 	}
 	spec.HealthCheck = f.healthCheck(q.HealthCheck)
 	return spec, f.err()
@@ -279,6 +285,26 @@ func (f *faults) ports(given []api.PortMapping) []machine.Port {
 		ports = append(ports, machine.Port{HostAddr: addr, HostPort: uint16(p.HostPort), GuestPort: uint16(p.GuestPort)})
 	}
 	return ports
+}
+
+// ranges reads the private ranges that an instance may reach.
+func (f *faults) ranges(given []string) []netip.Prefix {
+	if len(given) > egress.MaxRanges {
+		f.invalid("network.allow", fmt.Sprintf("at most %d", egress.MaxRanges))
+		return nil
+	}
+	var nets []netip.Prefix
+	for i, s := range given {
+		p, err := egress.ParseRange(s)
+		if err != nil {
+			f.invalid(fmt.Sprintf("network.allow[%d]", i), err.Error())
+			continue
+		}
+		if !slices.Contains(nets, p) {
+			nets = append(nets, p)
+		}
+	}
+	return nets
 }
 
 // healthCheck reads a policy; nil is none.

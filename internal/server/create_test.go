@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -72,6 +73,12 @@ func TestCreateIsRefusedByItsFields(t *testing.T) {
 		{`{"image":"a","restart_policy":{"policy":"on_failure"}}`, "unsupported", "restart_policy"},
 		{`{"image":"a","network":{"bandwidth_upload":"1Gbps"}}`, "unsupported", "network.bandwidth_upload"},
 		{`{"image":"a","network":{"egress":{"enabled":true}}}`, "unsupported", "network.egress.enabled"},
+		{`{"image":"a","network":{"allow":["10.0.0.0/8","lan","127.0.0.0/8","203.0.113.0/24","fd00::/8"]}}`, "invalid_request", "network.allow[1] network.allow[2] network.allow[3] network.allow[4]"},
+		{`{"image":"a","network":{"allow":"10.0.0.0/8"}}`, "invalid_request", "network.allow"},
+		{`{"image":"a","network":{"allow":[` + strings.Repeat(`"10.0.0.0/8",`, 64) + `"10.0.0.0/8"]}}`, "invalid_request", "network.allow"},
+		{`{"image":"a","network":{"outbound":false,"allow":["10.0.0.0/8"]}}`, "invalid_request", "network.allow"},
+		{`{"image":"a","network":{"enabled":false,"allow":["10.0.0.0/8"]}}`, "invalid_request", "network.allow"},
+		{`{"image":"a","network":{"outbound":"no"}}`, "invalid_request", "network.outbound"},
 		{`{"image":"a","health_check":{"grpc":{"port":80}}}`, "unsupported", "health_check.grpc"},
 		{`{"image":"a","health_check":{"http":{"port":0},"interval":"1ms"}}`, "invalid_health_check", "health_check.http.port health_check.interval"},
 		{`{"image":"a","health_check":{"tcp":{"port":80},"exec":{"command":["a"]}}}`, "invalid_health_check", "health_check"},
@@ -108,6 +115,29 @@ func TestCreateTakesWhatAsksForNothing(t *testing.T) {
 	spec, err := asked([]byte(`{"image":"a","size":"512MB","cmd":[],"health_check":{"type":"none"}}`))
 	if err != nil || spec.Memory.String() != "512MB" || spec.Memory.Bytes != 512<<20 || spec.Cmd == nil || spec.HealthCheck == nil {
 		t.Errorf("%+v, %v", spec, err)
+	}
+}
+
+func TestCreateOutbound(t *testing.T) {
+	spec, err := asked([]byte(`{"image":"a","network":{"allow":["192.168.1.7/24","10.0.0.1","192.168.1.0/24"]}}`))
+	if err != nil || spec.NoOutbound || fmt.Sprint(spec.AllowNets) != "[192.168.1.0/24 10.0.0.1/32]" {
+		t.Errorf("%+v, %v", spec, err)
+	}
+	shown := renderNetwork(instance.Instance{Spec: spec})
+	if shown.Outbound == nil || !*shown.Outbound || fmt.Sprint(shown.Allow) != "[192.168.1.0/24 10.0.0.1/32]" {
+		t.Errorf("shown as %+v", shown)
+	}
+	for body, none := range map[string]bool{
+		`{"image":"a","network":{"outbound":false}}`:                                          true,
+		`{"image":"a","network":{"outbound":true,"allow":[]}}`:                                false,
+		`{"image":"a","network":{"outbound":null,"allow":null}}`:                              false,
+		`{"image":"a","network":{"egress":{"enabled":false}}}`:                                false, // a proxy that is not wanted: traffic goes out directly
+		`{"image":"a","network":{"outbound":false,"ports":[{"guest_port":1,"host_port":0}]}}`: true,
+	} {
+		spec, err := asked([]byte(body))
+		if err != nil || spec.NoOutbound != none || *renderNetwork(instance.Instance{Spec: spec}).Outbound == none {
+			t.Errorf("%s: %+v, %v", body, spec, err)
+		}
 	}
 }
 

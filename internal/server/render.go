@@ -52,6 +52,11 @@ func renderNetwork(in instance.Instance) *api.InstanceNetwork {
 		return n
 	}
 	n.Name = "default"
+	outbound := !in.Spec.NoOutbound
+	n.Outbound = &outbound
+	for _, p := range in.Spec.AllowNets {
+		n.Allow = append(n.Allow, p.String())
+	}
 	n.IP, n.MAC = text(in.IP), text(in.MAC)
 	ports := in.Ports
 	if ports == nil {

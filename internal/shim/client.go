@@ -45,6 +45,7 @@ type Machine struct {
 	pending map[uint64]chan protocol.Reply // nil: the connection has ended
 
 	notices chan machine.Notice
+	remarks chan string
 	gone    chan struct{} // closed when the exit has been delivered
 }
 
@@ -58,9 +59,11 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
 		pending: make(map[uint64]chan protocol.Reply),
 		notices: make(chan machine.Notice, 3), // there are never more
+		remarks: make(chan string, maxRemarks),
 		gone:    make(chan struct{}),
 	}
 	go m.read()
+	go m.listen()
 	return m, nil
 }
 

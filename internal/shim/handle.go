@@ -44,6 +44,12 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage)
 		return r.stats()
 	case protocol.MethodPorts:
 		return r.ports, nil
+	case protocol.MethodRemarks:
+		var p protocol.RemarksAfter
+		if err := decode(params, &p); err != nil {
+			return nil, err
+		}
+		return r.says.after(ctx, p.After), nil
 	}
 	return nil, fmt.Errorf("this shim knows no method %q: %w", method, api.Unimplemented)
 }

@@ -76,6 +76,7 @@ type run struct {
 	net    *network.Stack // nil without a network
 	agent  *guest.Conn
 	ports  []machine.Port
+	says   remarks // for the instance's log
 
 	app     *logfile.Writer
 	vmm     *logfile.Writer
@@ -192,9 +193,9 @@ func (r *run) startNetwork(link net.Conn) error {
 	if err != nil {
 		return err
 	}
-	r.net, err = network.New(link, network.Config{Guest: n.Addr, GuestMAC: mac, Log: r.log, Refused: func(f network.Refusal) {
-		r.log.Warn("outbound refused", "flow", f.String())
-	}})
+	r.net, err = network.New(link, network.Config{
+		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { r.says.add(f.String()) },
+	})
 	if err != nil {
 		return fmt.Errorf("the machine's network: %w", err)
 	}

@@ -43,6 +43,7 @@ const (
 
 var (
 	binary  string
+	program string // the workload, for what runs outside of machines
 	kernels string
 	tars    = map[string]string{} // docker-archives by image
 )
@@ -69,7 +70,7 @@ func prepare() error {
 	if err != nil {
 		return err
 	}
-	program := filepath.Join(dir, "workload")
+	program = filepath.Join(dir, "workload")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./workload")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -131,12 +132,16 @@ type host struct {
 	wrap   []string // what the daemon is started by; it becomes the daemon
 	daemon *exec.Cmd
 	log    *bytes.Buffer
+	ns     *namespace // where it runs; nil: in ours
 }
 
 // newHost starts a daemon and imports the images. At the end of the test nothing of it may be left.
-func newHost(t *testing.T, images ...string) *host {
+func newHost(t *testing.T, images ...string) *host { return newHostIn(t, nil, images...) }
+
+// newHostIn is newHost in a network namespace.
+func newHostIn(t *testing.T, ns *namespace, images ...string) *host {
 	t.Helper()
-	h := &host{t: t, dir: filepath.Join(t.TempDir(), "data")}
+	h := &host{t: t, dir: filepath.Join(t.TempDir(), "data"), ns: ns}
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +161,7 @@ func (h *host) start(attr *syscall.SysProcAttr, env ...string) {
 	h.t.Helper()
 	h.log = new(bytes.Buffer)
 	command := append(slices.Clone(h.wrap), binary, "serve", "--data-dir", h.dir, "--listen", "127.0.0.1:0")
-	h.daemon = exec.Command(command[0], command[1:]...)
+	h.daemon = h.ns.command(command[0], command[1:]...)
 	h.daemon.Stderr = h.log
 	h.daemon.SysProcAttr = attr
 	h.daemon.Env = append(os.Environ(), env...)
@@ -183,7 +188,7 @@ func (h *host) start(attr *syscall.SysProcAttr, env ...string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if h.Client, err = hale.New(where.URL, strings.TrimSpace(string(token)), hale.WithTransport(transport)); err != nil {
+	if h.Client, err = hale.New(where.URL, strings.TrimSpace(string(token)), hale.WithTransport(h.ns.transport())); err != nil {
 		h.t.Fatal(err)
 	}
 }

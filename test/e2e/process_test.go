@@ -127,7 +127,7 @@ func (h *host) metrics() string {
 		h.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
-	resp, err := transport.RoundTrip(req)
+	resp, err := h.ns.transport().RoundTrip(req)
 	if err != nil {
 		h.t.Fatal(err)
 	}

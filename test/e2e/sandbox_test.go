@@ -41,7 +41,7 @@ func status(t *testing.T, pid int, field string) string {
 	return ""
 }
 
-func namespace(t *testing.T, pid int, kind string) string {
+func namespaceOf(t *testing.T, pid int, kind string) string {
 	t.Helper()
 	to, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 	if err != nil {
@@ -82,14 +82,14 @@ func (h *host) checkSandbox(id string, uid int) {
 				}
 			}
 		}
-		if namespace(t, pid, "user") == namespace(t, daemon, "user") {
+		if namespaceOf(t, pid, "user") == namespaceOf(t, daemon, "user") {
 			t.Errorf("%s is in the daemon's user namespace", name)
 		}
 	}
-	if namespace(t, shim, "net") != namespace(t, daemon, "net") {
+	if namespaceOf(t, shim, "net") != namespaceOf(t, daemon, "net") {
 		t.Error("the shim is not in the host's network")
 	}
-	if namespace(t, qemu, "net") == namespace(t, daemon, "net") {
+	if namespaceOf(t, qemu, "net") == namespaceOf(t, daemon, "net") {
 		t.Error("QEMU is in the host's network")
 	}
 	h.checkNetwork(qemu)

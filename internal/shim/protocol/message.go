@@ -51,6 +51,8 @@ const (
 	MethodProbe = "probe" // Probe → health.Result
 	MethodStats = "stats" // nothing → machine.Stats
 	MethodPorts = "ports" // nothing → []machine.Port
+	// MethodRemarks waits for what there is to say to the instance's log: RemarksAfter → Remarks.
+	MethodRemarks = "remarks"
 )
 
 // A Request asks for one thing.
@@ -81,6 +83,17 @@ type Stop struct {
 type Stat struct {
 	Path        string `json:"path"`
 	FollowLinks bool   `json:"follow_links"`
+}
+
+// RemarksAfter asks for the remarks behind one, which is thereby acknowledged with all before it; 0 asks for what was never acknowledged.
+type RemarksAfter struct {
+	After uint64 `json:"after"`
+}
+
+// Remarks answers with at least one line, or with none after a while, to be asked again.
+type Remarks struct {
+	Last  uint64   `json:"last"` // the number of the last line
+	Lines []string `json:"lines,omitempty"`
 }
 
 // Probe asks for one probe.

@@ -28,11 +28,20 @@ var commands = map[string]func(args []string) error{
 	"read":   read,
 	"exists": exists,
 	"linger": linger,
-	"flood":  flood,
+	"spew":   spew,
 	"env":    env,
 	"id":     id,
 	"cat":    cat,
 	"dial":   dial,
+
+	"exchange": exchange,
+	"talk":     talk,
+	"many":     many,
+	"flood":    flood,
+	"resolve":  resolve,
+	"hold":     hold,
+	"pipe":     pipe,
+	"outside":  outside,
 }
 
 func main() {

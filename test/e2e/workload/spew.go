@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// flood sends as much as it can for some seconds: flood output|console|frames SECONDS.
-func flood(args []string) error {
+// spew writes as much as it can for some seconds: spew output|console|frames SECONDS.
+func spew(args []string) error {
 	lasts, err := time.ParseDuration(args[1] + "s")
 	if err != nil {
 		return err
