@@ -123,7 +123,7 @@ func (p *platform) find(ctx context.Context) (shim.Platform, error) {
 		return shim.Platform{}, fmt.Errorf("the whole sandbox is required, and this host lacks %s: %w", strings.Join(lacks, "; "), api.Unavailable)
 	}
 	platform := shim.Platform{
-		QEMU: path, Kernel: boot.Kernel, Initrd: boot.Initrd, Sandbox: support, UIDs: p.uids,
+		QEMU: path, Kernel: boot.Kernel, Initrd: boot.Initrd, Sandbox: support, Whole: p.require, UIDs: p.uids,
 	}
 	accel, _ := p.accelerator(ctx)
 	platform.Accel = string(accel)

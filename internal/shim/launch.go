@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -37,6 +38,7 @@ type Platform struct {
 	Initrd string // path of the initrd that holds the guest agent
 
 	Sandbox sandbox.Support // what machines are shut in with
+	Whole   bool            // all of it, or no machine
 	UIDs    sandbox.Range   // where root's machines have their uids from
 	Groups  []uint32        // gids that open what the accelerator needs
 }
@@ -303,20 +305,14 @@ func (s *starting) run(ctx context.Context) (*Machine, error) {
 	if err := giveTo(s.vm, s.id.UID); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", Command, s.machine.ID)
-	cmd.Args[0] = "hale"
-	// The child has another uid by the time it goes there, and its parents may be closed to that one.
-	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
-	cmd.Stderr = stderr
-	cmd.ExtraFiles = s.files
-	cmd.Env = shimEnv()
-	cmd.SysProcAttr = s.id.SysProcAttr(s.config.Sandbox.Namespaces)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	cmd, stdin, err := s.start(dir, stderr)
+	if err != nil && s.config.Sandbox.Namespaces && !s.platform.Whole {
+		// They worked when the daemon began: a limit was lowered, or reached.
+		s.launcher.log.Warn("no namespaces can be made: the machine runs in the rest of the sandbox", "instance", s.machine.ID, "err", err)
+		s.config.Sandbox.Namespaces = false
+		cmd, stdin, err = s.start(dir, stderr)
 	}
-	if err := cmd.Start(); err != nil {
-		stdin.Close()
+	if err != nil {
 		return nil, fmt.Errorf("start the shim: %w", err)
 	}
 	proc, r, err := s.record(cmd.Process.Pid)
@@ -340,6 +336,27 @@ func (s *starting) run(ctx context.Context) (*Machine, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// start starts the shim's process, which waits for its configuration.
+func (s *starting) start(dir, stderr *os.File) (*exec.Cmd, io.WriteCloser, error) {
+	cmd := exec.Command("/proc/self/exe", Command, s.machine.ID)
+	cmd.Args[0] = "hale"
+	// The child has another uid by the time it goes there, and its parents may be closed to that one.
+	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
+	cmd.Stderr = stderr
+	cmd.ExtraFiles = s.files
+	cmd.Env = shimEnv()
+	cmd.SysProcAttr = s.id.SysProcAttr(s.config.Sandbox.Namespaces)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		stdin.Close()
+		return nil, nil, err
+	}
+	return cmd, stdin, nil
 }
 
 func (s *starting) record(pid int) (process, record, error) {

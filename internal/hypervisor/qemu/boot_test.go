@@ -279,7 +279,7 @@ func TestDiesWithItsParent(t *testing.T) {
 		g := boot(t, "hang")
 		g.until(t, "test-init: hangs")
 		fmt.Println("machine", g.vm.PID())
-		select {}
+		time.Sleep(time.Hour)
 	}
 	owner := exec.Command("/proc/self/exe", "-test.run", "^TestDiesWithItsParent$")
 	owner.Env = append(os.Environ(), "HALE_TEST_OWNER=1")

@@ -25,9 +25,9 @@ var fakes = map[string]func(monitor *os.File){
 		fmt.Fprintln(os.Stderr, strings.Repeat("x", 2*maxWords)+"\nno such device")
 		unix.Exit(1) // os.Exit takes a second where races are looked for
 	},
-	"mute":    func(*os.File) { select {} },
-	"babbles": func(m *os.File) { fmt.Fprintln(m, "SeaBIOS"); select {} },
-	"runs":    func(m *os.File) { greet(m); select {} },
+	"mute":    func(*os.File) { time.Sleep(time.Hour) },
+	"babbles": func(m *os.File) { fmt.Fprintln(m, "SeaBIOS"); time.Sleep(time.Hour) },
+	"runs":    func(m *os.File) { greet(m); time.Sleep(time.Hour) },
 	"off":     func(m *os.File) { greet(m); shutDown(m, true, "guest-shutdown") },
 	"resets":  func(m *os.File) { greet(m); shutDown(m, true, "guest-reset") },
 	"writes to a full disk": func(m *os.File) {
@@ -39,7 +39,7 @@ var fakes = map[string]func(monitor *os.File){
 		shutDown(m, true, "guest-shutdown")
 	},
 	"quits":    func(m *os.File) { greet(m); shutDown(m, false, "host-qmp-quit") },
-	"segfault": func(m *os.File) { greet(m); unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
+	"segfault": func(m *os.File) { greet(m); unix.Kill(os.Getpid(), unix.SIGKILL); time.Sleep(time.Hour) },
 	"breaks":   func(m *os.File) { greet(m); fmt.Fprintln(os.Stderr, "internal error"); unix.Exit(2) },
 	"asked to go": func(m *os.File) {
 		greet(m)
