@@ -345,8 +345,13 @@ func (s *Store) clearUp(p *pull, err error) {
 	}
 }
 
-// reason is what a person is told. What is no refusal is ours, and a path in it is no secret.
-func reason(err error) string { return err.Error() }
+// reason is what a person is told. What is no refusal is our fault, and its detail is for the log.
+func reason(err error) string {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e.Error()
+	}
+	return "something went wrong on our side; the daemon's log says what"
+}
 
 // worthKeeping reports whether what was fetched may serve another try. What is false is not kept, nor what fills the disk.
 func worthKeeping(err error) bool {

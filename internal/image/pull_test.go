@@ -837,3 +837,24 @@ func TestPullsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// What is our own fault fails the pull with its detail in the log, and is not forgotten.
+func TestPullFailsHere(t *testing.T) {
+	f := newRegistry()
+	p := big("")
+	f.image("app", p, nil, "v1")
+	dir := t.TempDir()
+	var log bytes.Buffer
+	s := pullFrom(t, dir, f, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	h, _ := digestOf(p.packed(p.layers[0]))
+	if err := os.Mkdir(filepath.Join(dir, partialDir, h.Hex), 0o700); err != nil { // where the layer is to lie
+		t.Fatal(err)
+	}
+	img, err := pulled(t, s, where+"/app:v1", PullOptions{})
+	if img.Status != Failed || strings.Contains(img.Error, dir) || !strings.Contains(img.Error, "the daemon's log says what") || err == nil {
+		t.Errorf("%+v, %v", img, err)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), h.Hex) {
+		t.Errorf("the log says %s", &log)
+	}
+}
