@@ -24,8 +24,8 @@ const (
 	connectTimeout = 30 * time.Second
 	// roomyFlows is how many connections of one guest have buffers of their full size; all beyond have small ones, so that
 	// what hundreds of them hold is bounded whatever their ends do not read. None of them grows.
-	roomyFlows  = 8
-	roomyBuffer = 256 << 10
+	roomyFlows  = 4
+	roomyBuffer = 512 << 10
 )
 
 // A tcpFlow is a connection that the guest began, from its SYN to the end of its relay.

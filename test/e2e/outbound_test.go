@@ -180,6 +180,20 @@ func TestOutbound(t *testing.T) {
 		}
 	})
 
+	// Beside three other machines under emulation; what it is worth is printed.
+	t.Run("throughput", func(t *testing.T) {
+		h := *h
+		h.t = t
+		for way, addr := range map[string]string{"up": "203.0.113.10:9", "down": "203.0.113.10:19"} {
+			out := h.run("plain", "/workload", "move", way, addr, "256")
+			rate, err := strconv.Atoi(out)
+			if err != nil || rate < 5 {
+				t.Errorf("%s: %q MB/s, %v", way, out, err)
+			}
+			t.Logf("%s: %d MB/s", way, rate)
+		}
+	})
+
 	// A connection of a guest goes on under a daemon that is stopped and started again.
 	t.Run("outlives the daemon", func(t *testing.T) {
 		h.t = t

@@ -39,6 +39,7 @@ var commands = map[string]func(args []string) error{
 	"exchange": exchange,
 	"talk":     talk,
 	"many":     many,
+	"move":     move,
 	"flood":    flood,
 	"resolve":  resolve,
 	"hold":     hold,

@@ -102,6 +102,36 @@ func many(args []string) error {
 	return nil
 }
 
+// move says how many megabytes a second one connection carries: move up|down ADDR MEGABYTES
+func move(args []string) error {
+	n, _ := strconv.ParseInt(args[2], 10, 64)
+	c, err := net.Dial("tcp", args[1])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	start := time.Now()
+	b := make([]byte, 1<<20)
+	for range n {
+		if args[0] == "up" {
+			_, err = c.Write(b)
+		} else {
+			_, err = io.ReadFull(c, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if args[0] == "up" { // all of it is there when the other end has closed
+		c.(*net.TCPConn).CloseWrite()
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%.0f\n", float64(n<<20)/1e6/time.Since(start).Seconds())
+	return nil
+}
+
 // flood sends datagrams as fast as it can to as many ports as there are: flood IP SECONDS
 func flood(args []string) error {
 	seconds, _ := strconv.Atoi(args[1])
@@ -171,8 +201,8 @@ func pipe(args []string) error {
 	return err
 }
 
-// outside is everything that a guest may want to reach: at each address an echo by TCP and UDP at port 7, one that takes
-// nothing and sends without end at port 19, and with "dns" names at port 53: outside dns|- ADDR...
+// outside is everything that a guest may want to reach: at each address an echo by TCP and UDP at port 7, one that takes everything
+// at port 9, one that takes nothing and sends without end at port 19, and with "dns" names at port 53: outside dns|- ADDR...
 func outside(args []string) error {
 	for _, a := range args[1:] {
 		if err := serveEcho(a); err != nil {
@@ -196,6 +226,22 @@ func serveEcho(addr string) error {
 	if err != nil {
 		return err
 	}
+	sink, err := net.Listen("tcp4", addr+":9")
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := sink.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.Copy(io.Discard, c)
+				c.Close()
+			}()
+		}
+	}()
 	u, err := net.ListenPacket("udp4", addr+":7")
 	if err != nil {
 		return err
