@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -215,6 +216,42 @@ func TestInstancesLogTellsOfHealth(t *testing.T) {
 		t.Errorf("after a restart of the daemon:\n%s", after)
 	}
 	if err := c.DeleteInstance(t.Context(), "web", false); err != nil {
+		t.Error(err)
+	}
+}
+
+// An image cannot be deleted from under an instance that is being created, nor its disk go.
+func TestImageIsKeptWhileAnInstanceIsCreated(t *testing.T) {
+	driver := slow{fake.Surviving{Driver: fake.New(fake.Config{})}, 500 * time.Millisecond}
+	dir := t.TempDir()
+	c, stop := run(t, dir, driver)
+	defer stop()
+	load(t, c)
+	made := make(chan error, 1)
+	go func() {
+		_, err := c.CreateInstance(t.Context(), api.CreateInstanceRequest{Name: "web", Image: "app"})
+		made <- err
+	}()
+	for seen := false; !seen; { // until the create has begun, and long before it is over
+		entries, err := os.ReadDir(filepath.Join(dir, "instances"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = len(entries) > 0
+	}
+	if err := c.DeleteImage(t.Context(), "app"); !errors.Is(err, api.Conflict) {
+		t.Errorf("the image was deleted: %v", err)
+	}
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	if disks, err := os.ReadDir(filepath.Join(dir, "images", "disks")); err != nil || len(disks) != 1 {
+		t.Errorf("its disk: %v, %v", disks, err)
+	}
+	if err := c.DeleteInstance(t.Context(), "web", false); err != nil {
+		t.Error(err)
+	}
+	if err := c.DeleteImage(t.Context(), "app"); err != nil {
 		t.Error(err)
 	}
 }

@@ -172,7 +172,7 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		next, c := o.step(Running)
 		next.Instance.RunningAt = next.Instance.Since
 		o.happened(next, change{event.TypeState, c})
-		o.log.Info("running", "after", since(o.rec.Instance.StartedAt))
+		o.log.Info("running", "after", o.sinceStart(n.Time))
 	case n.Kind == machine.Told:
 		o.log.Log(o.s.ctx, n.Level, n.Message)
 	case n.Kind == machine.Exited:
@@ -180,12 +180,15 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 	}
 }
 
-func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+// sinceStart is how long after the run's start something was. A machine that was taken back tells of what was long ago.
+func (o *owner) sinceStart(at time.Time) time.Duration {
+	return at.Sub(o.rec.Instance.StartedAt).Round(time.Millisecond)
+}
 
 // agentReady takes in the agent's HELLO. A machine that was taken back repeats it: that is no news to the log.
 func (o *owner) agentReady(at time.Time) {
 	if o.rec.Instance.State == Initializing {
-		o.log.Info("guest agent ready", "after", at.Sub(o.rec.Instance.StartedAt).Round(time.Millisecond))
+		o.log.Info("guest agent ready", "after", o.sinceStart(at))
 	}
 	o.rec.Instance.Agent = true
 	o.publish(o.rec.Instance)

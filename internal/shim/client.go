@@ -38,6 +38,12 @@ func probeTime(p health.Policy) time.Duration {
 // noticeRoom is how many notices may wait for their reader. Three places are for those that come once; lines that find no other are dropped.
 const noticeRoom = 3 + 32
 
+// The rate at which lines for the instance's log are taken: more than a shim's voices say together.
+const (
+	lineBurst = 2 * maxLines
+	lineEvery = time.Second
+)
+
 // errGone is the answer to whoever asks a machine that has ended.
 var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
 
@@ -57,6 +63,9 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]chan protocol.Reply // nil: the connection has ended
 
+	lines   rate // of lines for the instance's log; the reader's, as is dropped
+	dropped bool
+
 	notices chan machine.Notice
 	gone    chan struct{} // closed when the exit has been delivered
 }
@@ -71,6 +80,7 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
 		pending: make(map[uint64]chan protocol.Reply),
 		notices: make(chan machine.Notice, noticeRoom),
+		lines:   newRate(lineBurst, lineEvery),
 		gone:    make(chan struct{}),
 	}
 	go m.read()
@@ -286,12 +296,18 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 	}
 }
 
-// told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for.
+// told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for, and a shim is not
+// trusted to keep to its own bounds.
 func (m *Machine) told(n machine.Notice) {
-	if len(m.notices) >= noticeRoom-3 {
-		m.log.Warn("a line for the instance's log is dropped: nobody takes them", "line", clipLine(n.Message))
+	if len(m.notices) >= noticeRoom-3 || !m.lines.allows(time.Now()) {
+		if !m.dropped {
+			m.dropped = true
+			m.log.Warn("lines for the instance's log are dropped: there are too many")
+		}
 		return
 	}
+	m.dropped = false
+	n.Message = clipLine(n.Message, maxLine)
 	m.notices <- n
 }
 

@@ -21,14 +21,32 @@ const (
 // from any goroutine, and never waits.
 type voice struct {
 	server  *server
-	credit  time.Duration // of voiceBurst × voiceEvery; guarded by server.mu, as is the rest
-	last    time.Time
+	rate    rate // guarded by server.mu, as is leftOut
 	leftOut int
 }
 
 // voice returns one for another subject.
-func (s *server) voice() *voice {
-	return &voice{server: s, credit: voiceBurst * voiceEvery, last: time.Now()}
+func (s *server) voice() *voice { return &voice{server: s, rate: newRate(voiceBurst, voiceEvery)} }
+
+// A rate lets through so many lines at once, and one more in so long.
+type rate struct {
+	most, each, credit time.Duration
+	last               time.Time
+}
+
+func newRate(burst int, each time.Duration) rate {
+	most := time.Duration(burst) * each
+	return rate{most: most, each: each, credit: most, last: time.Now()}
+}
+
+func (r *rate) allows(now time.Time) bool {
+	r.credit = min(r.credit+now.Sub(r.last), r.most)
+	r.last = now
+	if r.credit < r.each {
+		return false
+	}
+	r.credit -= r.each
+	return true
 }
 
 // say says one line. What is over the rate is left out, and the next line tells how much that was.
@@ -37,14 +55,11 @@ func (v *voice) say(level slog.Level, message string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	v.credit = min(v.credit+now.Sub(v.last), voiceBurst*voiceEvery)
-	v.last = now
-	if v.credit < voiceEvery {
+	if !v.rate.allows(now) {
 		v.leftOut++
 		return
 	}
-	v.credit -= voiceEvery
-	message = clipLine(message)
+	message = clipLine(message, maxLine-64) // the rest is for what follows
 	if v.leftOut > 0 {
 		message += fmt.Sprintf(" (%d lines of the kind were left out before)", v.leftOut)
 		v.leftOut = 0
@@ -55,9 +70,12 @@ func (v *voice) say(level slog.Level, message string) {
 }
 
 // clipLine makes one line of what may hold a guest's words.
-func clipLine(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxLine)], "")
+func clipLine(s string, most int) string {
+	s = strings.ToValidUTF8(s[:min(len(s), most)], "")
 	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return -1
 		}

@@ -29,7 +29,7 @@ func TestVoiceIsBounded(t *testing.T) {
 		time.Sleep(voiceEvery)
 		loud.say(slog.LevelWarn, "one\ntwo\x1b[2J")
 		loud.say(slog.LevelWarn, "too soon")
-		if _, lines, _ := s.next(0, true); len(lines) != 1 || lines[0].Message != "onetwo[2J (80 lines of the kind were left out before)" {
+		if _, lines, _ := s.next(0, true); len(lines) != 1 || lines[0].Message != "one two[2J (80 lines of the kind were left out before)" {
 			t.Errorf("%+v", lines)
 		}
 		for range 10 { // nobody takes them
@@ -111,6 +111,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 	m := &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
 		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
+		lines: newRate(lineBurst, lineEvery),
 	}
 	go func() {
 		kind, payload, err := protocol.Read(shim)
@@ -146,7 +147,37 @@ func TestLinesHoldUpNothing(t *testing.T) {
 			others++
 		}
 	}
-	if told != noticeRoom-3 || others != 2 {
+	if told != noticeRoom-3 || others != 2 || !m.dropped {
 		t.Errorf("%d lines and %d others", told, others)
 	}
+}
+
+// A shim that does not keep to its bounds is kept to the daemon's, also by an owner that takes every line.
+func TestLinesAreBoundedByTheDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, conn := talk(t)
+		go func() {
+			for range 10_000 {
+				if protocol.WriteJSON(conn, protocol.KindNotice, machine.Notice{Kind: machine.Told, Message: strings.Repeat("x", 10_000)}) != nil {
+					return
+				}
+			}
+			conn.Close()
+		}()
+		told := 0
+		for quiet := false; !quiet; {
+			synctest.Wait()
+			select {
+			case n := <-m.notices:
+				if told++; len(n.Message) > maxLine {
+					t.Fatalf("a line of %d bytes", len(n.Message))
+				}
+			default:
+				quiet = true
+			}
+		}
+		if told == 0 || told > lineBurst {
+			t.Errorf("%d lines", told)
+		}
+	})
 }
