@@ -24,6 +24,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -198,7 +199,27 @@ func (w *world) call(method, path, bearer string, body io.Reader) (*http.Respons
 }
 
 // An archive is what `docker save` writes of an image whose program the fake driver knows.
-func archive(t *testing.T) io.Reader {
+func archive(t *testing.T) io.Reader { return archiveOf(t, "app:latest") }
+
+// archiveOf is one of such an image for each name.
+func archiveOf(t *testing.T, names ...string) io.Reader {
+	t.Helper()
+	images := map[name.Reference]v1.Image{}
+	for _, n := range names {
+		ref, err := name.ParseReference(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images[ref] = servingImage(t)
+	}
+	var b bytes.Buffer
+	if err := tarball.MultiRefWrite(images, &b); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func servingImage(t *testing.T) v1.Image {
 	t.Helper()
 	img, err := random.Image(1<<10, 1)
 	if err != nil {
@@ -212,15 +233,7 @@ func archive(t *testing.T) io.Reader {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.ParseReference("app:latest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := tarball.Write(ref, img, &b); err != nil {
-		t.Fatal(err)
-	}
-	return &b
+	return img
 }
 
 // badTokens are tokens that are no good here, by what is wrong with them. Each but "none" and "garbage" differs from a good one in
