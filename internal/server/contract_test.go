@@ -234,14 +234,21 @@ func registryDial(t *testing.T) func(ctx context.Context, network, addr string) 
 }
 
 // An archive is what `docker save` writes of an image whose program the fake driver knows.
-func archive(t *testing.T) io.Reader {
+func archive(t *testing.T) io.Reader { return archiveOf(t, "app:latest") }
+
+// archiveOf is one of such an image for each name.
+func archiveOf(t *testing.T, names ...string) io.Reader {
 	t.Helper()
-	ref, err := name.ParseReference("app:latest")
-	if err != nil {
-		t.Fatal(err)
+	images := map[name.Reference]v1.Image{}
+	for _, n := range names {
+		ref, err := name.ParseReference(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images[ref] = app(t)
 	}
 	var b bytes.Buffer
-	if err := tarball.Write(ref, app(t), &b); err != nil {
+	if err := tarball.MultiRefWrite(images, &b); err != nil {
 		t.Fatal(err)
 	}
 	return &b

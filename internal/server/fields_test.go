@@ -53,3 +53,17 @@ func TestFieldsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestImportTellsAll: the answer to an import names every image that the file held.
+func TestImportTellsAll(t *testing.T) {
+	w := newWorld(t)
+	resp, body := w.call("POST", "/images/import", w.bearer, archiveOf(t, "one:v1", "two:v2"))
+	var img api.Image
+	if err := json.Unmarshal(body, &img); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s, %v", resp.StatusCode, body, err)
+	}
+	names := slices.Sorted(slices.Values(img.Imported))
+	if want := []string{"docker.io/library/one:v1", "docker.io/library/two:v2"}; !slices.Equal(names, want) || img.Name != img.Imported[0] {
+		t.Errorf("%s of %q: want one of %q", img.Name, names, want)
+	}
+}

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -294,6 +296,18 @@ func TestExitOfAShimThatDied(t *testing.T) {
 	}
 	if e := d.exit(record{PID: 42}); e.Reason != machine.ProgramExited || e.Code == nil || *e.Code != 3 {
 		t.Errorf("with it: %+v", e)
+	}
+}
+
+func TestPortErrorsNameWhatIsWrong(t *testing.T) {
+	p := machine.Port{HostAddr: netip.MustParseAddr("127.0.0.1"), HostPort: 80}
+	for errno, field := range map[syscall.Errno]string{
+		syscall.EADDRINUSE: "network.ports[2].host_port", syscall.EACCES: "network.ports[2].host_port", syscall.EADDRNOTAVAIL: "network.ports[2].host_addr",
+	} {
+		e, ok := errors.AsType[*api.Error](portError(2, p, &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", errno)}))
+		if !ok || len(e.Details) != 1 || e.Details[0].Field != field {
+			t.Errorf("%v: %+v, want %s", errno, e, field)
+		}
 	}
 }
 
