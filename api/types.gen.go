@@ -452,7 +452,7 @@ type CreateInstanceRequest struct {
 	// RestartPolicy When an instance whose program ended is started again.
 	RestartPolicy *RestartPolicy `json:"restart_policy,omitempty"`
 
-	// Size Memory, 1GB unless told; 128MB at least.
+	// Size Memory, 1GB unless told; 128MB at least, and 4MB for each vcpu.
 	Size Size `json:"size,omitempty"`
 
 	// SkipGuestAgent This server always has the agent in the guest.

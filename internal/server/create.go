@@ -30,7 +30,8 @@ const (
 
 // Bounds of what a create may ask for.
 const (
-	minMemory  = 128 << 20 // at 64 MB the guest's kernel has nothing left to start the agent with (measured)
+	minMemory  = 128 << 20 // at 64 MB the guest's kernel has nothing left to start the agent with (measured),
+	vcpuMemory = 4 << 20   // nor with 64 processors at 128 MB; at 160 it has
 	maxVCPUs   = 64
 	minOverlay = 16 << 20
 	maxOverlay = 16 << 40
@@ -139,9 +140,9 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 		Name: q.Name, Image: q.Image, Platform: platform,
 		Entrypoint: q.Entrypoint, Cmd: q.Cmd, Env: q.Env, Tags: q.Tags,
 		VCPUs:   f.vcpus(q.VCPUs),
-		Memory:  f.size("size", q.Size, defaultMemory, minMemory, 1<<44),
 		Overlay: f.size("overlay_size", q.OverlaySize, defaultOverlay, minOverlay, maxOverlay),
 	}
+	spec.Memory = f.size("size", q.Size, defaultMemory, max(minMemory, int64(min(spec.VCPUs, maxVCPUs))*vcpuMemory), 1<<44)
 	if q.Image == "" {
 		f.invalid("image", "an image reference is needed, such as nginx or docker.io/library/nginx:latest")
 	} else if _, err := image.Normalize(q.Image); err != nil {

@@ -53,6 +53,8 @@ func TestCreateIsRefusedByItsFields(t *testing.T) {
 		{`{"image":"a","size":"1 parsec"}`, "invalid_request", "size"},
 		{`{"image":"a","size":"1KB"}`, "invalid_request", "size"},
 		{`{"image":"a","size":"127MB"}`, "invalid_request", "size"},
+		{`{"image":"a","size":"255MB","vcpus":64}`, "invalid_request", "size"},
+		{`{"image":"a","size":"256MB","vcpus":1000000000}`, "invalid_request", "vcpus"},
 		{`{"image":"a","overlay_size":"-1GB"}`, "invalid_request", "overlay_size"},
 		{`{"image":"a","env":{"A=B":"c"}}`, "invalid_request", "env.A=B"},
 		{`{"image":"a","env":{"":"c"}}`, "invalid_request", "env."},
