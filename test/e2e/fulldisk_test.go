@@ -20,6 +20,15 @@ import (
 	hale "github.com/halevm/hale/sdk/go"
 )
 
+// mountNamespace is a command that becomes another in a mount namespace of its own, where an ordinary user is root.
+func mountNamespace() []string {
+	args := []string{"unshare", "--mount", "--propagation", "private"}
+	if os.Getuid() != 0 {
+		args = append(args, "--user", "--map-root-user")
+	}
+	return args
+}
+
 // inNamespace runs the calling test once more, in a mount namespace of its own, and reports whether this is that run.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
@@ -27,12 +36,8 @@ func inNamespace(t *testing.T) bool {
 	if os.Getenv(mark) == t.Name() {
 		return true
 	}
-	args := []string{"--mount", "--propagation", "private"}
-	if os.Getuid() != 0 {
-		args = append(args, "--user", "--map-root-user")
-	}
-	args = append(args, os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-test.timeout", "5m")
-	cmd := exec.Command("unshare", args...)
+	args := append(mountNamespace(), os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-test.timeout", "5m")
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), mark+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -95,7 +100,7 @@ func TestFullDisk(t *testing.T) {
 				err = errors.New(*img.Error)
 			}
 		}
-		full(err, "no space left on device")
+		full(err, "disk full")
 		empty()
 		if left := filesBelow(t, filepath.Join(h.dir, "images")); len(left) > 0 {
 			t.Errorf("left of an import with %d MiB of room: %q", leave>>20, left)

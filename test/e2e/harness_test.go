@@ -50,25 +50,26 @@ var (
 
 func TestMain(m *testing.M) {
 	code := 1
-	if err := prepare(); err != nil {
+	dir, err := os.MkdirTemp("", "hale-e2e-images-")
+	if err == nil {
+		err = prepare(dir)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 	} else {
 		code = m.Run()
 	}
+	os.RemoveAll(dir)
 	fmt.Printf("machines booted: %d\n", booted.Load())
 	os.Exit(code)
 }
 
-// prepare makes the images, once for all tests.
-func prepare() error {
+// prepare makes the images in dir, once for all tests.
+func prepare(dir string) error {
 	binary, kernels = os.Getenv("HALE_E2E_BIN"), os.Getenv("HALE_E2E_KERNELS")
 	rootfs := os.Getenv("HALE_E2E_NGINX")
 	if binary == "" || kernels == "" || rootfs == "" {
 		return fmt.Errorf("run these tests with `make e2e`, which gets what they need")
-	}
-	dir, err := os.MkdirTemp("", "hale-e2e-images-")
-	if err != nil {
-		return err
 	}
 	program = filepath.Join(dir, "workload")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./workload")

@@ -118,12 +118,9 @@ type smallDisk struct {
 
 func newSmallDisk(t *testing.T, size string) *smallDisk {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a tmpfs can be mounted by root only")
-	}
 	dir := t.TempDir()
-	cmd := exec.Command("sh", "-c", `mount -t tmpfs -o size=`+size+` tmpfs "$1" && exec "$2" serve --driver fake --registry-config none --data-dir "$1" --listen 127.0.0.1:0`, "sh", dir, binary)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	args := append(mountNamespace(), "sh", "-c", `mount -t tmpfs -o size=`+size+` tmpfs "$1" && exec "$2" serve --driver fake --registry-config none --data-dir "$1" --listen 127.0.0.1:0`, "sh", dir, binary)
+	cmd := exec.Command(args[0], args[1:]...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
@@ -200,9 +197,9 @@ func (d *smallDisk) pulled(ref string) api.Image {
 	return img
 }
 
-// TestDiskFull: what fills the disk is refused with that reason, at whatever point it does, leaves nothing half-made, and
+// TestPullOnAFullDisk: what fills the disk is refused with that reason, at whatever point it does, leaves nothing half-made, and
 // works when there is room again.
-func TestDiskFull(t *testing.T) {
+func TestPullOnAFullDisk(t *testing.T) {
 	d := newSmallDisk(t, "160m")
 	g, where := newGate(t)
 	ref := where + "/noise:v1"
