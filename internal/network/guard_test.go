@@ -330,7 +330,7 @@ func TestQueue(t *testing.T) {
 }
 
 func TestLimiter(t *testing.T) {
-	var l limiter
+	l := policyTold
 	now := time.Unix(1000, 0)
 	steps := []struct {
 		after  time.Duration
@@ -338,11 +338,11 @@ func TestLimiter(t *testing.T) {
 		passed int
 		unsaid uint64 // with the first that passes
 	}{
-		{0, 15, limitBurst, 0},
-		{limitEvery - 1, 3, 0, 0},
+		{0, 15, l.burst, 0},
+		{l.every - 1, 3, 0, 0},
 		{1, 2, 1, 8},
-		{3 * limitEvery, 5, 3, 1},
-		{time.Hour, 11, limitBurst, 2},
+		{3 * l.every, 5, 3, 1},
+		{time.Hour, 11, l.burst, 2},
 	}
 	for i, step := range steps {
 		now = now.Add(step.after)

@@ -4,7 +4,7 @@ import "time"
 
 // Limits bound what one guest may have open and begin. What they refuse is told. Zero fields are defaults.
 type Limits struct {
-	TCP       int           // connections at a time, those being made among them; 384
+	TCP       int           // connections at a time, those being made among them; 320
 	UDP       int           // flows at a time: pairs of a port of the guest's and a destination; 256
 	DNS       int           // queries at a time; 64
 	FlowRate  int           // new connections and UDP flows a second, beyond FlowBurst at once; 200
@@ -19,7 +19,7 @@ func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		unset int
-	}{{&l.TCP, 384}, {&l.UDP, 256}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 250}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
+	}{{&l.TCP, 320}, {&l.UDP, 256}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 250}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
 		if *f.field == 0 {
 			*f.field = f.unset
 		}
@@ -64,25 +64,29 @@ func (b *bucket) allow(now time.Time) bool {
 	return true
 }
 
-// A limiter lets limitBurst events through at once and one more for each limitEvery that passes.
+// A limiter lets so many events through at once, and one more each time every has passed.
 type limiter struct {
+	burst  int
+	every  time.Duration
 	spent  int
 	last   time.Time // when spent was last put right
 	unsaid uint64
 }
 
-const (
-	limitBurst = 10
-	limitEvery = 10 * time.Second
+// How often it is told what the policy refuses, and that a limit was reached. All of it together stays below what the instance's log
+// takes, so that no flood of one kind hides another.
+var (
+	policyTold = limiter{burst: 10, every: 10 * time.Second}
+	limitTold  = limiter{burst: 2, every: time.Minute}
 )
 
 // allow reports whether an event at now may pass, and how many before it did not.
 func (l *limiter) allow(now time.Time) (unsaid uint64, ok bool) {
-	if n := now.Sub(l.last) / limitEvery; n > 0 {
+	if n := now.Sub(l.last) / l.every; n > 0 {
 		l.spent = int(max(0, time.Duration(l.spent)-n))
 		l.last = now
 	}
-	if l.spent >= limitBurst {
+	if l.spent >= l.burst {
 		l.unsaid++
 		return 0, false
 	}

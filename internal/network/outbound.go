@@ -80,7 +80,10 @@ type outbound struct {
 func newOutbound(s *Stack, c Config) *outbound {
 	o := &outbound{
 		s: s, policy: c.Policy, limits: c.Limits.withDefaults(), host: c.Host, dial: c.Dial, resolvers: c.Resolvers, tell: c.Refused,
-		tcp: map[stack.TransportEndpointID]*tcpFlow{}, udp: map[udpKey]*udpFlow{},
+		tcp: map[stack.TransportEndpointID]*tcpFlow{}, udp: map[udpKey]*udpFlow{}, byPolicy: policyTold,
+	}
+	for k := range o.byLimit {
+		o.byLimit[k] = limitTold
 	}
 	if !o.policy.Instances.IsValid() {
 		o.policy.Instances = c.Guest.Masked()
