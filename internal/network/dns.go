@@ -119,11 +119,11 @@ func (o *outbound) beginQuery(f Flow) (rcode int) {
 		return 0
 	}
 	o.mu.Unlock()
-	why := fmt.Sprintf("more than %d DNS queries a second", o.limits.DNSRate)
 	if slow {
-		why = fmt.Sprintf("%d DNS queries are under way, which is the most at a time", n)
+		o.limited(nameLimit, f, fmt.Sprintf("%d DNS queries are under way, which is the most at a time", n))
+	} else {
+		o.limited(nameRateLimit, f, fmt.Sprintf("more than %d DNS queries a second", o.limits.DNSRate))
 	}
-	o.limited(nameLimit, f, why)
 	return rcodeFailed
 }
 

@@ -151,8 +151,8 @@ func TestDNSByTCP(t *testing.T) {
 // A resolver that does not answer is passed over, and where none does the guest is told to try again.
 func TestDNSWithoutAnswer(t *testing.T) {
 	dead := newResolver(t, nil)
-	dead.udp.Close()
 	alive := newResolver(t, func(q []byte) [][]byte { return [][]byte{answerTo(q, "alive")} })
+	dead.udp.Close() // not before alive has a port of its own
 	servers := []netip.AddrPort{dead.addr, alive.addr}
 	var w world
 	c := w.config()

@@ -41,6 +41,7 @@ const (
 	datagramLimit
 	rateLimit
 	nameLimit
+	nameRateLimit
 	hostLimit // the host has no descriptors, its resolvers do not answer
 	limitKinds
 )
