@@ -17,6 +17,7 @@ type progress struct {
 	out   io.Writer
 	bars  *mpb.Progress // nil where there is no terminal
 	bar   *mpb.Bar
+	total int64 // of bar's step, as it was told last; 0: not known
 	quiet bool
 	phase string // the last image status that was shown
 }
@@ -39,6 +40,7 @@ func (p *progress) step(what string, total int64) {
 		fmt.Fprintln(p.out, oneLine(what))
 		return
 	}
+	p.total = total
 	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 		mpb.PrependDecorators(decor.Name(oneLine(what)+"  ", decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(counters)))
@@ -77,17 +79,26 @@ func (p *progress) image(img api.Image) {
 		p.step(phase+" "+img.Name, total)
 	}
 	if p.bar != nil && img.Progress != nil {
+		p.total = total
 		p.bar.SetTotal(total, false)
 		p.bar.SetCurrent(img.Progress.DoneBytes)
 	}
 }
 
-// finish ends the present step.
+// finish ends the present step: whatever was heard of it last, all of it is done.
 func (p *progress) finish() {
-	if p.bar != nil {
-		p.bar.SetTotal(-1, true)
-		p.bar = nil
+	switch {
+	case p.bar == nil:
+		return
+	case p.total > 0:
+		p.bar.SetCurrent(p.total)
+		p.bar.SetTotal(p.total, true)
+	case p.bar.Current() > 0:
+		p.bar.SetTotal(-1, true) // what came is all
+	default:
+		p.bar.Abort(true) // it was over before anything was heard of it
 	}
+	p.bar = nil
 }
 
 // done ends the last step well.
