@@ -74,7 +74,7 @@ func (d *Daemon) diskUse(name string) int64 {
 		if err != nil {
 			return nil // it goes while we look
 		}
-		if info, err := e.Info(); err == nil {
+		if info, err := e.Info(); err == nil && !e.IsDir() {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				total += st.Blocks * 512
 			}
