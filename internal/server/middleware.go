@@ -36,6 +36,10 @@ func (s *Server) watch(next http.Handler) http.Handler {
 		info := &requestInfo{id: rand.Text()[:12], route: "none"}
 		r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
 		rec := &recorder{ResponseWriter: w}
+		if r.ContentLength != 0 {
+			// Also a body that nobody wants is waited for: net/http reads the rest of it. Who reads a body lifts this.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // not every connection has one
+		}
 		start := time.Now()
 		defer func() {
 			v := recover()
@@ -87,9 +91,18 @@ func (s *Server) authorize(r *http.Request) error {
 		return fmt.Errorf("a bearer token is needed (Authorization: Bearer …; `hale token` prints one): %w", api.Unauthorized)
 	}
 	if err := s.config.Verify(strings.TrimSpace(given), time.Now()); err != nil {
-		return &api.Error{Kind: api.Unauthorized, Message: err.Error()}
+		return fmt.Errorf("check the token: %w", err)
 	}
 	return nil
+}
+
+// turnAway answers somebody without a token, whose body is not waited for.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	if r.ContentLength != 0 {
+		http.NewResponseController(w).SetReadDeadline(time.Now())
+		w.Header().Set("Connection", "close")
+	}
+	s.fail(w, r, err)
 }
 
 // bounded cuts a body at limit bytes; one that is longer is an error of kind api.TooLarge where it is read.

@@ -1,9 +1,14 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -130,6 +135,47 @@ func TestExpiredToken(t *testing.T) {
 	})
 	resp, body := w.call("GET", "/instances", w.bearer, nil)
 	if resp.StatusCode != http.StatusUnauthorized || !strings.Contains(string(body), "expired") || resp.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+// A body that is promised and never comes holds no connection: without a token it is not waited for, with one for half a minute.
+func TestBodiesThatNeverCome(t *testing.T) {
+	w := newWorld(t)
+	send := func(head string) (*http.Response, net.Conn) {
+		t.Helper()
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "%s\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", head)
+		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", head, err)
+		}
+		return resp, conn
+	}
+	for _, head := range []string{"POST /instances HTTP/1.1", "DELETE /instances/x HTTP/1.1", "GET /instances HTTP/1.1"} {
+		resp, conn := send(head)
+		if resp.StatusCode != http.StatusUnauthorized || !resp.Close {
+			t.Errorf("%s: %d, close %v", head, resp.StatusCode, resp.Close)
+		}
+		io.Copy(io.Discard, resp.Body)
+		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: the connection stays: %v", head, err)
+		}
+	}
+}
+
+// What is wrong with the host is not blamed on a token, and not told to strangers.
+func TestSecretThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, func(c *server.Config) {
+		c.Verify = func(string, time.Time) error { return errors.New("open /var/lib/hale/token: too many open files") }
+	})
+	resp, body := w.call("GET", "/instances", w.bearer, nil)
+	if resp.StatusCode != http.StatusInternalServerError || strings.Contains(string(body), "/var/lib") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }

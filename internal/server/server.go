@@ -33,7 +33,7 @@ type Config struct {
 	Health    *health.Set
 	Events    *event.Log
 
-	// Verify returns nil for a valid token.
+	// Verify returns nil for a valid token; for another an error of kind api.Unauthorized, whose words are for the caller.
 	Verify func(token string, now time.Time) error
 	// Settled returns when what was changed has been taken in by the controllers, so that it can be shown.
 	Settled func(ctx context.Context)
@@ -134,7 +134,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		if !open[r.Pattern] {
 			if err := s.authorize(r); err != nil {
-				s.fail(w, r, err)
+				s.turnAway(w, r, err)
 				return
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/store"
 )
 
@@ -83,8 +84,8 @@ func (s Secret) Mint(now time.Time, ttl time.Duration) (string, error) {
 	}).SignedString(s.key)
 }
 
-// Verify returns nil for a token that this secret signed with HS256 and that has an expiry that has not passed. Its errors are
-// words for the caller.
+// Verify returns nil for a token that this secret signed with HS256 and that has an expiry that has not passed. Its errors are of
+// kind api.Unauthorized, in words for the caller.
 func (s Secret) Verify(token string, now time.Time) error {
 	_, err := jwt.ParseWithClaims(token, &jwt.RegisteredClaims{},
 		func(*jwt.Token) (any, error) { return s.key, nil },
@@ -95,9 +96,9 @@ func (s Secret) Verify(token string, now time.Time) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return errors.New("the token has expired: make another with `hale token`")
+		return &api.Error{Kind: api.Unauthorized, Message: "the token has expired: make another with `hale token`"}
 	default:
-		return errors.New("the token is not valid here: make one with `hale token`")
+		return &api.Error{Kind: api.Unauthorized, Message: "the token is not valid here: make one with `hale token`"}
 	}
 }
 
@@ -114,7 +115,7 @@ func Open(dir string) (*File, error) {
 	return &File{dir: dir}, nil
 }
 
-// Verify checks a token against the secret as it is now.
+// Verify checks a token against the secret as it is now. An error that is not of kind api.Unauthorized is the host's.
 func (f *File) Verify(token string, now time.Time) error {
 	s, err := Load(f.dir)
 	if err != nil {
