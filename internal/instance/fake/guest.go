@@ -118,10 +118,10 @@ func (g *guest) find(name string, args []string) (func(context.Context) machine.
 	case "serve":
 		s, err := newSite(args, g.print)
 		if err == nil {
+			g.mu.Lock()
+			g.site = s // it listens from its start on: whoever was told of that may ask
+			g.mu.Unlock()
 			return func(ctx context.Context) machine.Exit {
-				g.mu.Lock()
-				g.site = s
-				g.mu.Unlock()
 				g.wg.Go(func() { s.serve(ctx) })
 				g.print("serving")
 				return g.run(forever, 0, true)
