@@ -3,11 +3,15 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +68,27 @@ func privateMemory(t *testing.T, pid int) int64 {
 		}
 	}
 	return total
+}
+
+// diskUse is what the files below a directory take, in bytes.
+func diskUse(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it goes while we look
+		}
+		if err != nil {
+			return err
+		}
+		if st, err := d.Info(); err == nil && st.Mode().IsRegular() {
+			sum += st.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
 }
 
 // lateness measures how late a ticker of this process is, until the function that it returns is called: the 99th percentile. It is what
