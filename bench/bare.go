@@ -124,6 +124,11 @@ func newBare(ctx context.Context, kernels, dir string) (*bare, error) {
 	if b.kernel, err = k.Image(); err != nil {
 		return nil, err
 	}
+	for _, disk := range []string{"lower", "upper"} { // empty, and never mounted
+		if err := os.WriteFile(filepath.Join(dir, disk), make([]byte, 1<<20), 0o600); err != nil {
+			return nil, err
+		}
+	}
 	b.initrd, err = k.Initrd(init)
 	return b, err
 }
@@ -137,7 +142,7 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 			c.Close()
 		}
 	}()
-	defer f.Close()
+	defer func() { f.Close() }()
 	for _, theirs := range []**os.File{&f.Net, &f.Control, &f.Bulk, &f.Output, &f.Console} {
 		c, file, err := socketPair()
 		if err != nil {
@@ -146,18 +151,16 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 		ours, *theirs = append(ours, c), file
 	}
 	console := ours[len(ours)-1]
-	var err error
 	for _, o := range []struct {
 		to   **os.File
 		path string
 		flag int
-	}{{&f.Kernel, b.kernel, os.O_RDONLY}, {&f.Initrd, b.initrd, os.O_RDONLY}, {&f.Lower, filepath.Join(b.dir, "lower"), os.O_RDWR | os.O_CREATE}, {&f.Upper, filepath.Join(b.dir, "upper"), os.O_RDWR | os.O_CREATE}} {
-		if *o.to, err = os.OpenFile(o.path, o.flag, 0o600); err != nil {
-			return 0, err
-		}
-	}
-	for _, disk := range []*os.File{f.Lower, f.Upper} {
-		if err := disk.Truncate(64 << 20); err != nil {
+	}{
+		{&f.Kernel, b.kernel, os.O_RDONLY}, {&f.Initrd, b.initrd, os.O_RDONLY},
+		{&f.Lower, filepath.Join(b.dir, "lower"), os.O_RDONLY}, {&f.Upper, filepath.Join(b.dir, "upper"), os.O_RDWR},
+	} {
+		var err error
+		if *o.to, err = os.OpenFile(o.path, o.flag, 0); err != nil {
 			return 0, err
 		}
 	}
@@ -167,6 +170,8 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 	}
 	driver := qemu.New(b.qemu, sandbox.Confinement{Landlock: true, Seccomp: true}, slog.New(slog.DiscardHandler))
 	vm, err := driver.Start(ctx, c, f)
+	f.Close() // the lock on the upper disk goes with its last descriptor
+	f = hypervisor.Files{}
 	if err != nil {
 		return 0, err
 	}

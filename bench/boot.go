@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -21,6 +22,9 @@ func benchBoot(ctx context.Context, s *site) error {
 		return err
 	}
 	return s.withDaemon(ctx, "boot", func(d *daemon) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		happened := follow(ctx, d)
 		var bares, running, healthy []float64
 		var all []phases
 		for i := range boots + 1 {
@@ -28,7 +32,7 @@ func benchBoot(ctx context.Context, s *site) error {
 			if err != nil {
 				return err
 			}
-			ours, p, err := bootOnce(ctx, d)
+			ours, p, err := bootOnce(ctx, d, happened)
 			if err != nil {
 				return err
 			}
@@ -54,7 +58,7 @@ func benchBoot(ctx context.Context, s *site) error {
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // bootOnce makes an instance and deletes it when it is healthy.
-func bootOnce(ctx context.Context, d *daemon) (times, phases, error) {
+func bootOnce(ctx context.Context, d *daemon, happened *timeline) (times, phases, error) {
 	in, err := d.healthy(ctx, api.CreateInstanceRequest{Name: "boot", Image: "bench/guest"})
 	if err != nil {
 		return times{}, nil, err
@@ -71,7 +75,7 @@ func bootOnce(ctx context.Context, d *daemon) (times, phases, error) {
 	if err != nil {
 		return times{}, nil, err
 	}
-	t, err := d.timesOf(ctx, in.ID, began)
+	t, err := happened.times(in.ID, began)
 	if err != nil {
 		return t, nil, err
 	}
@@ -82,14 +86,55 @@ func bootOnce(ctx context.Context, d *daemon) (times, phases, error) {
 	return t, phasesIn(console), d.DeleteInstance(ctx, in.ID, false)
 }
 
-// timesOf asks when an instance became what: its window of health began with its entry into Running.
-func (d *daemon) timesOf(ctx context.Context, id string, began time.Time) (times, error) {
-	h, err := d.InstanceHealth(ctx, id)
-	if err != nil {
-		return times{}, err
+// A timeline is when instances became what, by the log of events.
+type timeline struct {
+	seen   chan api.Event
+	failed chan error
+}
+
+// follow reads the log until ctx is done. What happens before the stream is there is not seen: the first machine, which takes
+// seconds to come up, does not count.
+func follow(ctx context.Context, d *daemon) *timeline {
+	t := &timeline{seen: make(chan api.Event, 64), failed: make(chan error, 1)}
+	go func() {
+		for e, err := range d.Events(ctx, "") {
+			if err != nil {
+				t.failed <- err
+				return
+			}
+			if e.Type == "state" || e.Type == "health" {
+				t.seen <- e
+			}
+		}
+	}()
+	return t
+}
+
+// times waits for both of an instance.
+func (t *timeline) times(id string, began time.Time) (times, error) {
+	var at times
+	limit := time.After(10 * time.Second)
+	for {
+		select {
+		case e := <-t.seen:
+			if e.Instance != id {
+				continue
+			}
+			var c struct{ To string }
+			if err := json.Unmarshal(e.Data, &c); err != nil {
+				return at, err
+			}
+			switch c.To {
+			case "Running":
+				at.running = ms(e.Time.Sub(began))
+			case "healthy":
+				at.healthy = ms(e.Time.Sub(began))
+				return at, nil
+			}
+		case err := <-t.failed:
+			return at, err
+		case <-limit:
+			return at, fmt.Errorf("no event tells that %s is healthy", id)
+		}
 	}
-	if h.Status != api.HealthStateHealthy || h.WindowStartedAt == nil || h.Since == nil {
-		return times{}, fmt.Errorf("%s is %s", id, h.Status)
-	}
-	return times{running: ms(h.WindowStartedAt.Sub(began)), healthy: ms(h.Since.Sub(began))}, nil
 }
