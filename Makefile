@@ -54,7 +54,7 @@ check-gen:
 
 # Everything beside its reference, in one table below bench/results: less than ten minutes. ONLY=boot,image runs some of it.
 bench: build
-	@bench/run.sh $(if $(ONLY),-only $(ONLY))
+	@bench/run.sh $(if $(ONLY),-only $(ONLY)) $(if $(AGAINST),-against $(AGAINST))
 
 # What single functions take.
 microbench: $(AGENT)

@@ -15,44 +15,80 @@ const boots = 10
 // times are of one of hale's boots, from QEMU's start.
 type times struct{ running, healthy float64 }
 
-// benchBoot boots hale's machines and bare ones in turn.
+// A fleet is the boots of one build.
+type fleet struct {
+	d                *daemon
+	happened         *timeline
+	running, healthy []float64
+	phases           []phases
+}
+
+// boot boots one machine; the first finds its files on the disk, the others in memory: it does not count.
+func (f *fleet) boot(ctx context.Context, counts bool) error {
+	t, p, err := bootOnce(ctx, f.d, f.happened)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "   running %.0f ms, healthy %.0f ms\n", t.running, t.healthy)
+	if counts {
+		f.running, f.healthy, f.phases = append(f.running, t.running), append(f.healthy, t.healthy), append(f.phases, p)
+	}
+	return nil
+}
+
+// benchBoot boots hale's machines and bare ones in turn, and those of another build where there is one.
 func benchBoot(ctx context.Context, s *site) error {
 	ref, err := newBare(ctx, s.kernels, s.dir)
 	if err != nil {
 		return err
 	}
 	return s.withDaemon(ctx, "boot", func(d *daemon) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		happened := follow(ctx, d)
-		var bares, running, healthy []float64
-		var all []phases
-		for i := range boots + 1 {
-			t, err := ref.boot(ctx)
-			if err != nil {
-				return err
-			}
-			ours, p, err := bootOnce(ctx, d, happened)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(os.Stderr, "   bare %v, running %.0f ms, healthy %.0f ms\n", t.Round(time.Millisecond), ours.running, ours.healthy)
-			if i == 0 {
-				continue // the first finds the files on the disk, and the others in memory
-			}
-			bares = append(bares, ms(t))
-			running, healthy, all = append(running, ours.running), append(healthy, ours.healthy), append(all, p)
+		if s.against == "" {
+			return s.boots(ctx, ref, d, nil)
 		}
-		bare := median(bares)
-		s.report.add(row{what: "boot: exec of QEMU to `Running`", unit: milliseconds, figure: median(running),
-			reference: bare, beside: "bare boot", mostRatio: 1.5, bound: "≤ 1.5 × bare"})
-		s.report.add(row{what: "boot: exec of QEMU to `healthy`", unit: milliseconds, figure: median(healthy), reference: bare, beside: "bare boot"})
-		s.report.note("Boots: medians of %d, in turn; bare %s, to Running %s, to healthy %s. A bare boot has the same command line, kernel "+
-			"and size of initrd, and an /init of 33 bytes of code that writes one line.",
-			boots, spread(milliseconds, bares), spread(milliseconds, running), spread(milliseconds, healthy))
-		s.report.note("%s", profile(all, bare, median(running)))
-		return nil
+		other := *s
+		other.binary = s.against
+		return other.withDaemon(ctx, "boot-against", func(o *daemon) error { return s.boots(ctx, ref, d, o) })
 	})
+}
+
+func (s *site) boots(ctx context.Context, ref *bare, d, other *daemon) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	fleets := []*fleet{{d: d, happened: follow(ctx, d)}}
+	if other != nil {
+		fleets = append(fleets, &fleet{d: other, happened: follow(ctx, other)})
+	}
+	var bares []float64
+	for i := range boots + 1 {
+		t, err := ref.boot(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "   bare %v\n", t.Round(time.Millisecond))
+		if i > 0 {
+			bares = append(bares, ms(t))
+		}
+		for _, f := range fleets {
+			if err := f.boot(ctx, i > 0); err != nil {
+				return err
+			}
+		}
+	}
+	ours, bare := fleets[0], median(bares)
+	s.report.add(row{what: "boot: exec of QEMU to `Running`", unit: milliseconds, figure: median(ours.running),
+		reference: bare, beside: "bare boot", mostRatio: 1.5, bound: "≤ 1.5 × bare"})
+	s.report.add(row{what: "boot: exec of QEMU to `healthy`", unit: milliseconds, figure: median(ours.healthy), reference: bare, beside: "bare boot"})
+	s.report.note("Boots: medians of %d, in turn; bare %s, to Running %s, to healthy %s. A bare boot has the same command line, kernel "+
+		"and size of initrd, and an /init of 33 bytes of code that writes one line.",
+		boots, spread(milliseconds, bares), spread(milliseconds, ours.running), spread(milliseconds, ours.healthy))
+	s.report.note("%s", profile(ours.phases, bare, median(ours.running)))
+	if other != nil {
+		o := fleets[1]
+		s.report.add(row{what: "boot: exec of QEMU to `Running`", unit: milliseconds, figure: median(ours.running), reference: median(o.running), beside: "the other build"})
+		s.report.note("The other build: %s", profile(o.phases, bare, median(o.running)))
+	}
+	return nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -4,6 +4,7 @@
 //
 //	make bench                      everything, in less than ten minutes
 //	make bench ONLY=boot,image      some of it
+//	make bench ONLY=boot AGAINST=X  its boots beside those of X, another build of hale
 //
 // bench/run.sh gets what is missing and says where it is. Nothing of it leaves the host: what is measured to the outside
 // lies in network namespaces that the bench makes for itself.
@@ -51,6 +52,7 @@ var benches = []bench{
 type site struct {
 	binary  string // of hale
 	kernels string
+	against string // another build of hale, to compare boots with; "": none
 	rootfs  string // a root file system, as a tar
 	guest   string // the guest's program
 	dir     string // for everything that is made
@@ -68,6 +70,7 @@ func main() {
 	flag.StringVar(&s.binary, "hale", "bin/hale", "the program to measure")
 	flag.StringVar(&s.kernels, "kernels", ".cache/hale/kernels", "where hale setup left the guest's kernel")
 	flag.StringVar(&s.rootfs, "rootfs", ".cache/images/nginx-rootfs.tar", "a root file system to make an image of")
+	flag.StringVar(&s.against, "against", "", "another build of hale, whose boots are measured beside")
 	results := flag.String("results", "bench/results", "directory for the table")
 	only := flag.String("only", "", "names of benches, separated by commas (default all)")
 	flag.Parse()
@@ -82,7 +85,10 @@ func run(ctx context.Context, s *site, results, only string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, p := range []*string{&s.binary, &s.kernels, &s.rootfs} {
+	for _, p := range []*string{&s.binary, &s.kernels, &s.rootfs, &s.against} {
+		if *p == "" {
+			continue
+		}
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
@@ -110,8 +116,8 @@ func run(ctx context.Context, s *site, results, only string) (err error) {
 	}
 	text := s.report.markdown()
 	fmt.Print(text)
-	if only != "" {
-		return nil // part of a table is none to keep
+	if only != "" || s.against != "" {
+		return nil // not a table to keep
 	}
 	path, err := s.report.write(results, text)
 	if err == nil {

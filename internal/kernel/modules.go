@@ -69,7 +69,7 @@ func (k Kernel) modules() ([]module, error) {
 				return err
 			}
 		}
-		ordered = append(ordered, module{name: name, data: data})
+		ordered = append(ordered, module{name: name, data: withoutSignature(data)})
 		return nil
 	}
 	for _, name := range needed {
