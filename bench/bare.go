@@ -133,8 +133,8 @@ func newBare(ctx context.Context, kernels, dir string) (*bare, error) {
 	return b, err
 }
 
-// boot boots one, and returns the time from QEMU's start to the first byte of its init.
-func (b *bare) boot(ctx context.Context) (time.Duration, error) {
+// boot boots one, and returns the time from QEMU's start to the first byte of its init, and how much QEMU worked in it.
+func (b *bare) boot(ctx context.Context) (took, worked time.Duration, err error) {
 	var f hypervisor.Files
 	var ours []net.Conn
 	defer func() {
@@ -146,7 +146,7 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 	for _, theirs := range []**os.File{&f.Net, &f.Control, &f.Bulk, &f.Output, &f.Console} {
 		c, file, err := socketPair()
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		ours, *theirs = append(ours, c), file
 	}
@@ -161,7 +161,7 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 	} {
 		var err error
 		if *o.to, err = os.OpenFile(o.path, o.flag, 0); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	c := hypervisor.Config{
@@ -173,12 +173,12 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 	f.Close() // the lock on the upper disk goes with its last descriptor
 	f = hypervisor.Files{}
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer vm.Kill()
 	began, err := startOf(vm.PID())
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	console.SetReadDeadline(time.Now().Add(bootPatience))
 	var said []byte
@@ -186,14 +186,15 @@ func (b *bare) boot(ctx context.Context) (time.Duration, error) {
 		n, err := console.Read(buf)
 		at := time.Now()
 		said = append(said, buf[:n]...)
-		if bytes.Contains(said, []byte(bareWord[:1])) && bytes.Contains(said, []byte(bareWord)) {
-			return at.Sub(began), nil
+		if bytes.Contains(said, []byte(bareWord)) {
+			worked, err := cpuTime(vm.PID())
+			return at.Sub(began), worked, err
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("the machine ended: %+v", vm.Wait())
 			}
-			return 0, fmt.Errorf("bare boot: %w; its console: %q", err, said)
+			return 0, 0, fmt.Errorf("bare boot: %w; its console: %q", err, said)
 		}
 	}
 }

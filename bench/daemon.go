@@ -121,10 +121,15 @@ func (d *daemon) load(ctx context.Context, path string) (api.Image, error) {
 	return img, err
 }
 
-// healthy makes an instance and waits until it is healthy.
-func (d *daemon) healthy(ctx context.Context, r api.CreateInstanceRequest) (api.Instance, error) {
+// create makes an instance that is checked over http.
+func (d *daemon) create(ctx context.Context, r api.CreateInstanceRequest) (api.Instance, error) {
 	r.Size, r.HealthCheck = fmt.Sprintf("%dMB", machineMemory>>20), json.RawMessage(`{"http":{"port":80}}`)
-	in, err := d.CreateInstance(ctx, r)
+	return d.CreateInstance(ctx, r)
+}
+
+// healthy makes one and waits until it is healthy.
+func (d *daemon) healthy(ctx context.Context, r api.CreateInstanceRequest) (api.Instance, error) {
+	in, err := d.create(ctx, r)
 	if err != nil {
 		return in, err
 	}
@@ -136,6 +141,15 @@ func (d *daemon) healthy(ctx context.Context, r api.CreateInstanceRequest) (api.
 		return in, err
 	}
 	return d.Instance(ctx, in.ID)
+}
+
+// qemuOf is an instance's hypervisor: its shim's child.
+func (d *daemon) qemuOf(id string) (int, error) {
+	shim, err := d.shimOf(id)
+	if err != nil {
+		return 0, err
+	}
+	return childOf(shim)
 }
 
 // shimOf is the process beside an instance's machine, by its record.

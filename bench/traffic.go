@@ -119,11 +119,7 @@ func onLoopback() (ends, func(), error) {
 // userNetwork boots the guest's program on QEMU's own user network, with the options of a machine of hale's: board, accelerator,
 // processor, memory and the kernel's command line are read off it.
 func (s *site) userNetwork(ctx context.Context, d *daemon, like string) (ends, func(), error) {
-	shim, err := d.shimOf(like)
-	if err != nil {
-		return nil, nil, err
-	}
-	pid, err := childOf(shim)
+	pid, err := d.qemuOf(like)
 	if err != nil {
 		return nil, nil, err
 	}
