@@ -27,7 +27,7 @@ type unit func(float64) string
 func milliseconds(v float64) string { return fmt.Sprintf("%.*f ms", digits(v), v) }
 func megabytes(v float64) string    { return fmt.Sprintf("%.1f MB", v/1e6) }
 func perSecond(v float64) string    { return fmt.Sprintf("%.0f MB/s", v/1e6) }
-func ofACore(v float64) string      { return fmt.Sprintf("%.3f%%", 100*v) }
+func ofACore(v float64) string      { return fmt.Sprintf("%.4f%%", 100*v) }
 
 func digits(v float64) int {
 	if v < 100 {
