@@ -30,6 +30,7 @@ test: lint unit compat e2e
 unit: $(AGENT)
 	@tools/need.sh gcc gcc libc6-dev # for the race detector
 	$(GO) test -race -timeout 5m ./...
+	cd bench && $(GO) test -race -timeout 1m ./...
 
 # The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
 compat: lint

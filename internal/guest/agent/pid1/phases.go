@@ -7,7 +7,7 @@ import (
 )
 
 // phases are when a boot came to its steps, by the machine's own clock, which begins with its kernel: one line of the
-// console tells them, and the benches read it.
+// console tells them, and the benches read it (docs/design/0009-where-a-boot-goes.md).
 type phases []any
 
 func (p *phases) reached(step string) {
