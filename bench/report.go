@@ -74,6 +74,7 @@ func (r row) cells() []string {
 type report struct {
 	began   time.Time
 	machine []string
+	load    string // how many processes wanted a processor, over the minute before the run
 	rows    []row
 	notes   []string
 }
@@ -81,7 +82,11 @@ type report struct {
 func newReport(ctx context.Context) (*report, error) {
 	r := &report{began: time.Now()}
 	var err error
-	r.machine, err = describe(ctx)
+	if r.machine, err = describe(ctx); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile("/proc/loadavg")
+	r.load, _, _ = strings.Cut(string(b), " ")
 	return r, err
 }
 
@@ -100,7 +105,7 @@ func (r *report) markdown() string {
 	for _, m := range r.machine {
 		fmt.Fprintln(&b, "- "+m)
 	}
-	fmt.Fprintf(&b, "- the run took %v\n\n", time.Since(r.began).Round(time.Second))
+	fmt.Fprintf(&b, "- the run took %v; load of the host before it: %s\n\n", time.Since(r.began).Round(time.Second), r.load)
 	table := [][]string{{"what", "hale", "reference, in the same run", "ratio", "bound", "is"}}
 	for _, w := range r.rows {
 		table = append(table, w.cells())
