@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit compat e2e lint gen check-gen bench fuzz clean
+.PHONY: build demo test unit compat e2e lint gen check-gen bench microbench fuzz clean
 
 build: bin/hale
 
@@ -30,6 +30,7 @@ test: lint unit compat e2e
 unit: $(AGENT)
 	@tools/need.sh gcc gcc libc6-dev # for the race detector
 	$(GO) test -race -timeout 5m ./...
+	cd bench && $(GO) test -race -timeout 1m ./...
 
 # The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
 compat: lint
@@ -40,9 +41,10 @@ e2e: build
 	@test/e2e/run.sh
 
 lint: check-gen
-	@test -z "$$(gofmt -l api cmd internal sdk test examples | tee /dev/stderr)"
+	@test -z "$$(gofmt -l api cmd internal sdk test examples bench | tee /dev/stderr)"
 	$(GO) vet -tags e2e ./...
 	$(TOOL) staticcheck -tags e2e ./...
+	cd bench && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 	@tools/lint-openapi.sh
 
 gen:
@@ -51,7 +53,12 @@ gen:
 check-gen:
 	@tools/check-gen.sh
 
-bench:
+# Everything beside its reference, in one table below bench/results: less than ten minutes. ONLY=boot,image runs some of it.
+bench: build
+	@bench/run.sh $(if $(ONLY),-only $(ONLY)) $(if $(AGAINST),-against $(AGAINST))
+
+# What single functions take.
+microbench: $(AGENT)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # Twenty seconds for each decoder of outside bytes.

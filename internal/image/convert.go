@@ -90,7 +90,8 @@ func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, re
 		done <- err
 	}()
 	disk := &sparseFile{f: f}
-	err = tar2ext4.ConvertTarToExt4(r, disk, tar2ext4.MaximumDiskSize(p.diskSize()))
+	// Without a buffer every header, and every 4 KB before it, would be handed over by itself.
+	err = tar2ext4.ConvertTarToExt4(bufio.NewReaderSize(r, copyBuffer), disk, tar2ext4.MaximumDiskSize(p.diskSize()))
 	r.CloseWithError(errStopped)
 	emitted := <-done
 	switch {

@@ -16,7 +16,7 @@ import (
 )
 
 // initrdFormat is part of an initrd's name: raise it when what is in one changes in a way that its contents do not show.
-const initrdFormat = 1
+const initrdFormat = 2
 
 // Initrd returns the path of the initrd with agent as its /init, and makes it where it is missing. Its name follows from
 // its contents, so one that is there is the one that is wanted.

@@ -32,6 +32,9 @@ type module struct {
 
 // modules reads the modules that a machine needs, each after those that it depends on.
 //
+// Those of a distribution's package come without their signatures, whose verification is a part of each boot that nobody asked for
+// (docs/design/0006-where-a-boot-goes.md). A kernel that a person named may insist on them.
+//
 // What a module depends on is read from the module itself (its .modinfo, which is what depmod reads): the packages
 // ship no modules.dep, for that is made when a kernel is installed.
 func (k Kernel) modules() ([]module, error) {
@@ -68,6 +71,9 @@ func (k Kernel) modules() ([]module, error) {
 			if err := add(d); err != nil {
 				return err
 			}
+		}
+		if k.Package != "" {
+			data = withoutSignature(data)
 		}
 		ordered = append(ordered, module{name: name, data: data})
 		return nil

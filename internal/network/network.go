@@ -104,6 +104,7 @@ type Stack struct {
 
 	rx, tx             atomic.Int64
 	open               atomic.Int32
+	crowded            atomic.Bool // many were open at a time, and their memory has not been given back
 	turned             atomic.Uint64
 	spoofed, malformed atomic.Uint64
 }

@@ -63,8 +63,11 @@ func (s *Stack) acceptLoop(ln net.Listener, port uint16) {
 			resetConn(c)
 			continue
 		}
+		if n > manyConns {
+			s.crowded.Store(true)
+		}
 		s.wg.Go(func() {
-			defer s.open.Add(-1)
+			defer s.left()
 			s.relay(c, port, n > manyConns)
 		})
 	}

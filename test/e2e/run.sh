@@ -8,20 +8,10 @@ cache=$PWD/.cache/hale
 echo "== what machines need (hale setup)"
 bin/hale setup --data-dir "$cache"
 
-tools/need.sh mmdebstrap mmdebstrap
 tools/need.sh strace strace
 
 rootfs=$PWD/.cache/images/nginx-rootfs.tar
-if [ ! -s "$rootfs" ]; then
-	echo "== making a root file system with nginx (mmdebstrap)"
-	mkdir -p "${rootfs%/*}"
-	. /etc/os-release
-	# Essential packages and nginx, without documentation; no script of a package starts anything.
-	mmdebstrap --quiet --variant=essential --include=nginx-light \
-		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		"$VERSION_CODENAME" "${rootfs%.tar}.new.tar"
-	mv "${rootfs%.tar}.new.tar" "$rootfs"
-fi
+tools/rootfs.sh "$rootfs"
 
 registry=$PWD/.cache/docker-registry
 if [ ! -x "$registry/usr/bin/docker-registry" ]; then

@@ -17,10 +17,11 @@ type Machine struct {
 	prepared chan struct{} // closed when the root is the image's, or failed is set
 	failed   error
 	upper    *os.File // the writable layer's file system, by its root directory
+	phases   phases   // until prepared is closed, that goroutine's
 }
 
-func newMachine(log *slog.Logger) *Machine {
-	m := &Machine{log: log, prepared: make(chan struct{})}
+func newMachine(log *slog.Logger, p phases) *Machine {
+	m := &Machine{log: log, prepared: make(chan struct{}), phases: p}
 	go func() {
 		defer close(m.prepared)
 		defer func() {
@@ -29,6 +30,7 @@ func newMachine(log *slog.Logger) *Machine {
 			}
 		}()
 		m.failed = m.enterRoot()
+		m.phases.reached("root")
 	}()
 	return m
 }
@@ -39,6 +41,7 @@ func (m *Machine) Boot(b protocol.Boot) error {
 	if m.failed != nil {
 		return m.failed
 	}
+	m.phases.reached("configuration")
 	if err := setHostname(b.Hostname); err != nil {
 		return err
 	}
@@ -49,6 +52,8 @@ func (m *Machine) Boot(b protocol.Boot) error {
 		return err
 	}
 	setSysctls(m.log)
+	m.phases.reached("network")
+	m.log.Info("prepared", m.phases...)
 	return nil
 }
 

@@ -36,6 +36,8 @@ const insideGrace = 10 * time.Second
 
 // Main is the life of a machine. It does not return.
 func Main() {
+	var boot phases
+	boot.reached("init")
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	syscall.Umask(0o022)
@@ -50,10 +52,12 @@ func Main() {
 		log.Error("the first mounts", "err", err)
 	}
 	setLimits(log)
+	boot.reached("mounts")
 	if err := loadModules("/modules"); err != nil {
 		log.Error("the kernel's modules", "err", err) // what is missing for it is said where it is missed
 	}
-	m := newMachine(log)
+	boot.reached("modules")
+	m := newMachine(log, boot)
 	ports := newPorts()
 	a := agent.New(agent.Config{
 		Open: ports.open, Machine: m, Cgroups: cgroupMount, Init: true, Build: version.String(), Log: log,

@@ -135,10 +135,12 @@ func (m *Machine) mountDisks() error {
 	if err := unix.Mount(lower, lowerDir, "ext4", unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("mount the image: %w", err)
 	}
+	m.phases.reached("lower")
 	// With discard the host's sparse file gives back what is deleted.
 	if err := unix.Mount(upper, upperDir, "ext4", 0, "discard"); err != nil {
 		return fmt.Errorf("mount the writable layer: %w", err)
 	}
+	m.phases.reached("upper")
 	if m.upper, err = os.Open(upperDir); err != nil {
 		return err
 	}
@@ -155,6 +157,7 @@ func (m *Machine) mountDisks() error {
 	if err := unix.Mount("overlay", newRoot, "overlay", 0, data); err != nil {
 		return fmt.Errorf("mount the overlay: %w", err)
 	}
+	m.phases.reached("overlay")
 	return nil
 }
 
