@@ -89,7 +89,7 @@ func (s *Store) importAll(ctx context.Context, r io.Reader, o ImportOptions) ([]
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.images()
+	found, err := a.images(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -69,13 +70,16 @@ func synthesize(config []byte, layers []*layer) (manifest []byte, digest string,
 }
 
 // dockerImages are the images of a docker-archive.
-func (a *archive) dockerImages() ([]*candidate, error) {
+func (a *archive) dockerImages(ctx context.Context) ([]*candidate, error) {
 	var entries []dockerEntry
 	if err := a.decode(dockerManifest, &entries); err != nil {
 		return nil, err
 	}
 	var found []*candidate
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		c, err := a.dockerImage(e)
 		if err != nil {
 			return nil, err
@@ -139,10 +143,13 @@ func pairLayers(config []byte, blobs []member, limits Limits) ([]*layer, error) 
 }
 
 // ociImages are the images for linux/amd64 of an OCI layout.
-func (a *archive) ociImages() ([]*candidate, error) {
+func (a *archive) ociImages(ctx context.Context) ([]*candidate, error) {
 	var index v1.IndexManifest
 	if err := a.decode(indexFile, &index); err != nil {
 		return nil, err
+	}
+	if n := len(index.Manifests); n > a.limits.Listed {
+		return nil, tooLarge("%s of the archive names %d images; %d are possible", indexFile, n, a.limits.Listed)
 	}
 	var found []*candidate
 	var refused error
@@ -150,7 +157,10 @@ func (a *archive) ociImages() ([]*candidate, error) {
 		if isAttestation(d) {
 			continue
 		}
-		c, err := a.resolve(d, 0)
+		c, err := a.resolve(ctx, d, 0)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
 			refused = err
 			continue
@@ -171,11 +181,44 @@ func (a *archive) ociImages() ([]*candidate, error) {
 	return some(found, indexFile)
 }
 
-// resolve follows a descriptor to the one image for linux/amd64 below it.
-func (a *archive) resolve(d v1.Descriptor, depth int) (*candidate, error) {
+// descended is a descriptor, below so many indexes, and resolved what it led to.
+type (
+	descended struct {
+		digest v1.Hash
+		size   int64
+		index  bool
+		depth  int
+	}
+	resolved struct {
+		image *candidate
+		err   error
+	}
+)
+
+// resolve follows a descriptor to the one image for linux/amd64 below it. However many indexes name the same one, it is
+// followed once: they would multiply.
+func (a *archive) resolve(ctx context.Context, d v1.Descriptor, depth int) (*candidate, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if p := d.Platform; p != nil && p.OS+"/"+p.Architecture != amd64 {
 		return nil, invalidPlatform("the image is for %s; only %s runs here", p, amd64)
 	}
+	at := descended{d.Digest, d.Size, d.MediaType.IsIndex(), depth}
+	r, ok := a.known[at]
+	if !ok {
+		c, err := a.follow(ctx, d, depth)
+		r = &resolved{c, err}
+		a.known[at] = r
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	c := *r.image // for each is named by itself
+	return &c, nil
+}
+
+func (a *archive) follow(ctx context.Context, d v1.Descriptor, depth int) (*candidate, error) {
 	raw, err := a.blob(d)
 	if err != nil {
 		return nil, err
@@ -190,13 +233,16 @@ func (a *archive) resolve(d v1.Descriptor, depth int) (*candidate, error) {
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, invalid("the index %s is not readable: %v", d.Digest, err)
 	}
+	if n := len(index.Manifests); n > a.limits.Listed {
+		return nil, tooLarge("the index %s names %d images; %d are possible", d.Digest, n, a.limits.Listed)
+	}
 	err = invalid("the index %s names no image", d.Digest)
 	for _, sub := range index.Manifests {
 		if isAttestation(sub) {
 			continue
 		}
 		var c *candidate
-		if c, err = a.resolve(sub, depth+1); err == nil || !isPlatform(err) {
+		if c, err = a.resolve(ctx, sub, depth+1); err == nil || !isPlatform(err) {
 			return c, err
 		}
 	}
