@@ -26,6 +26,9 @@ const (
 	ociRefName     = "org.opencontainers.image.ref.name"
 )
 
+// maxArchiveNames is how many names an archive may give to its images.
+const maxArchiveNames = 1000
+
 // maxIndexDepth is how many indexes may lie between index.json and a manifest.
 const maxIndexDepth = 4
 
@@ -75,7 +78,10 @@ func (a *archive) dockerImages(ctx context.Context) ([]*candidate, error) {
 	if err := a.decode(dockerManifest, &entries); err != nil {
 		return nil, err
 	}
-	var found []*candidate
+	if err := a.listed(entries); err != nil {
+		return nil, err
+	}
+	found := newGathered()
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -84,11 +90,18 @@ func (a *archive) dockerImages(ctx context.Context) ([]*candidate, error) {
 		if err != nil {
 			return nil, err
 		}
-		if found, err = merge(found, c); err != nil {
+		if err := found.add(c); err != nil {
 			return nil, err
 		}
 	}
-	return some(found, dockerManifest)
+	return some(found.images, dockerManifest)
+}
+
+func (a *archive) listed(entries []dockerEntry) error {
+	if n := len(entries); n > a.limits.Listed {
+		return tooLarge("%s of the archive names %d images; %d are possible", dockerManifest, n, a.limits.Listed)
+	}
+	return nil
 }
 
 func (a *archive) dockerImage(e dockerEntry) (*candidate, error) {
@@ -151,7 +164,7 @@ func (a *archive) ociImages(ctx context.Context) ([]*candidate, error) {
 	if n := len(index.Manifests); n > a.limits.Listed {
 		return nil, tooLarge("%s of the archive names %d images; %d are possible", indexFile, n, a.limits.Listed)
 	}
-	var found []*candidate
+	found := newGathered()
 	var refused error
 	for _, d := range index.Manifests {
 		if isAttestation(d) {
@@ -168,17 +181,17 @@ func (a *archive) ociImages(ctx context.Context) ([]*candidate, error) {
 		if c.names, err = annotatedNames(d.Annotations); err != nil {
 			return nil, err
 		}
-		if found, err = merge(found, c); err != nil {
+		if err := found.add(c); err != nil {
 			return nil, err
 		}
 	}
-	if refused != nil && (len(found) == 0 || !isPlatform(refused)) {
+	if refused != nil && (len(found.images) == 0 || !isPlatform(refused)) {
 		return nil, refused
 	}
-	if err := a.adoptTags(found); err != nil {
+	if err := a.adoptTags(found.images); err != nil {
 		return nil, err
 	}
-	return some(found, indexFile)
+	return some(found.images, indexFile)
 }
 
 // descended is a descriptor, below so many indexes, and resolved what it led to.
@@ -311,17 +324,30 @@ func (a *archive) adoptTags(found []*candidate) error {
 	if err := a.decode(dockerManifest, &entries); err != nil {
 		return err
 	}
+	if err := a.listed(entries); err != nil {
+		return err
+	}
+	tags := make(map[string][]string) // by the digests of the configurations without a name
 	for _, c := range found {
-		hash, _ := digestOf(c.config)
-		for _, e := range entries {
-			m, ok := a.lookup(e.Config)
-			if len(c.names) > 0 || !ok || m.sha256 != hash.Hex {
-				continue
-			}
-			var err error
-			if c.names, err = normalizeAll(e.RepoTags); err != nil {
-				return err
-			}
+		if hash, _ := digestOf(c.config); len(c.names) == 0 {
+			tags[hash.Hex] = nil
+		}
+	}
+	for _, e := range entries {
+		m, ok := a.lookup(e.Config)
+		if names, wanted := tags[m.sha256]; !ok || !wanted || len(names) > 0 {
+			continue
+		}
+		names, err := normalizeAll(e.RepoTags)
+		if err != nil {
+			return err
+		}
+		tags[m.sha256] = names
+	}
+	for _, c := range found {
+		if len(c.names) == 0 {
+			hash, _ := digestOf(c.config)
+			c.names = tags[hash.Hex]
 		}
 	}
 	return nil
@@ -340,43 +366,73 @@ func annotatedNames(annotations map[string]string) ([]string, error) {
 
 // normalizeAll leaves out what names by a digest: that is no name to keep.
 func normalizeAll(refs []string) ([]string, error) {
+	if len(refs) > maxArchiveNames {
+		return nil, tooManyNames(len(refs))
+	}
 	var names []string
+	seen := make(map[string]bool, len(refs))
 	for _, r := range refs {
 		name, err := Normalize(r)
 		if err != nil {
 			return nil, fmt.Errorf("the archive: %w", err)
 		}
-		if _, _, ok := cutDigest(name); !ok && !slices.Contains(names, name) {
+		if _, _, ok := cutDigest(name); !ok && !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-// merge adds an image; one that is there already, under another name, gets that name too.
-func merge(found []*candidate, c *candidate) ([]*candidate, error) {
-	for _, f := range found {
-		same := string(f.config) == string(c.config) && f.digest == c.digest
-		for _, name := range c.names {
-			if slices.Contains(f.names, name) && !same {
-				return nil, invalid("the archive calls two different images %s", name)
-			}
-		}
-		if same {
-			for _, name := range c.names {
-				if !slices.Contains(f.names, name) {
-					f.names = append(f.names, name)
-				}
-			}
-			return found, nil
+func tooManyNames(n int) error {
+	return tooLarge("the archive gives %d names to its images; %d are possible", n, maxArchiveNames)
+}
+
+// gathered are the images of an archive, each once, under all its names.
+type gathered struct {
+	images []*candidate
+	same   map[string]*candidate // by digest and configuration
+	named  map[string]*candidate
+}
+
+func newGathered() *gathered {
+	return &gathered{same: make(map[string]*candidate), named: make(map[string]*candidate)}
+}
+
+// add adds an image; one that is there already, under another name, gets that name too.
+func (g *gathered) add(c *candidate) error {
+	names := c.names
+	hash, _ := digestOf(c.config)
+	key := c.digest + " " + hash.Hex
+	f := g.same[key]
+	if f == nil {
+		f, c.names = c, nil
+		g.same[key] = c
+		g.images = append(g.images, c)
+	}
+	for _, name := range names {
+		switch g.named[name] {
+		case nil:
+			g.named[name] = f
+			f.names = append(f.names, name)
+		case f:
+		default:
+			return invalid("the archive calls two different images %s", name)
 		}
 	}
-	return append(found, c), nil
+	return nil
 }
 
 func some(found []*candidate, file string) ([]*candidate, error) {
-	if len(found) == 0 {
+	names := 0
+	for _, c := range found {
+		names += len(c.names)
+	}
+	switch {
+	case len(found) == 0:
 		return nil, invalid("%s of the archive names no image", file)
+	case names > maxArchiveNames:
+		return nil, tooManyNames(names)
 	}
 	return found, nil
 }

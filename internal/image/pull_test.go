@@ -25,6 +25,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/registry/registrytest"
+	"github.com/halevm/hale/internal/store"
 )
 
 func TestPull(t *testing.T) {
@@ -836,6 +837,37 @@ func TestPullsAreBounded(t *testing.T) {
 			t.Errorf("%d images, %v", len(s.List()), err)
 		}
 	})
+}
+
+// What is written of the pulls can be read again: what failed gives way.
+func TestPullsFileIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	now := time.Now()
+	remember := func(name string, failed time.Time) *pull {
+		p := s.newPull(where+"/"+name+":v1", registry.Auth{}, pullRecord{Tags: map[string]string{"k": strings.Repeat("v", pullsLimit/4)}})
+		if !failed.IsZero() {
+			p.rec.Error, p.rec.FailedAt = "failed", failed
+			close(p.done)
+		}
+		s.pulls[p.name] = p
+		return p
+	}
+	for i := range 6 {
+		remember(fmt.Sprint("app", i), now.Add(time.Duration(i-6)*time.Minute))
+	}
+	if err := s.savePulls(); err != nil {
+		t.Fatal(err)
+	}
+	recs, err := store.ReadJSON[map[string]pullRecord](s.files, pullsFile, pullsVersion, pullsLimit)
+	if err != nil || len(recs) != 3 || recs[where+"/app5:v1"].Error == "" || len(s.List()) != 3 {
+		t.Errorf("%d records, %v", len(recs), err)
+	}
+	for i := range 5 {
+		p := remember(fmt.Sprint("under", i), time.Time{})
+		defer p.cancel(nil)
+	}
+	refused(t, s.savePulls(), "insufficient_resources", "16777216 are possible")
 }
 
 // What is our own fault fails the pull with its detail in the log, and is not forgotten.

@@ -55,6 +55,11 @@ func refusal(err error) error {
 	return err
 }
 
+// full says that a store holds as much as it can.
+func full(format string, args ...any) error {
+	return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
 // quote makes a string of an outsider fit for a message.
 func quote(s string) string {
 	const most = 200
