@@ -274,10 +274,7 @@ func (s *Store) pull(p *pull) error {
 	p.committing = true
 	imp := &importing{candidates: []*candidate{c}, createdAt: p.rec.CreatedAt, tags: p.rec.Tags}
 	s.mu.Unlock()
-	if p.ctx.Err() != nil { // what is deleted is not named after that
-		return context.Cause(p.ctx)
-	}
-	_, err = s.name(imp)
+	_, err = s.name(p.ctx, imp)
 	return err
 }
 

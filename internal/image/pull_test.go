@@ -533,6 +533,50 @@ func TestPullQueue(t *testing.T) {
 	})
 }
 
+// A name whose pull could not be ended any more is deleted all the same, and one that was ended in time is not given.
+func TestDeleteWhileCommitting(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	img := put(t, s, "app", "1")
+	name := where + "/app:v1"
+	commit := func(p *pull, ctx context.Context) error {
+		imp := &importing{candidates: []*candidate{{names: []string{name}, digest: img.Digest}}}
+		_, err := s.name(ctx, imp)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.close(p, err)
+		return err
+	}
+	begin := func() *pull {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p := s.newPull(name, registry.Auth{}, pullRecord{Digest: img.Digest})
+		s.pulls[name] = p
+		return p
+	}
+	for late, want := range map[bool]error{true: nil, false: errDeleted} {
+		p := begin()
+		result := make(chan error, 1)
+		go func() {
+			<-p.ctx.Done()
+			if late { // it had looked before
+				result <- commit(p, context.Background())
+			} else {
+				result <- commit(p, p.ctx)
+			}
+		}()
+		if err := s.Delete(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+		if err := <-result; !errors.Is(err, want) {
+			t.Errorf("the pull ended with %v; want %v", err, want)
+		}
+		if found, err := s.Find(name); !errors.Is(err, api.NotFound) {
+			t.Errorf("after the deletion %+v, %v", found, err)
+		}
+	}
+}
+
 // Ten pulls of one image at once, and of other names of it, fetch and convert it once.
 func TestTenPulls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -359,10 +359,7 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 		return err
 	}
 	ended := s.endPull(ctx, img.Ref) // also where it would only bring a name back that is here
-	if ended && img.Status != Ready {
-		return nil
-	}
-	if img.Status != Ready {
+	if !ended && img.Status != Ready {
 		return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf("image %s is being imported; it can be deleted once it is ready", img.Ref)}
 	}
 	err = s.update(func(refs map[string]record) error {
@@ -372,6 +369,9 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 		delete(refs, img.Ref)
 		return nil
 	})
+	if ended && errors.Is(err, api.NotFound) { // else the pull brought it before it could be ended
+		return nil
+	}
 	if err != nil {
 		return err
 	}
