@@ -457,8 +457,8 @@ func TestPullGivesUp(t *testing.T) {
 		"hangs at the manifest": {"/manifests/", hang, time.Minute, "sent no byte for 1m0s"},
 		"hangs at a layer":      {layerDigest(p, 1), hang, time.Minute, "sent no byte for 1m0s"},
 		"stops in the manifest": {"/manifests/", halfway, time.Minute, "sent no byte for 1m0s"},
-		"trickles a layer":      {layerDigest(p, 1), trickle, 10 * time.Minute, "too slow: the registry localhost:5000 sent"},
-		"trickles the manifest": {"/manifests/", trickle, 5 * time.Minute, "too slow"},
+		"trickles a layer":      {layerDigest(p, 1), trickle, 10 * time.Minute, "too slow: the registry localhost:5000 sent 15 bytes"},
+		"trickles the manifest": {"/manifests/", trickle, 5 * time.Minute, "too slow: the registry localhost:5000 sent 16 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -478,6 +478,92 @@ func TestPullGivesUp(t *testing.T) {
 				refused(t, img.Cause, "pull_stalled", tc.says)
 				if took := time.Since(start); img.Status != Failed || took < tc.after || took > tc.after+30*time.Second {
 					t.Errorf("%+v after %s", img, took)
+				}
+			})
+		})
+	}
+}
+
+// A registry that is slow does not keep others from their turn: the pull waits in line again, and goes on from where it was.
+func TestPullGivesItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistry()
+		p := big("")
+		data := gzipped(p.layers[1])
+		f.image("slow", p, nil, "v1")
+		f.image("app", picture{layers: [][]byte{layerTar(file("f", "app"))}}, nil, "v1")
+		var mu sync.Mutex
+		sent := 0
+		f.spoil = spoilt(layerDigest(p, 1), func(w http.ResponseWriter, r *http.Request) {
+			var from int
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			if from > 0 {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
+				w.WriteHeader(206)
+			}
+			for from < len(data) && r.Context().Err() == nil {
+				n, err := w.Write(data[from:min(from+1024, len(data))]) // more than slowBytes, fewer than fairBytes
+				if err != nil {
+					return
+				}
+				from += n
+				mu.Lock()
+				sent += n
+				mu.Unlock()
+				w.(http.Flusher).Flush()
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+			}
+		})
+		s := pullFrom(t, t.TempDir(), f, Options{Pulls: 1})
+		start := time.Now()
+		slow, app := where+"/slow:v1", where+"/app:v1"
+		for _, name := range []string{slow, app} {
+			if _, err := s.Pull(t.Context(), name, PullOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if img := finished(t, s, app); img.Status != Ready || time.Since(start) > slowTime+time.Minute {
+			t.Errorf("%+v after %s", img, time.Since(start))
+		}
+		if img := finished(t, s, slow); img.Status != Ready || time.Since(start) > 20*time.Minute {
+			t.Errorf("%+v after %s", img, time.Since(start))
+		}
+		if mu.Lock(); sent > len(data)+10<<10 {
+			t.Errorf("of %d bytes %d were sent", len(data), sent)
+		}
+		mu.Unlock()
+	})
+}
+
+// A turn ends when others wait, for what is slow soon, for what is not after an hour; where nobody waits it does not.
+func TestTurn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		perMinute int
+		wait      bool
+		after     time.Duration // 0: it does not end
+	}{
+		"slow":                 {fairBytes / 10, true, slowTime},
+		"slow, and nobody":     {fairBytes / 10, false, 0},
+		"not slow":             {fairBytes, true, turnTime},
+		"not slow, and nobody": {fairBytes, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l life
+				ctx, stop := l.watch(t.Context(), where, func() bool { return tc.wait })
+				defer stop()
+				var ended time.Duration
+				for m := time.Minute / 2; m < 2*turnTime && ctx.Err() == nil; m += time.Minute / 2 {
+					time.Sleep(time.Minute / 2)
+					if l.shown(tc.perMinute / 2); ctx.Err() != nil {
+						ended = m
+					}
+				}
+				if ended != tc.after || tc.after > 0 && context.Cause(ctx) != errTurnOver {
+					t.Errorf("it ended after %s: %v; want %s", ended, context.Cause(ctx), tc.after)
 				}
 			})
 		})
