@@ -963,6 +963,9 @@ func TestPullsAreBounded(t *testing.T) {
 			}
 		}
 		time.Sleep(failedStays + time.Second)
+		if list := s.List(); len(list) != 0 {
+			t.Errorf("after a day %d images are listed", len(list))
+		}
 		if _, err := s.Pull(ctx, where+"/more", PullOptions{}); err != nil || len(s.List()) != 1 {
 			t.Errorf("%d images, %v", len(s.List()), err)
 		}

@@ -296,7 +296,11 @@ func (s *Store) all() []Image {
 	for _, i := range s.imports {
 		list = append(list, s.inWork(i)...)
 	}
+	now := time.Now()
 	for _, name := range slices.Sorted(maps.Keys(s.pulls)) {
+		if s.pulls[name].stale(now) {
+			continue // the next pull forgets it
+		}
 		if img := s.inPull(s.pulls[name]); img.Status == Failed {
 			failed = append(failed, img)
 		} else {
@@ -466,7 +470,11 @@ func (s *Store) needed() map[string]bool {
 
 	keep := make(map[string]bool)
 	s.mu.Lock()
+	now := time.Now()
 	for _, p := range s.pulls {
+		if p.stale(now) {
+			continue
+		}
 		for _, hex := range p.rec.Layers {
 			keep[hex] = true
 		}
