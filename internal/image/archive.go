@@ -24,6 +24,8 @@ import (
 type archive struct {
 	members map[string]member // by their cleaned names; of two with one name the last counts
 	limits  Limits
+	parsed  int64                   // bytes of manifests, indexes and configurations that were read
+	known   map[descended]*resolved // what descriptors led to
 }
 
 // A member is a file of an archive, or a link to one.
@@ -41,7 +43,7 @@ const copyBuffer = 1 << 20
 
 // receive writes an archive's members to the staging directory as they arrive, hashing them.
 func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *meter) (*archive, error) {
-	a := &archive{members: make(map[string]member), limits: limits}
+	a := &archive{members: make(map[string]member), limits: limits, known: make(map[descended]*resolved)}
 	in := &metered{ctx: ctx, r: r, m: m}
 	outer, err := decompress(in)
 	if err != nil {
@@ -164,10 +166,13 @@ func (a *archive) lookup(name string) (member, bool) {
 	return member{}, false
 }
 
-// read returns a member that is small.
+// read returns a member that is small. What is named often is read often, and so all reading together has an end.
 func (a *archive) read(m member, name string) ([]byte, error) {
 	if m.size > a.limits.JSON {
 		return nil, tooLarge("%s in the archive has %d bytes; %d are possible", quote(name), m.size, a.limits.JSON)
+	}
+	if a.parsed += m.size; a.parsed > a.limits.Parsed {
+		return nil, tooLarge("the archive's manifests, indexes and configurations have more than %d bytes, each counted as often as it is named", a.limits.Parsed)
 	}
 	return os.ReadFile(m.file)
 }
@@ -190,15 +195,15 @@ func (a *archive) decode(name string, v any) error {
 
 // images says what is in the archive. One that is both an OCI layout and a docker-archive is taken for the former,
 // which has digests for everything.
-func (a *archive) images() ([]*candidate, error) {
+func (a *archive) images(ctx context.Context) ([]*candidate, error) {
 	_, layout := a.lookup(layoutFile)
 	_, index := a.lookup(indexFile)
 	_, docker := a.lookup(dockerManifest)
 	switch {
 	case layout && index:
-		return a.ociImages()
+		return a.ociImages(ctx)
 	case docker:
-		return a.dockerImages()
+		return a.dockerImages(ctx)
 	case layout || index:
 		return nil, invalid("the archive is half an OCI layout: of %s and %s one is missing", layoutFile, indexFile)
 	}

@@ -55,7 +55,7 @@ const (
 
 // fetchLayers fetches the layers that are not here, each as a blob of that digest.
 func (s *Store) fetchLayers(p *pull, c *candidate) error {
-	ctx, stop := p.life.watch(p.ctx, p.host)
+	ctx, stop := p.life.watch(p.ctx, p.host, s.othersWait)
 	defer stop()
 	var total, missing int64
 	for _, l := range c.layers {

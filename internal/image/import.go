@@ -89,7 +89,7 @@ func (s *Store) importAll(ctx context.Context, r io.Reader, o ImportOptions) ([]
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.images()
+	found, err := a.images(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Store) importAll(ctx context.Context, r io.Reader, o ImportOptions) ([]
 		}
 		defer s.unclaim(c.digest)
 	}
-	return s.name(imp)
+	return s.name(ctx, imp)
 }
 
 // nameThem gives the candidates the name that the caller chose, and sees that each has one.
@@ -158,10 +158,13 @@ func (s *Store) identify(ctx context.Context, c *candidate, st *staging, report 
 	return nil
 }
 
-// name commits the import's names, all of them or none.
-func (s *Store) name(imp *importing) ([]Image, error) {
+// name commits the import's names, all of them or none. What is deleted or cancelled is not named after that.
+func (s *Store) name(ctx context.Context, imp *importing) ([]Image, error) {
 	var names []string
 	err := s.update(func(refs map[string]record) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		for _, c := range imp.candidates {
 			for _, name := range c.names {
 				refs[name] = record{Digest: c.digest, CreatedAt: imp.createdAt, Tags: imp.tags}

@@ -304,6 +304,43 @@ func selfIndex() []byte {
 	return l.tar()
 }
 
+// multiplied is a layout of indexes within indexes, each of which names the next one n times; no image for this platform is below.
+func multiplied(n int) []byte {
+	l := newLayout()
+	d := l.add(picture{layers: [][]byte{base}, config: arm})
+	for range maxIndexDepth {
+		d = l.blob(must(json.Marshal(index(slices.Repeat([]v1.Descriptor{d}, n)...))), types.OCIImageIndex)
+	}
+	l.index.Manifests = slices.Repeat([]v1.Descriptor{d}, n)
+	return l.tar()
+}
+
+// wide is a layout whose one index names three images.
+func wide() []byte {
+	l := newLayout()
+	d := l.add(app("app"))
+	l.index.Manifests = []v1.Descriptor{l.blob(must(json.Marshal(index(d, d, d))), types.OCIImageIndex)}
+	return l.tar()
+}
+
+// Indexes that name each other many times are each followed once, and an import that is cancelled follows no more.
+func TestIndexesDoNotMultiply(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	_, err := s.Import(t.Context(), bytes.NewReader(multiplied(200)), ImportOptions{})
+	refused(t, err, "invalid_platform", "linux/arm64")
+
+	st := must(newStaging(t.TempDir()))
+	a, err := receive(t.Context(), bytes.NewReader(multiplied(2)), st, Limits{}.withDefaults(), newMeter(Receiving, 0, func(Progress) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.images(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	zeros := strings.Repeat("\x00", 1<<20)
 	many := dockerArchive(app("app"))
@@ -315,6 +352,9 @@ func TestLimits(t *testing.T) {
 	}{
 		"members":                {Limits{Members: 2}, many, "more than 2 members"},
 		"JSON":                   {Limits{JSON: 100}, many, "100 are possible"},
+		"JSON of an archive":     {Limits{Parsed: 100}, many, "have more than 100 bytes"},
+		"images in index.json":   {Limits{Listed: 2}, multiplied(3), "index.json of the archive names 3 images; 2 are possible"},
+		"images in an index":     {Limits{Listed: 2}, wide(), "names 3 images; 2 are possible"},
 		"layers":                 {Limits{Layers: 1}, many, "2 layers"},
 		"entries":                {Limits{Entries: 2}, many, "more than 2 files"},
 		"entries of one layer":   {Limits{Entries: 1}, dockerArchive(picture{name: "app", layers: app("").layers, pack: gzipped}), "more than 1 entries"},

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +17,15 @@ const (
 	slowBytes = 256 << 10        // come
 )
 
+// When a pull gives its turn to those that wait for theirs. What it has fetched stays, and it waits at the end of the line.
+const (
+	fairBytes = 16 << 20  // fewer than these in slowTime
+	turnTime  = time.Hour // however fast it is
+)
+
+// errTurnOver ends a stretch whose turn is given away.
+var errTurnOver = errors.New("the turn is given to another pull")
+
 // life ends what waits for a registry when nothing comes from it any more, or next to nothing. It is watched in stretches:
 // a pull that waits for its turn asks for nothing.
 type life struct {
@@ -23,17 +33,21 @@ type life struct {
 	timer  *time.Timer // nil between stretches
 	cancel context.CancelCauseFunc
 	host   string
+	began  time.Time
 	since  time.Time
 	bytes  int64
-	busy   int // with what is no matter of the registry's
+	turn   func() bool // reports whether others wait for the turn of this stretch; nil where it has none
+	busy   int         // with what is no matter of the registry's
 }
 
-// watch begins a stretch; its context ends, with the reason as its cause, when the registry shows no life.
-func (l *life) watch(ctx context.Context, host string) (context.Context, func()) {
+// watch begins a stretch; its context ends, with the reason as its cause, when the registry shows no life. A stretch that has a
+// turn knows whether others wait for it, and also ends, with errTurnOver, when it gives the turn to them.
+func (l *life) watch(ctx context.Context, host string, turn func() bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cancel, l.host, l.since, l.bytes = cancel, host, time.Now(), 0
+	now := time.Now()
+	l.cancel, l.host, l.began, l.since, l.bytes, l.turn = cancel, host, now, now, 0, turn
 	l.timer = time.AfterFunc(stallTime, l.stalled)
 	return ctx, func() {
 		l.mu.Lock()
@@ -81,11 +95,24 @@ func (l *life) shown(n int) {
 	l.timer.Reset(stallTime)
 	l.bytes += int64(n)
 	if now := time.Now(); now.Sub(l.since) >= slowTime {
-		if l.bytes < slowBytes {
+		switch {
+		case l.bytes < slowBytes:
 			l.cancel(gaveUp("the pull is too slow: the registry %s sent %d bytes in %s; %d are expected", l.host, l.bytes, now.Sub(l.since).Round(time.Second), slowBytes))
+		case l.turn != nil && (l.bytes < fairBytes || now.Sub(l.began) >= turnTime) && l.turn():
+			l.cancel(errTurnOver)
 		}
 		l.since, l.bytes = now, 0
 	}
+}
+
+// heard tells of n bytes of an answer. In a stretch with a turn they are counted where they are kept.
+func (l *life) heard(n int) {
+	l.mu.Lock()
+	if l.turn != nil {
+		n = 0
+	}
+	l.mu.Unlock()
+	l.shown(n)
 }
 
 func gaveUp(format string, args ...any) error {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -24,6 +25,9 @@ const (
 	containerdName = "io.containerd.image.name"
 	ociRefName     = "org.opencontainers.image.ref.name"
 )
+
+// maxArchiveNames is how many names an archive may give to its images.
+const maxArchiveNames = 1000
 
 // maxIndexDepth is how many indexes may lie between index.json and a manifest.
 const maxIndexDepth = 4
@@ -69,22 +73,35 @@ func synthesize(config []byte, layers []*layer) (manifest []byte, digest string,
 }
 
 // dockerImages are the images of a docker-archive.
-func (a *archive) dockerImages() ([]*candidate, error) {
+func (a *archive) dockerImages(ctx context.Context) ([]*candidate, error) {
 	var entries []dockerEntry
 	if err := a.decode(dockerManifest, &entries); err != nil {
 		return nil, err
 	}
-	var found []*candidate
+	if err := a.listed(entries); err != nil {
+		return nil, err
+	}
+	found := newGathered()
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		c, err := a.dockerImage(e)
 		if err != nil {
 			return nil, err
 		}
-		if found, err = merge(found, c); err != nil {
+		if err := found.add(c); err != nil {
 			return nil, err
 		}
 	}
-	return some(found, dockerManifest)
+	return some(found.images, dockerManifest)
+}
+
+func (a *archive) listed(entries []dockerEntry) error {
+	if n := len(entries); n > a.limits.Listed {
+		return tooLarge("%s of the archive names %d images; %d are possible", dockerManifest, n, a.limits.Listed)
+	}
+	return nil
 }
 
 func (a *archive) dockerImage(e dockerEntry) (*candidate, error) {
@@ -139,18 +156,24 @@ func pairLayers(config []byte, blobs []member, limits Limits) ([]*layer, error) 
 }
 
 // ociImages are the images for linux/amd64 of an OCI layout.
-func (a *archive) ociImages() ([]*candidate, error) {
+func (a *archive) ociImages(ctx context.Context) ([]*candidate, error) {
 	var index v1.IndexManifest
 	if err := a.decode(indexFile, &index); err != nil {
 		return nil, err
 	}
-	var found []*candidate
+	if n := len(index.Manifests); n > a.limits.Listed {
+		return nil, tooLarge("%s of the archive names %d images; %d are possible", indexFile, n, a.limits.Listed)
+	}
+	found := newGathered()
 	var refused error
 	for _, d := range index.Manifests {
 		if isAttestation(d) {
 			continue
 		}
-		c, err := a.resolve(d, 0)
+		c, err := a.resolve(ctx, d, 0)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
 			refused = err
 			continue
@@ -158,24 +181,57 @@ func (a *archive) ociImages() ([]*candidate, error) {
 		if c.names, err = annotatedNames(d.Annotations); err != nil {
 			return nil, err
 		}
-		if found, err = merge(found, c); err != nil {
+		if err := found.add(c); err != nil {
 			return nil, err
 		}
 	}
-	if refused != nil && (len(found) == 0 || !isPlatform(refused)) {
+	if refused != nil && (len(found.images) == 0 || !isPlatform(refused)) {
 		return nil, refused
 	}
-	if err := a.adoptTags(found); err != nil {
+	if err := a.adoptTags(found.images); err != nil {
 		return nil, err
 	}
-	return some(found, indexFile)
+	return some(found.images, indexFile)
 }
 
-// resolve follows a descriptor to the one image for linux/amd64 below it.
-func (a *archive) resolve(d v1.Descriptor, depth int) (*candidate, error) {
+// descended is a descriptor, below so many indexes, and resolved what it led to.
+type (
+	descended struct {
+		digest v1.Hash
+		size   int64
+		index  bool
+		depth  int
+	}
+	resolved struct {
+		image *candidate
+		err   error
+	}
+)
+
+// resolve follows a descriptor to the one image for linux/amd64 below it. However many indexes name the same one, it is
+// followed once: they would multiply.
+func (a *archive) resolve(ctx context.Context, d v1.Descriptor, depth int) (*candidate, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if p := d.Platform; p != nil && p.OS+"/"+p.Architecture != amd64 {
 		return nil, invalidPlatform("the image is for %s; only %s runs here", p, amd64)
 	}
+	at := descended{d.Digest, d.Size, d.MediaType.IsIndex(), depth}
+	r, ok := a.known[at]
+	if !ok {
+		c, err := a.follow(ctx, d, depth)
+		r = &resolved{c, err}
+		a.known[at] = r
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	c := *r.image // for each is named by itself
+	return &c, nil
+}
+
+func (a *archive) follow(ctx context.Context, d v1.Descriptor, depth int) (*candidate, error) {
 	raw, err := a.blob(d)
 	if err != nil {
 		return nil, err
@@ -190,13 +246,16 @@ func (a *archive) resolve(d v1.Descriptor, depth int) (*candidate, error) {
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, invalid("the index %s is not readable: %v", d.Digest, err)
 	}
+	if n := len(index.Manifests); n > a.limits.Listed {
+		return nil, tooLarge("the index %s names %d images; %d are possible", d.Digest, n, a.limits.Listed)
+	}
 	err = invalid("the index %s names no image", d.Digest)
 	for _, sub := range index.Manifests {
 		if isAttestation(sub) {
 			continue
 		}
 		var c *candidate
-		if c, err = a.resolve(sub, depth+1); err == nil || !isPlatform(err) {
+		if c, err = a.resolve(ctx, sub, depth+1); err == nil || !isPlatform(err) {
 			return c, err
 		}
 	}
@@ -265,17 +324,30 @@ func (a *archive) adoptTags(found []*candidate) error {
 	if err := a.decode(dockerManifest, &entries); err != nil {
 		return err
 	}
+	if err := a.listed(entries); err != nil {
+		return err
+	}
+	tags := make(map[string][]string) // by the digests of the configurations without a name
 	for _, c := range found {
-		hash, _ := digestOf(c.config)
-		for _, e := range entries {
-			m, ok := a.lookup(e.Config)
-			if len(c.names) > 0 || !ok || m.sha256 != hash.Hex {
-				continue
-			}
-			var err error
-			if c.names, err = normalizeAll(e.RepoTags); err != nil {
-				return err
-			}
+		if hash, _ := digestOf(c.config); len(c.names) == 0 {
+			tags[hash.Hex] = nil
+		}
+	}
+	for _, e := range entries {
+		m, ok := a.lookup(e.Config)
+		if names, wanted := tags[m.sha256]; !ok || !wanted || len(names) > 0 {
+			continue
+		}
+		names, err := normalizeAll(e.RepoTags)
+		if err != nil {
+			return err
+		}
+		tags[m.sha256] = names
+	}
+	for _, c := range found {
+		if len(c.names) == 0 {
+			hash, _ := digestOf(c.config)
+			c.names = tags[hash.Hex]
 		}
 	}
 	return nil
@@ -294,43 +366,73 @@ func annotatedNames(annotations map[string]string) ([]string, error) {
 
 // normalizeAll leaves out what names by a digest: that is no name to keep.
 func normalizeAll(refs []string) ([]string, error) {
+	if len(refs) > maxArchiveNames {
+		return nil, tooManyNames(len(refs))
+	}
 	var names []string
+	seen := make(map[string]bool, len(refs))
 	for _, r := range refs {
 		name, err := Normalize(r)
 		if err != nil {
 			return nil, fmt.Errorf("the archive: %w", err)
 		}
-		if _, _, ok := cutDigest(name); !ok && !slices.Contains(names, name) {
+		if _, _, ok := cutDigest(name); !ok && !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-// merge adds an image; one that is there already, under another name, gets that name too.
-func merge(found []*candidate, c *candidate) ([]*candidate, error) {
-	for _, f := range found {
-		same := string(f.config) == string(c.config) && f.digest == c.digest
-		for _, name := range c.names {
-			if slices.Contains(f.names, name) && !same {
-				return nil, invalid("the archive calls two different images %s", name)
-			}
-		}
-		if same {
-			for _, name := range c.names {
-				if !slices.Contains(f.names, name) {
-					f.names = append(f.names, name)
-				}
-			}
-			return found, nil
+func tooManyNames(n int) error {
+	return tooLarge("the archive gives %d names to its images; %d are possible", n, maxArchiveNames)
+}
+
+// gathered are the images of an archive, each once, under all its names.
+type gathered struct {
+	images []*candidate
+	same   map[string]*candidate // by digest and configuration
+	named  map[string]*candidate
+}
+
+func newGathered() *gathered {
+	return &gathered{same: make(map[string]*candidate), named: make(map[string]*candidate)}
+}
+
+// add adds an image; one that is there already, under another name, gets that name too.
+func (g *gathered) add(c *candidate) error {
+	names := c.names
+	hash, _ := digestOf(c.config)
+	key := c.digest + " " + hash.Hex
+	f := g.same[key]
+	if f == nil {
+		f, c.names = c, nil
+		g.same[key] = c
+		g.images = append(g.images, c)
+	}
+	for _, name := range names {
+		switch g.named[name] {
+		case nil:
+			g.named[name] = f
+			f.names = append(f.names, name)
+		case f:
+		default:
+			return invalid("the archive calls two different images %s", name)
 		}
 	}
-	return append(found, c), nil
+	return nil
 }
 
 func some(found []*candidate, file string) ([]*candidate, error) {
-	if len(found) == 0 {
+	names := 0
+	for _, c := range found {
+		names += len(c.names)
+	}
+	switch {
+	case len(found) == 0:
 		return nil, invalid("%s of the archive names no image", file)
+	case names > maxArchiveNames:
+		return nil, tooManyNames(names)
 	}
 	return found, nil
 }

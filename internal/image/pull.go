@@ -183,6 +183,22 @@ func (s *Store) enqueue(p *pull) {
 	s.notify()
 }
 
+// othersWait reports whether pulls wait for their turn. s.mu is not held.
+func (s *Store) othersWait() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pullQueue) > 0
+}
+
+// waitAgain gives the pull's turn to the next, and puts it at the end of the line. s.mu is not held.
+func (s *Store) waitAgain(p *pull) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.turn = make(chan struct{})
+	s.leaveLine(p)
+	s.enqueue(p)
+}
+
 func (s *Store) takeTurns() {
 	for s.pulling < s.o.Pulls && len(s.pullQueue) > 0 {
 		p := s.pullQueue[0]
@@ -251,15 +267,20 @@ func (s *Store) pull(p *pull) error {
 	s.mu.Lock()
 	_, here := s.images[c.digest]
 	s.mu.Unlock()
-	if !here {
+	for !here {
 		select {
 		case <-p.turn:
 		case <-p.ctx.Done():
 			return context.Cause(p.ctx)
 		}
-		if err := s.fetchLayers(p, c); err != nil {
+		err := s.fetchLayers(p, c)
+		if here = err == nil; here {
+			break
+		}
+		if !errors.Is(err, errTurnOver) {
 			return err
 		}
+		s.waitAgain(p)
 	}
 	s.mu.Lock()
 	s.leaveLine(p)
@@ -274,10 +295,7 @@ func (s *Store) pull(p *pull) error {
 	p.committing = true
 	imp := &importing{candidates: []*candidate{c}, createdAt: p.rec.CreatedAt, tags: p.rec.Tags}
 	s.mu.Unlock()
-	if p.ctx.Err() != nil { // what is deleted is not named after that
-		return context.Cause(p.ctx)
-	}
-	_, err = s.name(imp)
+	_, err = s.name(p.ctx, imp)
 	return err
 }
 

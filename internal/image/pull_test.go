@@ -25,6 +25,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/registry"
 	"github.com/halevm/hale/internal/registry/registrytest"
+	"github.com/halevm/hale/internal/store"
 )
 
 func TestPull(t *testing.T) {
@@ -456,8 +457,8 @@ func TestPullGivesUp(t *testing.T) {
 		"hangs at the manifest": {"/manifests/", hang, time.Minute, "sent no byte for 1m0s"},
 		"hangs at a layer":      {layerDigest(p, 1), hang, time.Minute, "sent no byte for 1m0s"},
 		"stops in the manifest": {"/manifests/", halfway, time.Minute, "sent no byte for 1m0s"},
-		"trickles a layer":      {layerDigest(p, 1), trickle, 10 * time.Minute, "too slow: the registry localhost:5000 sent"},
-		"trickles the manifest": {"/manifests/", trickle, 5 * time.Minute, "too slow"},
+		"trickles a layer":      {layerDigest(p, 1), trickle, 10 * time.Minute, "too slow: the registry localhost:5000 sent 15 bytes"},
+		"trickles the manifest": {"/manifests/", trickle, 5 * time.Minute, "too slow: the registry localhost:5000 sent 16 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -477,6 +478,92 @@ func TestPullGivesUp(t *testing.T) {
 				refused(t, img.Cause, "pull_stalled", tc.says)
 				if took := time.Since(start); img.Status != Failed || took < tc.after || took > tc.after+30*time.Second {
 					t.Errorf("%+v after %s", img, took)
+				}
+			})
+		})
+	}
+}
+
+// A registry that is slow does not keep others from their turn: the pull waits in line again, and goes on from where it was.
+func TestPullGivesItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistry()
+		p := big("")
+		data := gzipped(p.layers[1])
+		f.image("slow", p, nil, "v1")
+		f.image("app", picture{layers: [][]byte{layerTar(file("f", "app"))}}, nil, "v1")
+		var mu sync.Mutex
+		sent := 0
+		f.spoil = spoilt(layerDigest(p, 1), func(w http.ResponseWriter, r *http.Request) {
+			var from int
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			if from > 0 {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(data)-1, len(data)))
+				w.WriteHeader(206)
+			}
+			for from < len(data) && r.Context().Err() == nil {
+				n, err := w.Write(data[from:min(from+1024, len(data))]) // more than slowBytes, fewer than fairBytes
+				if err != nil {
+					return
+				}
+				from += n
+				mu.Lock()
+				sent += n
+				mu.Unlock()
+				w.(http.Flusher).Flush()
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+			}
+		})
+		s := pullFrom(t, t.TempDir(), f, Options{Pulls: 1})
+		start := time.Now()
+		slow, app := where+"/slow:v1", where+"/app:v1"
+		for _, name := range []string{slow, app} {
+			if _, err := s.Pull(t.Context(), name, PullOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if img := finished(t, s, app); img.Status != Ready || time.Since(start) > slowTime+time.Minute {
+			t.Errorf("%+v after %s", img, time.Since(start))
+		}
+		if img := finished(t, s, slow); img.Status != Ready || time.Since(start) > 20*time.Minute {
+			t.Errorf("%+v after %s", img, time.Since(start))
+		}
+		if mu.Lock(); sent > len(data)+10<<10 {
+			t.Errorf("of %d bytes %d were sent", len(data), sent)
+		}
+		mu.Unlock()
+	})
+}
+
+// A turn ends when others wait, for what is slow soon, for what is not after an hour; where nobody waits it does not.
+func TestTurn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		perMinute int
+		wait      bool
+		after     time.Duration // 0: it does not end
+	}{
+		"slow":                 {fairBytes / 10, true, slowTime},
+		"slow, and nobody":     {fairBytes / 10, false, 0},
+		"not slow":             {fairBytes, true, turnTime},
+		"not slow, and nobody": {fairBytes, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l life
+				ctx, stop := l.watch(t.Context(), where, func() bool { return tc.wait })
+				defer stop()
+				var ended time.Duration
+				for m := time.Minute / 2; m < 2*turnTime && ctx.Err() == nil; m += time.Minute / 2 {
+					time.Sleep(time.Minute / 2)
+					if l.shown(tc.perMinute / 2); ctx.Err() != nil {
+						ended = m
+					}
+				}
+				if ended != tc.after || tc.after > 0 && context.Cause(ctx) != errTurnOver {
+					t.Errorf("it ended after %s: %v; want %s", ended, context.Cause(ctx), tc.after)
 				}
 			})
 		})
@@ -530,6 +617,50 @@ func TestPullQueue(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A name whose pull could not be ended any more is deleted all the same, and one that was ended in time is not given.
+func TestDeleteWhileCommitting(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	img := put(t, s, "app", "1")
+	name := where + "/app:v1"
+	commit := func(p *pull, ctx context.Context) error {
+		imp := &importing{candidates: []*candidate{{names: []string{name}, digest: img.Digest}}}
+		_, err := s.name(ctx, imp)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.close(p, err)
+		return err
+	}
+	begin := func() *pull {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p := s.newPull(name, registry.Auth{}, pullRecord{Digest: img.Digest})
+		s.pulls[name] = p
+		return p
+	}
+	for late, want := range map[bool]error{true: nil, false: errDeleted} {
+		p := begin()
+		result := make(chan error, 1)
+		go func() {
+			<-p.ctx.Done()
+			if late { // it had looked before
+				result <- commit(p, context.Background())
+			} else {
+				result <- commit(p, p.ctx)
+			}
+		}()
+		if err := s.Delete(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+		if err := <-result; !errors.Is(err, want) {
+			t.Errorf("the pull ended with %v; want %v", err, want)
+		}
+		if found, err := s.Find(name); !errors.Is(err, api.NotFound) {
+			t.Errorf("after the deletion %+v, %v", found, err)
+		}
+	}
 }
 
 // Ten pulls of one image at once, and of other names of it, fetch and convert it once.
@@ -832,10 +963,44 @@ func TestPullsAreBounded(t *testing.T) {
 			}
 		}
 		time.Sleep(failedStays + time.Second)
+		if list := s.List(); len(list) != 0 {
+			t.Errorf("after a day %d images are listed", len(list))
+		}
 		if _, err := s.Pull(ctx, where+"/more", PullOptions{}); err != nil || len(s.List()) != 1 {
 			t.Errorf("%d images, %v", len(s.List()), err)
 		}
 	})
+}
+
+// What is written of the pulls can be read again: what failed gives way.
+func TestPullsFileIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	now := time.Now()
+	remember := func(name string, failed time.Time) *pull {
+		p := s.newPull(where+"/"+name+":v1", registry.Auth{}, pullRecord{Tags: map[string]string{"k": strings.Repeat("v", pullsLimit/4)}})
+		if !failed.IsZero() {
+			p.rec.Error, p.rec.FailedAt = "failed", failed
+			close(p.done)
+		}
+		s.pulls[p.name] = p
+		return p
+	}
+	for i := range 6 {
+		remember(fmt.Sprint("app", i), now.Add(time.Duration(i-6)*time.Minute))
+	}
+	if err := s.savePulls(); err != nil {
+		t.Fatal(err)
+	}
+	recs, err := store.ReadJSON[map[string]pullRecord](s.files, pullsFile, pullsVersion, pullsLimit)
+	if err != nil || len(recs) != 3 || recs[where+"/app5:v1"].Error == "" || len(s.List()) != 3 {
+		t.Errorf("%d records, %v", len(recs), err)
+	}
+	for i := range 5 {
+		p := remember(fmt.Sprint("under", i), time.Time{})
+		defer p.cancel(nil)
+	}
+	refused(t, s.savePulls(), "insufficient_resources", "16777216 are possible")
 }
 
 // What is our own fault fails the pull with its detail in the log, and is not forgotten.

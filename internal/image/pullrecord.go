@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,20 +30,38 @@ type pullRecord struct {
 	FailedAt  time.Time         `json:"failed_at,omitzero"`
 }
 
-// savePulls writes pulls.json.
+// savePulls writes pulls.json. Where it became larger than what is read again, what failed is forgotten, the oldest first.
 func (s *Store) savePulls() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.ctx.Err() != nil {
 		return errClosed
 	}
-	s.mu.Lock()
-	recs := make(map[string]pullRecord, len(s.pulls))
-	for name, p := range s.pulls {
-		recs[name] = p.rec
+	for {
+		s.mu.Lock()
+		recs := make(map[string]pullRecord, len(s.pulls))
+		for name, p := range s.pulls {
+			recs[name] = p.rec
+		}
+		s.mu.Unlock()
+		data, err := store.EncodeJSON(pullsVersion, recs)
+		if err != nil {
+			return err
+		}
+		if len(data) <= pullsLimit {
+			return s.files.WriteFile(pullsFile, data)
+		}
+		s.mu.Lock()
+		failed := s.failed()
+		for _, p := range failed[:(len(failed)+1)/2] {
+			delete(s.pulls, p.name)
+		}
+		s.notify()
+		s.mu.Unlock()
+		if len(failed) == 0 {
+			return full("what is known of the pulls and their tags would take %d bytes here; %d are possible", len(data), pullsLimit)
+		}
 	}
-	s.mu.Unlock()
-	return store.WriteJSON(s.files, pullsFile, pullsVersion, recs)
 }
 
 // loadPulls reads pulls.json, remembers what failed, and returns what was under way, the oldest first.
@@ -102,20 +121,28 @@ func (s *Store) resume(pulls []*pull) {
 
 // prune forgets what failed long ago, and the oldest of more than is kept. s.mu is held.
 func (s *Store) prune(now time.Time) {
+	maps.DeleteFunc(s.pulls, func(_ string, p *pull) bool { return p.stale(now) })
+	failed := s.failed()
+	for _, p := range failed[:max(0, len(failed)-maxFailed)] {
+		delete(s.pulls, p.name)
+	}
+}
+
+// failed are the pulls that are remembered though they have ended, the oldest first. s.mu is held.
+func (s *Store) failed() []*pull {
 	var failed []*pull
-	for name, p := range s.pulls {
-		switch {
-		case !p.ended() || p.rec.Error == "":
-		case now.Sub(p.rec.FailedAt) > failedStays:
-			delete(s.pulls, name)
-		default:
+	for _, p := range s.pulls {
+		if p.ended() && p.rec.Error != "" {
 			failed = append(failed, p)
 		}
 	}
 	slices.SortFunc(failed, func(a, b *pull) int { return a.rec.FailedAt.Compare(b.rec.FailedAt) })
-	for _, p := range failed[:max(0, len(failed)-maxFailed)] {
-		delete(s.pulls, p.name)
-	}
+	return failed
+}
+
+// stale reports whether a pull failed so long ago that it is forgotten. Store.mu is held.
+func (p *pull) stale(now time.Time) bool {
+	return p.ended() && p.rec.Error != "" && now.Sub(p.rec.FailedAt) > failedStays
 }
 
 // credentials are the pull's own, or what the host has.

@@ -55,6 +55,11 @@ func refusal(err error) error {
 	return err
 }
 
+// full says that a store holds as much as it can.
+func full(format string, args ...any) error {
+	return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
 // quote makes a string of an outsider fit for a message.
 func quote(s string) string {
 	const most = 200
@@ -69,6 +74,7 @@ type Limits struct {
 	Layers   int   // in an image (512)
 	Members  int   // of an archive (10,000)
 	JSON     int64 // bytes of a manifest, an index or a configuration (4 MiB)
+	Parsed   int64 // bytes of all manifests, indexes and configurations of an archive (64 MiB)
 	Listed   int   // images in an index, and entries in each list of a configuration (4096)
 	Entries  int   // files, directories and whiteouts of all layers together (2 million)
 	Names    int64 // bytes that names, link targets and extended attributes take together (512 MiB)
@@ -92,6 +98,7 @@ func (l Limits) withDefaults() Limits {
 	defInt(&l.Layers, 512)
 	defInt(&l.Members, 10_000)
 	def(&l.JSON, 4<<20)
+	def(&l.Parsed, 64<<20)
 	defInt(&l.Listed, 4096)
 	defInt(&l.Entries, 2_000_000)
 	def(&l.Names, 512<<20)

@@ -24,8 +24,8 @@ func (s *Store) resolve(p *pull) (*candidate, error) {
 		return nil, err
 	}
 	p.host = host
-	p.repo = s.o.Registry.Repository(host, path, auth, func(int) { p.life.shown(0) }) // bytes are counted where they are kept
-	ctx, stop := p.life.watch(p.ctx, host)
+	p.repo = s.o.Registry.Repository(host, path, auth, p.life.heard)
+	ctx, stop := p.life.watch(p.ctx, host, nil)
 	defer stop()
 	m, err := s.manifest(ctx, p.repo, at)
 	if err != nil {

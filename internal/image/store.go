@@ -58,6 +58,7 @@ type Store struct {
 	refs    map[string]record // as in refs.json; never written to, only replaced
 	images  map[string]stored // whose disks are here, by digest
 	claims  map[string]int    // digests that an Import is about to name
+	orphans map[string]bool   // digests whose names may be in a list that was set aside; they stay
 	imports []*importing      // in the order of their beginning
 	jobs    map[string]*job   // by digest
 	queue   []*job            // those of them that wait for their turn
@@ -86,6 +87,7 @@ const (
 	refsFile    = "refs.json"
 	refsVersion = 1
 	refsLimit   = 64 << 20
+	maxNames    = 10_000
 	blobsDir    = "blobs/sha256"
 	disksDir    = "disks"
 	partialDir  = "partial"
@@ -130,7 +132,7 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir: files.Path(""), files: files, log: o.Log, o: o,
 		changed: make(chan struct{}), refs: map[string]record{}, images: map[string]stored{},
-		claims: map[string]int{}, jobs: map[string]*job{}, pulls: map[string]*pull{}, fetches: map[string]*fetch{},
+		claims: map[string]int{}, orphans: map[string]bool{}, jobs: map[string]*job{}, pulls: map[string]*pull{}, fetches: map[string]*fetch{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if err := s.load(); err != nil {
@@ -153,7 +155,7 @@ func (s *Store) load() error {
 	}
 	refs, err := store.ReadJSON[map[string]record](s.files, refsFile, refsVersion, refsLimit)
 	if bad, ok := errors.AsType[*store.Unreadable](err); ok {
-		s.log.Error("the names of the images are lost; import them again", "error", bad)
+		s.log.Error("the names of the images are lost, and their disks are kept; import or pull them again", "error", bad)
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -179,6 +181,31 @@ func (s *Store) load() error {
 			continue
 		}
 		s.refs[name] = r
+	}
+	return s.adopt()
+}
+
+// adopt keeps the images without a name for as long as a list of names that was set aside lies here: it may name them, and a
+// person may mend it.
+func (s *Store) adopt() error {
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(files, func(f os.DirEntry) bool {
+		return strings.HasPrefix(f.Name(), refsFile) && store.IsAside(f.Name())
+	})
+	if i < 0 {
+		return nil
+	}
+	for digest := range s.images {
+		s.orphans[digest] = true
+	}
+	for _, r := range s.refs {
+		delete(s.orphans, r.Digest)
+	}
+	if n := len(s.orphans); n > 0 {
+		s.log.Warn("images without a name are kept until the list that was set aside is removed", "images", n, "list", s.path(files[i].Name()))
 	}
 	return nil
 }
@@ -269,7 +296,11 @@ func (s *Store) all() []Image {
 	for _, i := range s.imports {
 		list = append(list, s.inWork(i)...)
 	}
+	now := time.Now()
 	for _, name := range slices.Sorted(maps.Keys(s.pulls)) {
+		if s.pulls[name].stale(now) {
+			continue // the next pull forgets it
+		}
 		if img := s.inPull(s.pulls[name]); img.Status == Failed {
 			failed = append(failed, img)
 		} else {
@@ -293,6 +324,12 @@ func (s *Store) Find(ref string) (Image, error) {
 		}
 		_, digest, _ = cutDigest(name)
 	}
+	s.mu.Lock()
+	if _, ok := s.refs[name]; ok { // which is asked for most often
+		defer s.mu.Unlock()
+		return s.ready(name), nil
+	}
+	s.mu.Unlock()
 	all := s.all()
 	for _, same := range []func(Image) bool{
 		func(img Image) bool { return img.Ref == name },
@@ -326,10 +363,7 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 		return err
 	}
 	ended := s.endPull(ctx, img.Ref) // also where it would only bring a name back that is here
-	if ended && img.Status != Ready {
-		return nil
-	}
-	if img.Status != Ready {
+	if !ended && img.Status != Ready {
 		return &api.Error{Kind: api.Conflict, Code: "image_not_ready", Message: fmt.Sprintf("image %s is being imported; it can be deleted once it is ready", img.Ref)}
 	}
 	err = s.update(func(refs map[string]record) error {
@@ -339,6 +373,9 @@ func (s *Store) Delete(ctx context.Context, ref string) error {
 		delete(refs, img.Ref)
 		return nil
 	})
+	if ended && errors.Is(err, api.NotFound) { // else the pull brought it before it could be ended
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -356,15 +393,31 @@ func (s *Store) update(change func(map[string]record) error) error {
 	s.mu.Lock()
 	refs := maps.Clone(s.refs)
 	s.mu.Unlock()
+	before := len(refs)
 	if err := change(refs); err != nil {
 		return err
 	}
-	if err := store.WriteJSON(s.files, refsFile, refsVersion, refs); err != nil {
+	if n := len(refs); n > maxNames && n > before {
+		return full("images would have %d names here; %d are possible; delete some", n, maxNames)
+	}
+	data, err := store.EncodeJSON(refsVersion, refs)
+	if err != nil {
+		return err
+	}
+	if len(data) > refsLimit { // it would not be read again
+		return full("the names of images and their tags would take %d bytes here; %d are possible; delete some", len(data), refsLimit)
+	}
+	if err := s.files.WriteFile(refsFile, data); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refs = refs
+	if len(s.orphans) > 0 {
+		for _, r := range refs { // it goes with its last name again
+			delete(s.orphans, r.Digest)
+		}
+	}
 	s.notify()
 	return nil
 }
@@ -417,7 +470,11 @@ func (s *Store) needed() map[string]bool {
 
 	keep := make(map[string]bool)
 	s.mu.Lock()
+	now := time.Now()
 	for _, p := range s.pulls {
+		if p.stale(now) {
+			continue
+		}
 		for _, hex := range p.rec.Layers {
 			keep[hex] = true
 		}
@@ -430,7 +487,7 @@ func (s *Store) needed() map[string]bool {
 	s.mu.Unlock()
 	for digest := range all {
 		s.mu.Lock()
-		free := !named[digest] && s.claims[digest] == 0
+		free := !named[digest] && s.claims[digest] == 0 && !s.orphans[digest]
 		s.mu.Unlock()
 		if free && !s.o.InUse(digest) {
 			s.mu.Lock()

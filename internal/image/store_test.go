@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -207,6 +208,98 @@ func TestNamesLost(t *testing.T) {
 	}
 	if put(t, s, "app", "1").Disk != img.Disk {
 		t.Error("the disk was not found again")
+	}
+}
+
+// The images whose names are lost stay for as long as the list that was set aside, which a person may mend.
+func TestDisksOfLostNamesStay(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := put(t, s, "one", "1"), put(t, s, "two", "2")
+	if err := errors.Join(s.Close(), os.WriteFile(filepath.Join(dir, refsFile), []byte(`{"version":1,"val`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the names are lost, and are still lost
+		if s, err = Open(dir, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "other", "3")
+		if err := errors.Join(s.Delete(t.Context(), "other"), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for _, img := range []Image{one, two} {
+			if _, err := os.Stat(img.Disk); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	s = openStore(t, dir, Options{})
+	put(t, s, "one", "1")
+	if err := s.Delete(t.Context(), "one"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(one.Disk); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an image that has a name again goes with it: %v", err)
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, refsFile+".*"))
+	if err != nil || len(aside) != 1 {
+		t.Fatal(aside, err)
+	}
+	if err := os.Remove(aside[0]); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir, Options{})
+	if _, err := os.Stat(two.Disk); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without the list nothing keeps it: %v", err)
+	}
+}
+
+// There is an end to the names, and what is written of them can be read again.
+func TestNamesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	img := put(t, s, "app", "1")
+	many := make([]string, maxArchiveNames+1)
+	for i := range many {
+		many[i] = fmt.Sprintf("app:%d", i)
+	}
+	_, err := normalizeAll(many)
+	refused(t, err, "image_too_large", "gives 1001 names to its images; 1000 are possible")
+	_, err = some([]*candidate{{names: many[:600]}, {names: many[600:]}}, indexFile)
+	refused(t, err, "image_too_large", "gives 1001 names to its images; 1000 are possible")
+	_, err = s.Import(t.Context(), bytes.NewReader(tarOf(file(dockerManifest, "["+strings.Repeat("{},", 4096)+"{}]"))), ImportOptions{})
+	refused(t, err, "image_too_large", "names 4097 images; 4096 are possible")
+
+	err = s.update(func(refs map[string]record) error {
+		refs["large"] = record{Digest: img.Digest, Tags: map[string]string{"k": strings.Repeat("v", refsLimit)}}
+		return nil
+	})
+	refused(t, err, "insufficient_resources", "67108864 are possible")
+	err = s.update(func(refs map[string]record) error {
+		for i := range maxNames - len(refs) {
+			refs[fmt.Sprintf("docker.io/library/app:%d", i)] = record{Digest: img.Digest}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Tag("app", "app:more")
+	refused(t, err, "insufficient_resources", "10001 names here; 10000 are possible")
+	if _, err := s.Tag("app", "app:1"); err != nil { // which is there
+		t.Error(err)
+	}
+	if err := s.Delete(t.Context(), "app:1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Tag("app", "app:more"); err != nil {
+		t.Error(err)
+	}
+	if n := len(openStore(t, dir, Options{}).List()); n != maxNames {
+		t.Errorf("%d names are read again", n)
 	}
 }
 

@@ -86,16 +86,6 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// notHere keeps a registry from making requests of ours reach what only this host can: its own services, and the
-// metadata services of clouds.
-func notHere(_, address string, _ syscall.RawConn) error {
-	a := addressOf(address)
-	if !a.IsValid() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() {
-		return errLedHere
-	}
-	return nil
-}
-
 // isLoopback reports whether a host, perhaps with a port, is this one by its name.
 func isLoopback(host string) bool {
 	u := url.URL{Host: host}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/api"
 )
@@ -297,13 +300,47 @@ func TestRedirects(t *testing.T) {
 			}
 		})
 	}
-	for address, want := range map[string]bool{"127.0.0.1:443": false, "[::1]:443": false, "169.254.169.254:80": false, "0.0.0.0:1": false, "[::ffff:127.0.0.1]:1": false, "[fe80::1]:443": false, "198.51.100.1:443": true, "10.0.0.1:443": true, "x": false} {
-		if err := notHere("tcp", address, nil); (err == nil) != want {
+	if onlyLoopback("tcp", "198.51.100.1:80", nil) == nil || onlyLoopback("tcp", "127.0.0.1:80", nil) != nil {
+		t.Error("plain HTTP leaves this host")
+	}
+}
+
+// Where a registry elsewhere cannot lead us. A host without a route to what it may lead to says so, and not that it is led here.
+func TestNotHere(t *testing.T) {
+	here := []string{
+		"127.0.0.1:443", "127.9.9.9:443", "[::1]:443", "0.0.0.0:1", "0.1.2.3:443", "[::]:1", "[::ffff:127.0.0.1]:1", "[::127.0.0.1]:1", "x",
+		"169.254.169.254:80", "[fe80::1]:443", "[fe80::1%lo]:443", "224.0.0.1:443", "[ff02::1]:443", "255.255.255.255:1",
+		"100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80", "[fd00:ec2::254]:80", "[fd20:ce::254]:80",
+		"[64:ff9b::a9fe:a9fe]:80", "[64:ff9b::7f00:1]:443", "[64:ff9b:1::a9fe:a9fe]:80", "[2002:a9fe:a9fe::1]:80",
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range own {
+		ip, _, err := net.ParseCIDR(a.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		here = append(here, net.JoinHostPort(ip.String(), "443"))
+		if ip4 := ip.To4(); ip4 != nil {
+			here = append(here, fmt.Sprintf("[64:ff9b::%x:%x]:443", uint16(ip4[0])<<8|uint16(ip4[1]), uint16(ip4[2])<<8|uint16(ip4[3])))
+		}
+	}
+	for _, address := range here {
+		if err := notHere("tcp", address, nil); !errors.Is(err, errLedHere) {
 			t.Errorf("a redirect to %s: %v", address, err)
 		}
 	}
-	if onlyLoopback("tcp", "198.51.100.1:80", nil) == nil || onlyLoopback("tcp", "127.0.0.1:80", nil) != nil {
-		t.Error("plain HTTP leaves this host")
+	for _, address := range []string{"198.51.100.1:443", "10.255.3.1:443", "172.31.255.1:443", "192.168.255.77:443", "[2001:db8::1]:443", "[64:ff9b::c633:6401]:443", "[fd12:3456::1]:443"} {
+		if err := notHere("tcp", address, nil); errors.Is(err, errLedHere) {
+			t.Errorf("a redirect to %s: %v", address, err)
+		}
+	}
+	for address, want := range map[string]byte{"127.0.0.1": unix.RTN_LOCAL, "127.1.2.3": unix.RTN_LOCAL} {
+		if kind, err := route(netip.MustParseAddr(address)); err != nil || kind != want {
+			t.Errorf("the route to %s is %d, %v; want %d", address, kind, err, want)
+		}
 	}
 }
 

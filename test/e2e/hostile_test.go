@@ -61,6 +61,7 @@ func TestHostileArchives(t *testing.T) {
 		{"a hundred thousand files", dockerArchive(manyFiles(100_000)), ""},
 		{"8 GiB of nothing", dockerArchive(sparseLayer), ""},
 		{"a bomb", bomb(), "inflates"},
+		{"indexes that multiply", multiplied(200), "linux/arm64"},
 		{"cut off", bytes.NewReader(dockerArchive(good).Bytes()[:2048]), ""},
 		{"not an archive", strings.NewReader(strings.Repeat("no archive ", 1000)), "archive"},
 		{"a manifest that names what is not there", archiveOf(map[string][]byte{"manifest.json": []byte(`[{"Config":"c.json","Layers":["l.tar"]}]`)}), "c.json"},
@@ -287,6 +288,26 @@ func bomb() io.Reader {
 	header := layerOf(item{tar.Header{Typeflag: tar.TypeReg, Name: "layer.tar", Mode: 0o644, Format: tar.FormatGNU}, ""})[:512]
 	frame := w.EncodeAll(make([]byte, 64<<20), nil)
 	return io.MultiReader(bytes.NewReader(w.EncodeAll(sized(header, 15<<30), nil)), bytes.NewReader(bytes.Repeat(frame, 240)))
+}
+
+// multiplied is some kilobytes of indexes within indexes that lead n⁵ times to one image, which is for another platform.
+func multiplied(n int) io.Reader {
+	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
+	blob := func(kind, data string) string {
+		sum := fmt.Sprintf("%x", sha256.Sum256([]byte(data)))
+		files["blobs/sha256/"+sum] = []byte(data)
+		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.%s.v1+json","digest":"sha256:%s","size":%d}`, kind, sum, len(data))
+	}
+	config := blob("config", `{"os":"linux","architecture":"arm64","rootfs":{"type":"layers","diff_ids":[]}}`)
+	d := blob("manifest", `{"schemaVersion":2,"config":`+config+`,"layers":[]}`)
+	names := func() string {
+		return `{"schemaVersion":2,"manifests":[` + strings.TrimSuffix(strings.Repeat(d+",", n), ",") + `]}`
+	}
+	for range 4 {
+		d = blob("index", names())
+	}
+	files["index.json"] = []byte(names())
+	return archiveOf(files)
 }
 
 // sized says another size in a tar's header.
