@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
@@ -89,8 +91,10 @@ func (h *host) checkSandbox(id string, uid int) {
 	if namespaceOf(t, shim, "net") != namespaceOf(t, daemon, "net") {
 		t.Error("the shim is not in the host's network")
 	}
-	if namespaceOf(t, qemu, "net") == namespaceOf(t, daemon, "net") {
-		t.Error("QEMU is in the host's network")
+	for _, kind := range []string{"net", "ipc"} {
+		if namespaceOf(t, qemu, kind) == namespaceOf(t, daemon, kind) {
+			t.Errorf("QEMU is in the host's %s namespace", kind)
+		}
 	}
 	h.checkNetwork(qemu)
 	h.checkDescriptors(id, qemu)
@@ -370,6 +374,7 @@ type targets struct {
 	Files, Dirs, Writable, Sockets []string
 	Abstract, TCP, UDP             string
 	Processes                      []int
+	Segment, Key                   int
 }
 
 func (h *host) attack(place string) {
@@ -414,6 +419,11 @@ func (h *host) attack(place string) {
 		Abstract: "hale-e2e-" + victim.ID, TCP: tcp.Addr().String(), UDP: "127.0.0.1:53",
 		Processes: []int{h.shimOf(victim.ID), h.qemuOf(victim.ID), h.daemon.Process.Pid, os.Getpid()},
 	}
+	x.Key = 0x68000000 | os.Getpid()
+	if x.Segment, err = unix.SysvShmGet(x.Key, 4096, unix.IPC_CREAT|unix.IPC_EXCL|0o666); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SysvShmCtl(x.Segment, unix.IPC_RMID, nil)
 	b, err := json.Marshal(x)
 	if err != nil {
 		t.Fatal(err)
