@@ -1177,7 +1177,7 @@ type InstanceHealthStatus struct {
 
 // InstanceNetwork The network of an instance.
 type InstanceNetwork struct {
-	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one. Fixed when the machine starts. Those of the daemon's configuration come on top.
+	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one, and one that stands for a range (10.0.0.5/8) is refused. Fixed when the machine starts. Those of the daemon's configuration come on top.
 	//
 	// Example: ["192.168.1.0/24"]
 	Allow []string `json:"allow,omitempty"`
@@ -1213,7 +1213,7 @@ type InstanceNetwork struct {
 // `outbound` is false. Never: the host's own addresses, loopback, link-local, multicast and broadcast addresses, the metadata
 // services of clouds, other instances. Private ranges (RFC 1918 and 100.64.0.0/10): only those that are allowed.
 type InstanceNetworkRequest struct {
-	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one. Fixed when the machine starts. Those of the daemon's configuration come on top.
+	// Allow Private ranges that it may reach, in IPv4; a single address is a range of one, and one that stands for a range (10.0.0.5/8) is refused. Fixed when the machine starts. Those of the daemon's configuration come on top.
 	//
 	// Example: ["192.168.1.0/24"]
 	Allow []string `json:"allow,omitempty"`

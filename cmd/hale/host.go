@@ -30,6 +30,10 @@ It prints one line on standard output when it is ready; its log is on standard e
 variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// What whoever started it left open is no machine's.
+			if err := sandbox.KeepFromChildren(3); err != nil {
+				return fmt.Errorf("close descriptors for children: %w", err)
+			}
 			if err := s.resolve(); err != nil {
 				return err
 			}

@@ -20,7 +20,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // newQEMU is the hypervisor of a shim.
 func newQEMU(c protocol.Config, log *slog.Logger) shim.Hypervisor {
-	return qemu.New(c.QEMU, sandbox.Confinement{Network: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
+	return qemu.New(c.QEMU, sandbox.Confinement{Namespaces: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
 }
 
 // run is main without the exit, for the tests of the command line.

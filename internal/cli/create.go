@@ -62,7 +62,7 @@ func (f *createFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.tags, "tag", nil, "a tag, `KEY=VALUE` (also --label)")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "the program instead of the image's: words or a `JSON array`")
 	flags.BoolVar(&f.noNetwork, "no-network", false, "no network")
-	flags.StringArrayVar(&f.allowNets, "allow-net", nil, "let it reach a private `RANGE`, such as 192.168.1.0/24; public addresses it reaches anyway")
+	flags.StringArrayVar(&f.allowNets, "allow-net", nil, "let it reach a private `RANGE`, such as 192.168.1.0/24, or several separated by commas; public addresses it reaches anyway")
 	flags.BoolVar(&f.noOutbound, "no-outbound", false, "let it reach nothing outside; published ports and checks go on")
 	flags.DurationVar(&f.ttl, "ttl", 0, "delete the instance after this long")
 	f.check.register(flags)
@@ -157,7 +157,12 @@ func (f *createFlags) network() (*api.InstanceNetworkRequest, error) {
 	if len(f.ports) == 0 && len(f.allowNets) == 0 && !f.noOutbound {
 		return nil, nil
 	}
-	n := &api.InstanceNetworkRequest{Allow: f.allowNets}
+	n := new(api.InstanceNetworkRequest)
+	for _, s := range f.allowNets {
+		for r := range strings.SplitSeq(s, ",") {
+			n.Allow = append(n.Allow, strings.TrimSpace(r))
+		}
+	}
 	if f.noOutbound {
 		n.Outbound = ptr(false)
 	}

@@ -52,6 +52,7 @@ func TestRunRequest(t *testing.T) {
 			`{"env":{"A":"from file","B":"two = 2","C":"3","D":"","HOME_TOWN":"Basel"},"image":"nginx","name":"w"}`},
 		{"--name w --no-outbound nginx", `{"image":"nginx","name":"w","network":{"outbound":false}}`},
 		{"--name w --allow-net 192.168.1.0/24 --allow-net 10.0.0.1 nginx", `{"image":"nginx","name":"w","network":{"allow":["192.168.1.0/24","10.0.0.1"]}}`},
+		{"--name w --allow-net 192.168.1.0/24,10.0.0.1 --allow-net 172.16.0.0/12 nginx", `{"image":"nginx","name":"w","network":{"allow":["192.168.1.0/24","10.0.0.1","172.16.0.0/12"]}}`},
 		{"--name w --no-network nginx", `{"image":"nginx","name":"w","network":{"enabled":false}}`},
 		{"--name w -p 80 -p 8080:80/tcp -p 0.0.0.0:8081:81 -p 127.0.0.1::82 -p [::1]:8083:83 nginx",
 			`{"image":"nginx","name":"w","network":{"ports":[{"guest_port":80,"host_port":0},{"guest_port":80,"host_port":8080},` +

@@ -31,7 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == shim.Command {
 		os.Exit(shim.Main(os.Stdin, func(c protocol.Config, log *slog.Logger) shim.Hypervisor {
-			return qemu.New(c.QEMU, sandbox.Confinement{Network: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
+			return qemu.New(c.QEMU, sandbox.Confinement{Namespaces: c.Sandbox.Namespaces, Landlock: c.Sandbox.Landlock, Seccomp: c.Sandbox.Seccomp}, log)
 		}))
 	}
 	os.Exit(m.Run())

@@ -128,7 +128,10 @@ func TestTheWayToAllow(t *testing.T) {
 func TestParseRange(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.168.1.0/24":    "192.168.1.0/24",
-		"192.168.1.7/24":    "192.168.1.0/24",
+		"192.168.1.7/24":    "write 192.168.1.0/24 for the whole range, or 192.168.1.7 for the one address",
+		"10.0.0.5/8":        "write 10.0.0.0/8 for the whole range, or 10.0.0.5 for the one address",
+		"127.0.0.1/8":       "loopback is the host itself, and cannot be allowed",
+		"192.168.1.7/32":    "192.168.1.7/32",
 		"192.168.1.7":       "192.168.1.7/32",
 		"0.0.0.0/0":         "0.0.0.0/0",
 		"100.64.0.0/10":     "100.64.0.0/10",

@@ -22,10 +22,11 @@ func ParseRange(s string) (netip.Prefix, error) {
 		}
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
-	p = p.Masked()
 	if !p.Addr().Is4() {
 		return netip.Prefix{}, errors.New("machines speak IPv4: want a range such as 192.168.1.0/24")
 	}
+	given := p
+	p = p.Masked()
 	for _, s := range never {
 		if s.net.Bits() <= p.Bits() && s.net.Contains(p.Addr()) {
 			return netip.Prefix{}, fmt.Errorf("%s, and cannot be allowed", s.why)
@@ -33,6 +34,9 @@ func ParseRange(s string) (netip.Prefix, error) {
 	}
 	if !slices.ContainsFunc(private, p.Overlaps) {
 		return netip.Prefix{}, errors.New("there is nothing private in it, and public addresses are reached without: " + privateList())
+	}
+	if given != p {
+		return netip.Prefix{}, fmt.Errorf("%v is an address in a range: write %v for the whole range, or %v for the one address", given, p, given.Addr())
 	}
 	return p, nil
 }

@@ -16,12 +16,12 @@ import (
 // A Confinement is what a program that is started gets to live in. Its standard input is empty, its descriptors are
 // those that its command hands to it, and it has no capabilities and cannot gain any.
 type Confinement struct {
-	Network  bool   // an empty network namespace; the starting process needs CAP_SYS_ADMIN in its user namespace
-	Landlock bool   // only Rules, no TCP, no signals and no abstract sockets to the outside
-	Rules    []Rule // what it may open
-	Reopen   []int  // numbers, in it, of descriptors that it may open again for reading, by /proc/self/fd/N
-	Seccomp  bool   // the filter of this package
-	MaxFile  int64  // bytes that a file can grow to by its hand; 0: no bound
+	Namespaces bool   // empty ones, for the network and for IPC; the starting process needs CAP_SYS_ADMIN in its user namespace
+	Landlock   bool   // only Rules, no TCP, no signals and no abstract sockets to the outside
+	Rules      []Rule // what it may open
+	Reopen     []int  // numbers, in it, of descriptors that it may open again for reading, by /proc/self/fd/N
+	Seccomp    bool   // the filter of this package
+	MaxFile    int64  // bytes that a file can grow to by its hand; 0: no bound
 }
 
 // order is what the program that confines itself is told on its standard input.
@@ -34,6 +34,10 @@ type order struct {
 	MaxFile  int64
 	Files    int // descriptors beyond the three
 }
+
+// emptyNamespaces are those that a confined program has to itself, with nothing in them: no device that is up, and none of the
+// shared memory, semaphores and message queues of others of its uid.
+const emptyNamespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
 
 // confinedName is the name (argument 0) under which the program starts itself to be confined.
 const confinedName = "hale-confined"
@@ -74,8 +78,8 @@ func (c Confinement) Prepare(cmd *exec.Cmd) (release func() error, err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
-	if c.Network {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	if c.Namespaces {
+		cmd.SysProcAttr.Cloneflags |= emptyNamespaces
 	}
 	return func() error {
 		r.Close()

@@ -56,7 +56,21 @@ var attempts = map[string]func(args []string){
 		}
 		fmt.Println(err)
 	},
-	"kill":  func(args []string) { pid, _ := strconv.Atoi(args[0]); fmt.Println(unix.Kill(pid, 0)) },
+	"kill": func(args []string) { pid, _ := strconv.Atoi(args[0]); fmt.Println(unix.Kill(pid, 0)) },
+	// share uses a segment of shared memory, by its key and by its id: it shows what it holds, and writes to it.
+	"share": func(args []string) {
+		key, _ := strconv.Atoi(args[0])
+		id, _ := strconv.Atoi(args[1])
+		found, err := unix.SysvShmGet(key, 0, 0)
+		fmt.Println("get", found == id, err)
+		b, err := unix.SysvShmAttach(id, 0, 0)
+		if err != nil {
+			fmt.Println("attach", err)
+			return
+		}
+		fmt.Printf("attach %s\n", b[:6])
+		copy(b, "broken")
+	},
 	"input": func([]string) { n, err := os.Stdin.Read(make([]byte, 1)); fmt.Println(n, err) },
 	"sleep": func([]string) { fmt.Println("sleeps"); time.Sleep(time.Hour) },
 }
@@ -174,6 +188,37 @@ func TestConfinedNetwork(t *testing.T) {
 		if refused := strings.Contains(out, "permission denied") || strings.Contains(out, "not permitted"); refused != (i != 2) {
 			t.Errorf("with Landlock, %v: %s", args, out)
 		}
+	}
+}
+
+// Shared memory of the same uid is out of reach, by the filter alone and by the namespace alone.
+func TestConfinedIPC(t *testing.T) {
+	key := 0x68000000 | os.Getpid()
+	id, err := unix.SysvShmGet(key, 4096, unix.IPC_CREAT|unix.IPC_EXCL|0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	b, err := unix.SysvShmAttach(id, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SysvShmDetach(b)
+	share := func(c Confinement) string {
+		copy(b, "secret")
+		return confined(t, c, nil, "share", itoa(key), itoa(id))
+	}
+	if out := share(Confinement{}); out != "get true <nil>\nattach secret\n" || string(b[:6]) != "broken" {
+		t.Fatalf("unconfined: %s, and it holds %q", out, b[:6])
+	}
+	if out := share(Confinement{Seccomp: true}); strings.Count(out, "operation not permitted") != 2 || string(b[:6]) != "secret" {
+		t.Errorf("behind the filter: %s, and it holds %q", out, b[:6])
+	}
+	if os.Geteuid() != 0 {
+		return // to make namespaces takes a capability
+	}
+	if out := share(Confinement{Namespaces: true}); out != "get false no such file or directory\nattach invalid argument\n" || string(b[:6]) != "secret" {
+		t.Errorf("in a namespace of its own: %s, and it holds %q", out, b[:6])
 	}
 }
 

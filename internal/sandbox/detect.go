@@ -17,7 +17,7 @@ import (
 // Support is which layers work on this host. A layer that does not has the reason.
 type Support struct {
 	UID        Layer // a uid of its own for each machine; not asked for where the daemon is an ordinary user
-	Namespaces Layer // user namespaces, and network namespaces in them
+	Namespaces Layer // user namespaces, and in them those for the network and for IPC
 	Landlock   Layer
 	ABI        int // of Landlock
 	Seccomp    Layer
@@ -92,7 +92,7 @@ func threadsTogether() error {
 	return nil
 }
 
-// try starts this program as id, in a namespace of its own, and has it start a child in an empty network.
+// try starts this program as id, in a namespace of its own, and has it start a child in empty namespaces.
 func try(ctx context.Context, id Identity, namespace bool) error {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
@@ -115,7 +115,7 @@ func try(ctx context.Context, id Identity, namespace bool) error {
 func inWords(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC):
-		return errors.New("no more namespaces may be made (user.max_user_namespaces, user.max_net_namespaces)")
+		return errors.New("no more namespaces may be made (user.max_user_namespaces, user.max_net_namespaces, user.max_ipc_namespaces)")
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w (is hale's binary executable for everyone?)", err)
 	}
@@ -127,9 +127,9 @@ func trial() int {
 	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{trialEndName}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: emptyNamespaces}
 	if err := cmd.Run(); err != nil {
-		fmt.Println("an empty network namespace:", inWords(err))
+		fmt.Println("empty namespaces for the network and for IPC:", inWords(err))
 		return 1
 	}
 	return 0

@@ -3,7 +3,7 @@
 // There are layers, and each is used where the kernel here has it (Detect says which it has):
 //
 //   - a uid of its own for each machine, where the daemon is root (Range, Claim);
-//   - a user namespace that maps that one uid (Identity), and in it an empty network namespace for the hypervisor;
+//   - a user namespace that maps that one uid (Identity), and in it empty ones for the network and for IPC for the hypervisor;
 //   - no capabilities, no_new_privs, and no tracing of the shim (Harden);
 //   - Landlock rules for files, TCP ports, signals and abstract sockets (Rules);
 //   - a seccomp filter that makes no socket and no namespace, and reaches nothing of the kernel that a hypervisor has no use for;

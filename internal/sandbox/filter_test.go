@@ -59,7 +59,12 @@ func TestFilter(t *testing.T) {
 	}{
 		{"read", auditArch, unix.SYS_READ, 0, allow},
 		{"exec", auditArch, unix.SYS_EXECVE, 0, allow},
-		{"socketpair", auditArch, unix.SYS_SOCKETPAIR, 0, allow},
+		{"socketpair", auditArch, unix.SYS_SOCKETPAIR, unix.AF_UNIX, eperm},
+		{"shared memory", auditArch, unix.SYS_SHMGET, 0x1234, eperm},
+		{"shared memory by its id", auditArch, unix.SYS_SHMAT, 1, eperm},
+		{"semaphores", auditArch, unix.SYS_SEMOP, 1, eperm},
+		{"messages", auditArch, unix.SYS_MSGRCV, 1, eperm},
+		{"a queue by its name", auditArch, unix.SYS_MQ_OPEN, 0, eperm},
 		{"32 bits", 0x40000003, unix.SYS_READ, 0, unix.SECCOMP_RET_KILL_PROCESS},
 		{"x32", auditArch, x32Bit | unix.SYS_SOCKET, 0, enosys},
 		{"a thread", auditArch, unix.SYS_CLONE, unix.CLONE_VM | unix.CLONE_THREAD | unix.CLONE_SIGHAND, allow},

@@ -34,7 +34,7 @@ func (id Identity) HostGID() int {
 }
 
 // SysProcAttr says how to start a process as id. With namespace it gets a user namespace that maps this one uid, to itself,
-// and the one capability there that makes network namespaces. It keeps none after its DropCapabilities, nor does what it starts.
+// and the one capability there that makes other namespaces. It keeps none after its DropCapabilities, nor does what it starts.
 //
 // The namespace of an identity of root's own would make its processes root in it, with every capability: there is none.
 func (id Identity) SysProcAttr(namespace bool) *syscall.SysProcAttr {

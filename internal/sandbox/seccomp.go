@@ -11,10 +11,13 @@ import (
 )
 
 // denied are system calls that a hypervisor which was handed all its descriptors has no use for: they make sockets and
-// namespaces, look into other processes or signal them, or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
+// namespaces, look into other processes or signal them, share memory and messages with those of the same uid, or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
 // own filter (argv's -sandbox) comes on top of this and denies what starts programs; it leaves sockets, namespaces and io_uring.
 var denied = []uint32{
-	unix.SYS_SOCKET, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN,
+	unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN,
+	unix.SYS_SHMGET, unix.SYS_SHMAT, unix.SYS_SHMCTL, unix.SYS_SHMDT,
+	unix.SYS_SEMGET, unix.SYS_SEMOP, unix.SYS_SEMTIMEDOP, unix.SYS_SEMCTL,
+	unix.SYS_MSGGET, unix.SYS_MSGSND, unix.SYS_MSGRCV, unix.SYS_MSGCTL, unix.SYS_MQ_OPEN, unix.SYS_MQ_UNLINK,
 	unix.SYS_UNSHARE, unix.SYS_SETNS, unix.SYS_CHROOT, unix.SYS_PIVOT_ROOT,
 	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE, unix.SYS_MOUNT_SETATTR,
 	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK,

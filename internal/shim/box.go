@@ -42,10 +42,12 @@ func (s *starting) box() protocol.Sandbox {
 	}
 }
 
-// ownRules are what a shim opens beside what its hypervisor does: its own directory and binary, what the kernel tells of
+// ownRules are what a shim opens beside what its hypervisor does: its own directories and binary, what the kernel tells of
 // processes, and what names are resolved with. The latter is replaced by renames, so a rule for the files alone would not last.
 var ownRules = []sandbox.Rule{
-	{Path: ".", Access: sandbox.Read | sandbox.Write | sandbox.Manage},
+	{Path: ".", Access: sandbox.Read},
+	{Path: runDirName, Access: sandbox.Read | sandbox.Write | sandbox.Manage},
+	{Path: logDirName, Access: sandbox.Read | sandbox.Write | sandbox.Manage},
 	{Path: "/proc", Access: sandbox.Read},
 	{Path: "/proc/self/exe", Access: sandbox.Read | sandbox.Execute},
 	{Path: "/etc", Access: sandbox.Read},

@@ -72,7 +72,7 @@ func (d *runDir) make() (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(own(vm, ".", 0), renew(vm, runDirName), tidy(vm, logDirName)); err != nil {
+	if err := errors.Join(own(vm, ".", 0), vm.Chmod(".", 0o700), renew(vm, runDirName), tidy(vm, logDirName)); err != nil {
 		vm.Close()
 		return nil, err
 	}
@@ -141,7 +141,8 @@ func logsIn(vm *os.Root, name string) ([]string, error) {
 	return names, nil
 }
 
-// giveTo gives the directories and the logs to uid. The writable layer stays the daemon's: a machine has it by its descriptor.
+// giveTo gives the directories and the logs to uid. The writable layer stays the daemon's, and so does the directory that it lies
+// in: a uid of a machine's own can look into that, and neither remove nor replace what is there. It has the layer by its descriptor.
 func giveTo(vm *os.Root, uid uint32) error {
 	names, err := logsIn(vm, logDirName)
 	if err != nil {
@@ -152,5 +153,9 @@ func giveTo(vm *os.Root, uid uint32) error {
 			return err
 		}
 	}
-	return errors.Join(own(vm, logDirName, uid), own(vm, runDirName, uid), own(vm, ".", uid))
+	err = errors.Join(own(vm, logDirName, uid), own(vm, runDirName, uid))
+	if id := (sandbox.Identity{UID: uid}); !id.IsOwn() {
+		err = errors.Join(err, vm.Lchown(".", -1, id.HostGID()), vm.Chmod(".", 0o750))
+	}
+	return err
 }

@@ -8,17 +8,25 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"syscall"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/logfile"
 )
 
 // openUpper opens the writable layer, and makes it at the first start: a sparse file with an empty ext4 of size bytes.
-// A half-made one never has the name.
+// A half-made one never has the name, and another file is not taken for it.
 func openUpper(ctx context.Context, vm *os.Root, size int64) (*os.File, error) {
 	f, err := logfile.OpenRegular(vm, upperName, os.O_RDWR)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return f, err
+	if err == nil {
+		if err := checkUpper(f, size); err != nil {
+			f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	const next = upperName + ".next"
 	if err := vm.RemoveAll(next); err != nil { // what a crash left
@@ -38,6 +46,22 @@ func openUpper(ctx context.Context, vm *os.Root, size int64) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// checkUpper refuses what is not as the daemon made it: it would be a file of a broken shim's, of any size.
+func checkUpper(f *os.File, size int64) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if uid, own := int(st.Sys().(*syscall.Stat_t).Uid), os.Geteuid(); uid != own {
+		return fmt.Errorf("%s belongs to uid %d, not %d: it may have been put there by the machine's own processes. "+
+			"Give it to %d if you know that it is the instance's: %w", upperName, uid, own, own, api.Conflict)
+	}
+	if st.Size() != size {
+		return fmt.Errorf("%s has %d bytes, not %d, with which it was made: it has been changed from outside: %w", upperName, st.Size(), size, api.Conflict)
+	}
+	return nil
 }
 
 func fillUpper(ctx context.Context, f *os.File, size int64) error {

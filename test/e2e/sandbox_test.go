@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
@@ -89,8 +91,10 @@ func (h *host) checkSandbox(id string, uid int) {
 	if namespaceOf(t, shim, "net") != namespaceOf(t, daemon, "net") {
 		t.Error("the shim is not in the host's network")
 	}
-	if namespaceOf(t, qemu, "net") == namespaceOf(t, daemon, "net") {
-		t.Error("QEMU is in the host's network")
+	for _, kind := range []string{"net", "ipc"} {
+		if namespaceOf(t, qemu, kind) == namespaceOf(t, daemon, kind) {
+			t.Errorf("QEMU is in the host's %s namespace", kind)
+		}
 	}
 	h.checkNetwork(qemu)
 	h.checkDescriptors(id, qemu)
@@ -228,14 +232,19 @@ func TestSandboxAsRoot(t *testing.T) {
 		h.checkSandbox(id, uid)
 		vm := filepath.Join(h.dir, "instances", id, "vm")
 		for path, want := range map[string]int{
-			vm: uid, vm + "/run": uid, vm + "/log": uid, vm + "/log/app.log": uid, vm + "/run/shim.sock": uid,
+			vm: 0, vm + "/run": uid, vm + "/log": uid, vm + "/log/app.log": uid, vm + "/run/shim.sock": uid,
 			vm + "/rw.ext4": 0, vm + "/..": 0, vm + "/../shim.json": 0, vm + "/../owner.json": 0, vm + "/../instance.json": 0,
 		} {
 			st, err := os.Lstat(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := int(st.Sys().(*syscall.Stat_t).Uid); got != want || st.Mode().Perm()&0o077 != 0 {
+			mine := st.Sys().(*syscall.Stat_t)
+			if path == vm { // the daemon's, for the machine to look into
+				if mine.Uid != 0 || int(mine.Gid) != uid || st.Mode().Perm() != 0o750 {
+					t.Errorf("%s: uid %d, gid %d, mode %v", path, mine.Uid, mine.Gid, st.Mode())
+				}
+			} else if got := int(mine.Uid); got != want || st.Mode().Perm()&0o077 != 0 {
 				t.Errorf("%s: uid %d, mode %v, not %d and nobody else's", path, got, st.Mode(), want)
 			}
 		}
@@ -370,6 +379,7 @@ type targets struct {
 	Files, Dirs, Writable, Sockets []string
 	Abstract, TCP, UDP             string
 	Processes                      []int
+	Segment, Key                   int
 }
 
 func (h *host) attack(place string) {
@@ -414,6 +424,11 @@ func (h *host) attack(place string) {
 		Abstract: "hale-e2e-" + victim.ID, TCP: tcp.Addr().String(), UDP: "127.0.0.1:53",
 		Processes: []int{h.shimOf(victim.ID), h.qemuOf(victim.ID), h.daemon.Process.Pid, os.Getpid()},
 	}
+	x.Key = 0x68000000 | os.Getpid()
+	if x.Segment, err = unix.SysvShmGet(x.Key, 4096, unix.IPC_CREAT|unix.IPC_EXCL|0o666); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SysvShmCtl(x.Segment, unix.IPC_RMID, nil)
 	b, err := json.Marshal(x)
 	if err != nil {
 		t.Fatal(err)
@@ -510,6 +525,43 @@ func TestPlantedLinks(t *testing.T) {
 		h.await("planted", api.InstanceStateRunning)
 		unchanged(c.name + ", when it runs again")
 	}
+	// Another file system in the layer's place.
+	if _, err := h.StopInstance(t.Context(), "planted"); err != nil {
+		t.Fatal(err)
+	}
+	layer := vm + "/rw.ext4"
+	if err := os.Rename(layer, layer+".was"); err != nil {
+		t.Fatal(err)
+	}
+	mkfs := exec.Command("/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1", layer, "40G")
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	refused := func(why string) {
+		t.Helper()
+		_, err := h.StartInstance(t.Context(), "planted", api.StartInstanceRequest{})
+		if !errors.Is(err, api.Conflict) || !strings.Contains(err.Error(), why) {
+			t.Errorf("another layer: %v; want a conflict that says %q", err, why)
+		}
+	}
+	refused("it has been changed from outside")
+	if err := os.Rename(layer+".was", layer); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		const other = 0x7a000001
+		if err := os.Chown(layer, other, other); err != nil {
+			t.Fatal(err)
+		}
+		refused("belongs to uid " + itoa(other))
+		if err := os.Chown(layer, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.StartInstance(t.Context(), "planted", api.StartInstanceRequest{}); err != nil {
+		t.Fatalf("its own layer again: %v", err)
+	}
+	h.await("planted", api.InstanceStateRunning)
 	// And while it runs: what the daemon reads then.
 	started := time.Now()
 	if err := errors.Join(os.Rename(vm+"/log", vm+"/was"), os.Symlink(elsewhere, vm+"/log")); err != nil {

@@ -101,9 +101,9 @@ func sizeOf(disk *os.File) int64 {
 	return 0
 }
 
-// begin lets the process become QEMU, when this one has given up the capability that made it a network.
+// begin lets the process become QEMU, when this one has given up the capability that made its namespaces.
 func (d *Driver) begin(release func() error) error {
-	if d.box.Network {
+	if d.box.Namespaces {
 		if err := sandbox.DropCapabilities(); err != nil {
 			release() // it is killed
 			return err

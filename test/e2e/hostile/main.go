@@ -31,6 +31,8 @@ type Targets struct {
 	TCP       string   // address
 	UDP       string
 	Processes []int // beside the shim, to signal and to look into
+	Segment   int   // of shared memory that everybody may use: its id
+	Key       int   // and its key
 }
 
 func main() {
@@ -54,6 +56,7 @@ func main() {
 	network(t, say)
 	processes(append(t.Processes, os.Getppid()), say)
 	privileges(say)
+	ipc(t, say)
 	fmt.Fprintln(console, "hostile: end")
 	io.Copy(io.Discard, monitor)
 }
@@ -196,6 +199,27 @@ func privileges(say func(string, error)) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_SYS_ADMIN, Permitted: 1 << unix.CAP_SYS_ADMIN}}
 	say("capset", unix.Capset(&header, &data[0]))
+}
+
+// ipc reaches for what processes of the same uid share, and makes some of its own.
+func ipc(t Targets, say func(string, error)) {
+	_, err := unix.SysvShmGet(t.Key, 0, 0)
+	say("find shared memory", err)
+	_, err = unix.SysvShmAttach(t.Segment, 0, 0)
+	say("attach shared memory", err)
+	_, err = unix.SysvShmCtl(t.Segment, unix.IPC_RMID, nil)
+	say("remove shared memory", err)
+	_, err = unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o600)
+	say("make shared memory", err)
+	_, _, errno := unix.Syscall(unix.SYS_SEMGET, unix.IPC_PRIVATE, 1, unix.IPC_CREAT|0o600)
+	say("make semaphores", asError(errno))
+	_, _, errno = unix.Syscall(unix.SYS_MSGGET, unix.IPC_PRIVATE, unix.IPC_CREAT|0o600, 0)
+	say("make a message queue", asError(errno))
+	name := [...]byte{'h', 0}
+	_, _, errno = unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(&name[0])), unix.O_RDWR|unix.O_CREAT, 0o600, 0, 0, 0)
+	say("make a message queue of POSIX", asError(errno))
+	_, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	say("make a pair of sockets", err)
 }
 
 func asError(errno syscall.Errno) error {
