@@ -170,6 +170,7 @@ func (x *test) work(round int, after time.Duration) {
 	r := rand.New(rand.NewPCG(x.Seed, uint64(round*1000+999)))
 	workers.Go(func() {
 		for n := 0; x.load(ctx, fmt.Sprintf("crash/image-%d-%d:latest", round, n), r); n++ {
+			time.Sleep(time.Duration(r.Int64N(int64(x.Within / 10)))) // the processors are the instances'
 		}
 	})
 	time.Sleep(after)

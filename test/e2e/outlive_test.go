@@ -216,7 +216,7 @@ func TestKilledUnderTransfers(t *testing.T) {
 
 // How fast a guest may write without a daemon, of what it may with one.
 const (
-	pourRounds = 4
+	pourRounds = 3
 	pourFor    = 3 * time.Second
 	pourLeast  = 0.8
 )
@@ -284,7 +284,7 @@ func median(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// backIn is how long a daemon may take, from when it is ready, to have six machines back.
+// backIn is how long a daemon may take, from the start of its process, to have six machines back.
 const backIn = 2 * time.Second
 
 // Six machines are all there for whoever asks the next daemon.
@@ -311,8 +311,8 @@ func TestSixMachinesAreTakenBack(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", id, st, err)
 		}
 	}
-	back := time.Since(ready)
-	t.Logf("six machines answer %v after the daemon was ready, %v after it was started", back.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
+	back := time.Since(begun)
+	t.Logf("six machines answer %v after the daemon was started, %v after it was ready", back.Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
 	if back > backIn {
 		t.Errorf("it took %v, want %v", back, backIn)
 	}
