@@ -48,7 +48,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			return daemon.Run(cmd.Context(), daemon.Config{
 				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
 				AllowNets: allow, Registries: registries, Sandbox: s.Sandbox, UIDs: s.UIDs,
-				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
+				Ready: func(url string) {
+					fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir)
+					if err := notifyReady(); err != nil {
+						log.Warn("the service manager cannot be told that the daemon is ready", "err", err)
+					}
+				},
 			})
 		},
 	}
