@@ -3,20 +3,25 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/leak"
 	"github.com/halevm/hale/test/e2e/numbered"
 )
 
@@ -316,4 +321,54 @@ func TestSixMachinesAreTakenBack(t *testing.T) {
 	if back > backIn {
 		t.Errorf("it took %v, want %v", back, backIn)
 	}
+
+	// What they hold is known, and so is what is left of one that dies when no daemon sees it.
+	held, err := h.holdings()
+	if err != nil {
+		t.Error(err)
+	}
+	kinds := map[string]int{}
+	for _, x := range held {
+		if strings.HasPrefix(x.Owner, "instance ") {
+			kinds[x.Kind]++
+		}
+	}
+	// As root each has a uid of its own.
+	if kinds["process"] != 12 || kinds["socket"] < 6 || os.Getuid() == 0 && kinds["uid"] != 6 {
+		t.Errorf("six machines hold %v", kinds)
+	}
+	h.kill()
+	shim, qemu := h.shimOf(ids[0]), h.qemuOf(ids[0])
+	if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the shim and its hypervisor are gone", func() bool { return !alive(shim) && !alive(qemu) })
+	held, err = h.holdings()
+	var left []string
+	for _, x := range held {
+		if x.Left {
+			left = append(left, x.Owner+" "+x.What)
+		}
+	}
+	if err == nil || len(left) != 1 || !strings.Contains(left[0], "instance "+ids[0]) {
+		t.Errorf("left over are %q, %v", left, err)
+	}
+	h.start(nil)
+	if in, err := h.Instance(t.Context(), ids[0]); err != nil || in.State != api.InstanceStateStopped || in.ExitReason != "shim_died" {
+		t.Errorf("the next daemon finds it %s (%s), %v", in.State, in.ExitReason, err)
+	}
+	h.noLeftovers()
+}
+
+// holdings asks hale doctor; an error is that something is left over.
+func (h *host) holdings() (held []leak.Holding, err error) {
+	h.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(binary, "doctor", "--leaks", "--json", "--data-dir", h.dir)
+	cmd.Stdout = &out
+	err = cmd.Run()
+	if jerr := json.Unmarshal(out.Bytes(), &held); jerr != nil {
+		h.t.Fatal(jerr)
+	}
+	return held, err
 }
