@@ -43,6 +43,7 @@ type Config struct {
 	Seed   uint64
 	Kills  int
 	Names  int           // workers
+	Boots  time.Duration // how long a worker waits for a machine to come up, if nothing comes between
 	Within time.Duration // a daemon is killed so long after it was ready, or sooner
 
 	// Survive says that machines outlive the daemon. Those of the fake driver end with it.

@@ -47,7 +47,7 @@ func TestCrash(t *testing.T) {
 			t.Parallel()
 			Run(t, Config{
 				Binary: binary, Args: []string{"--driver", "fake"}, Dir: filepath.Join(t.TempDir(), "data"), Seed: seed, Kills: 30, Names: 6,
-				Within: 300 * time.Millisecond, Runs: []string{"serve", "80"}, Ends: []string{"exit", "3"}, Command: []string{"exit", "7"}, Size: "128MB",
+				Boots: time.Second, Within: 300 * time.Millisecond, Runs: []string{"serve", "80"}, Ends: []string{"exit", "3"}, Command: []string{"exit", "7"}, Size: "128MB",
 			})
 		})
 	}

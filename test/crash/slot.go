@@ -35,13 +35,13 @@ func (x *test) operate(ctx context.Context, s *slot, r *rand.Rand) bool {
 		return x.create(ctx, s, r)
 	}
 	switch n := r.IntN(100); {
-	case n < 20:
+	case n < 15:
 		return x.begun(s, "start", func() (api.Instance, error) { return x.StartInstance(ctx, s.id, api.StartInstanceRequest{}) })
-	case n < 40:
+	case n < 25:
 		return x.ended(s, func() (api.Instance, error) { return x.StopInstance(ctx, s.id) })
-	case n < 60:
+	case n < 45:
 		return x.update(ctx, s, r)
-	case n < 75:
+	case n < 50:
 		return x.exec(ctx, s)
 	case n < 90:
 		return x.awaitRunning(ctx, s)
@@ -193,12 +193,15 @@ func (x *test) exec(ctx context.Context, s *slot) bool {
 }
 
 func (x *test) awaitRunning(ctx context.Context, s *slot) bool {
-	w, err := x.WaitInstance(ctx, s.id, hale.Wait{State: api.InstanceStateRunning, Timeout: time.Second})
+	w, err := x.WaitInstance(ctx, s.id, hale.Wait{State: api.InstanceStateRunning, Timeout: x.Boots})
 	if x.refused("wait", err) {
 		return true
 	}
-	if err == nil && w.State == api.InstanceStateRunning {
-		s.running = true
+	if !x.count("wait", err == nil) {
+		return false
 	}
-	return x.count("wait", err == nil)
+	if s.running = w.State == api.InstanceStateRunning; s.running {
+		return x.exec(ctx, s)
+	}
+	return true
 }

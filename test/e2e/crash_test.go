@@ -30,7 +30,7 @@ func TestCrashMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	crash.Run(t, crash.Config{
-		Binary: binary, Dir: dir, Seed: seed, Kills: 10, Names: 3, Within: 6 * time.Second, Survive: true, Archive: tars[workload], Size: "128MB",
+		Binary: binary, Dir: dir, Seed: seed, Kills: 10, Names: 3, Boots: 30 * time.Second, Within: 8 * time.Second, Survive: true, Archive: tars[workload], Size: "128MB",
 		Runs: []string{"/workload", "serve", ":80"}, Ends: []string{"/workload", "exit", "3"}, Command: []string{"/workload", "exit", "7"},
 	})
 }
