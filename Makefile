@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit compat e2e lint gen check-gen bench microbench fuzz clean
+.PHONY: build demo test unit compat e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
 
 build: bin/hale
 
@@ -40,10 +40,19 @@ compat: lint
 e2e: build
 	@test/e2e/run.sh
 
+# Kills daemons at random moments of random work: make crash SEED=N. make test does the same with seeds of its own.
+crash: build
+	HALE_CRASH_SEED=$(SEED) $(GO) test -count=1 -v -run TestCrash ./test/crash
+	HALE_CRASH_SEED=$(SEED) test/e2e/run.sh -run TestCrashMachines
+
+# Two hundred boots in a row, each to healthy and deleted.
+soak-boot: build
+	HALE_E2E_TAGS=soak test/e2e/run.sh -run TestSoakBoot
+
 lint: check-gen
 	@test -z "$$(gofmt -l api cmd internal sdk test examples bench | tee /dev/stderr)"
-	$(GO) vet -tags e2e ./...
-	$(TOOL) staticcheck -tags e2e ./...
+	$(GO) vet -tags e2e,soak ./...
+	$(TOOL) staticcheck -tags e2e,soak ./...
 	cd bench && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 	@tools/lint-openapi.sh
 

@@ -52,7 +52,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			return daemon.Run(cmd.Context(), daemon.Config{
 				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
 				AllowNets: allow, Registries: registries, Sandbox: s.Sandbox, UIDs: s.UIDs,
-				Ready: func(url string) { fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir) },
+				Ready: func(url string) {
+					fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir)
+					if err := notifyReady(); err != nil {
+						log.Warn("the service manager cannot be told that the daemon is ready", "err", err)
+					}
+				},
 			})
 		},
 	}
@@ -106,14 +111,21 @@ installed, and nothing else of the host is touched. What is there already is lef
 var errUnfit = errors.New("this host cannot run machines yet: see above")
 
 func (s *settings) doctorCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, leaks bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host can do, and what to mend",
-		Args:  cobra.NoArgs,
+		Long: `Say what this host can do, and what to mend.
+
+With --leaks it says instead what the processes of the data directory hold (processes, sockets, files, uids), and what is left over
+and by whom; it ends with 1 where something is. What machines have open is seen by root only.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.resolve(); err != nil {
 				return err
+			}
+			if leaks {
+				return doctorOfLeaks(cmd.OutOrStdout(), s.DataDir, asJSON)
 			}
 			uids, err := sandbox.ParseRange(s.UIDs)
 			if err != nil {
@@ -133,6 +145,7 @@ func (s *settings) doctorCommand() *cobra.Command {
 	}
 	s.addDataDir(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&leaks, "leaks", false, "say what the data directory's processes hold, and what is left over")
 	return cmd
 }
 

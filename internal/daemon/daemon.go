@@ -99,12 +99,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("the data directory: %w", err)
 	}
 	defer root.Close()
-	lock, err := root.Lock("lock")
-	if held, ok := errors.AsType[*store.LockedError](err); ok {
-		return fmt.Errorf("another daemon (process %d) uses %s", held.PID, dir)
-	}
+	lock, err := lockDir(ctx, root, dir)
 	if err != nil {
-		return fmt.Errorf("the data directory: %w", err)
+		return err
 	}
 	defer lock.Close()
 	// The end of what was begun must not be cut short by what ended the rest.

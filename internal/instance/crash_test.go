@@ -180,6 +180,50 @@ func TestCrashBehindTheCommit(t *testing.T) {
 	}
 }
 
+// A daemon that dies between a new instance's event and the next: the log goes on where it was, with the machine and without.
+func TestCrashBehindCreated(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, survives := range []bool{true, false} {
+		h := newHost(t)
+		if survives {
+			h.driver = fake.Surviving{Driver: h.fake}
+		}
+		dir := filepath.Join(h.dir, someID)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Created, IP: "10.77.0.9", Run: 1}
+		b, err := instance.RecordFile(i, img, h.events.Last(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "instance.json.next"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.events.Append(t.Context(), event.TypeCreated, someID, "web", nil); err != nil {
+			t.Fatal(err)
+		}
+		before := h.events.Last()
+		want := []string{"state Initializing", "state Stopped"}
+		state := instance.Stopped
+		if survives {
+			if _, err := h.fake.Start(t.Context(), machine.Config{ID: someID, Dir: filepath.Join(dir, "vm"), Process: machine.Process{Argv: []string{"sleep"}}}); err != nil {
+				t.Fatal(err)
+			}
+			want[1], state = "state Running", instance.Running
+		}
+		s := h.open()
+		await(t, s, someID, state)
+		h.close(s)
+		if got := h.told(before); !slices.Equal(got, want) {
+			t.Errorf("its machine survives: %v; the events are %v, want %v", survives, got, want)
+		}
+	}
+}
+
 func TestOpenLeavesStrangersAlone(t *testing.T) {
 	h := newHost(t)
 	for _, name := range []string{"README", "lost+found", someID + ".unreadable-20260101T000000Z"} {

@@ -268,6 +268,7 @@ func (o *owner) create() (err error) {
 		}
 		err = errors.Join(err, s.store.RemoveDir(o.id))
 	}()
+	o.rec.Instance.State = Created // as the event will say
 	p, err := s.prepare(o.rec)
 	if err != nil {
 		return fmt.Errorf("create instance: %w", err)
@@ -279,7 +280,6 @@ func (o *owner) create() (err error) {
 		return fmt.Errorf("create instance %s: %w", o.rec.Instance.Spec.Name, err)
 	}
 	created := o.rec.Instance
-	created.State = Created
 	_, err = s.c.Events.Commit(s.ctx, event.TypeCreated, o.id, created.Spec.Name, event.Created{Image: created.Spec.Image},
 		func(event.Event) { o.appear(created) })
 	if err != nil {
@@ -290,7 +290,6 @@ func (o *owner) create() (err error) {
 		o.unsaved = true
 		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
-	o.rec.Instance.State = Created
 	o.attach(m)
 	next, c := o.step(Initializing)
 	o.happened(next, change{event.TypeState, c})

@@ -63,7 +63,7 @@ func (s *Set) newOwner(r record) *owner {
 	return &owner{
 		s: s, id: r.Instance.ID, log: s.Logger(r.Instance.ID),
 		requests: make(chan request), done: make(chan struct{}), changed: make(chan struct{}), forced: make(chan struct{}),
-		rec: r, now: r.Instance, holds: r.Instance.State.Active(),
+		rec: r, now: r.Instance, holds: r.Instance.State.Active() || r.Instance.State == Created, // that one is about to be
 	}
 }
 

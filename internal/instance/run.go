@@ -328,6 +328,10 @@ func (o *owner) again() <-chan time.Time {
 
 // takeBack finds the machine that should be there according to the record, or says how it ended.
 func (o *owner) takeBack() {
+	if o.rec.Instance.State == Created { // and its machine was started: the daemon died before it said so
+		next, c := o.step(Initializing)
+		o.happened(next, change{event.TypeState, c})
+	}
 	if !o.rec.Instance.State.Active() {
 		return
 	}

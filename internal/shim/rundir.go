@@ -169,6 +169,9 @@ func greet(conn *net.UnixConn, r record, h protocol.Hello) (protocol.Welcome, er
 	if w.Error != nil {
 		return w, w.Error
 	}
+	if w.Version < h.MinVersion || w.Version > h.MaxVersion {
+		return w, fmt.Errorf("the shim answers in version %d of the protocol, and was offered %d to %d: %w", w.Version, h.MinVersion, h.MaxVersion, api.Unsupported)
+	}
 	return w, conn.SetDeadline(time.Time{})
 }
 

@@ -185,13 +185,19 @@ func (h *host) start(attr *syscall.SysProcAttr, env ...string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	token, err := exec.Command(binary, "token", "--data-dir", h.dir).Output()
+	if h.Client, err = hale.New(where.URL, h.token(), hale.WithTransport(h.ns.transport())); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// token is one for the daemon.
+func (h *host) token() string {
+	h.t.Helper()
+	out, err := exec.Command(binary, "token", "--data-dir", h.dir).Output()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if h.Client, err = hale.New(where.URL, strings.TrimSpace(string(token)), hale.WithTransport(h.ns.transport())); err != nil {
-		h.t.Fatal(err)
-	}
+	return strings.TrimSpace(string(out))
 }
 
 // stop ends the daemon in order; machines go on.

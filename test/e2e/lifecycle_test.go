@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -212,14 +213,20 @@ func TestStopIsBounded(t *testing.T) {
 }
 
 // Twenty boots in a row leave nothing behind.
-func TestTwentyBoots(t *testing.T) {
-	h := newHost(t, workload)
+func TestTwentyBoots(t *testing.T) { newHost(t, workload).boots(20) }
+
+// boots makes a machine, waits for its health and deletes it, so often, and looks for what is left each time.
+func (h *host) boots(n int) {
+	t := h.t
 	var files []string
 	var goroutines int
-	for i := range 20 {
+	var took []time.Duration
+	for i := range n {
+		begun := time.Now()
 		in := h.create(api.CreateInstanceRequest{Name: "boot", HealthCheck: check(`{"http":{"port":80}}`)})
 		h.awaitHealth("boot", api.HealthStateHealthy)
 		booted.Add(1)
+		took = append(took, time.Since(begun))
 		if err := h.DeleteInstance(t.Context(), in.ID, true); err != nil {
 			t.Fatalf("boot %d: %v", i, err)
 		}
@@ -236,6 +243,9 @@ func TestTwentyBoots(t *testing.T) {
 			files, goroutines = h.descriptors(), h.goroutines()
 		}
 	}
+	slices.Sort(took)
+	t.Logf("%d boots to healthy: median %v, at most %v; the daemon has %.1f MB of its own", n, took[n/2].Round(time.Millisecond), took[n-1].Round(time.Millisecond),
+		float64(privateMemory(t, h.daemon.Process.Pid))/1e6)
 	defer func() {
 		if t.Failed() {
 			t.Logf("descriptors\n\t%q\nand after the first boot\n\t%q", h.descriptors(), files)
@@ -243,6 +253,15 @@ func TestTwentyBoots(t *testing.T) {
 	}()
 	eventually(t, "as many descriptors as after the first boot", func() bool { return len(h.descriptors()) <= len(files) })
 	eventually(t, "as many goroutines as after the first boot", func() bool { return h.goroutines() <= goroutines })
+	h.noLeftovers()
+}
+
+// noLeftovers asks hale doctor.
+func (h *host) noLeftovers() {
+	h.t.Helper()
+	if out, err := exec.Command(binary, "doctor", "--leaks", "--data-dir", h.dir).CombinedOutput(); err != nil {
+		h.t.Errorf("hale doctor --leaks: %v\n%s", err, out)
+	}
 }
 
 // An ordinary user, whose home nobody else may enter, needs nothing of root's.

@@ -118,15 +118,11 @@ func (h *host) goroutines() int {
 
 func (h *host) metrics() string {
 	h.t.Helper()
-	out, err := exec.Command(binary, "token", "--data-dir", h.dir).Output()
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	req, err := http.NewRequestWithContext(h.t.Context(), "GET", h.URL()+"/metrics", nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(out)))
+	req.Header.Set("Authorization", "Bearer "+h.token())
 	resp, err := h.ns.transport().RoundTrip(req)
 	if err != nil {
 		h.t.Fatal(err)

@@ -29,6 +29,30 @@ if [ ! -x "$registry/usr/bin/docker-registry" ]; then
 	mv "$registry.new" "$registry"
 fi
 
+systemd=$PWD/.cache/systemd
+if [ ! -x "$systemd/tools/usr/bin/systemd-nspawn" ]; then
+	echo "== fetching systemd-nspawn (apt-get download)"
+	rm -rf "$systemd/tools" "$systemd/new"
+	mkdir -p "$systemd/new"
+	(
+		cd "$systemd/new"
+		get=(apt-get -qq -o APT::Sandbox::User="$(id -un)" download systemd-container)
+		"${get[@]}" 2>/dev/null || { $([ "$(id -u)" = 0 ] || echo sudo) apt-get -qq update && "${get[@]}"; }
+		dpkg-deb -x systemd-container_*.deb .
+		rm systemd-container_*.deb
+	)
+	mv "$systemd/new" "$systemd/tools"
+fi
+if [ ! -s "$systemd/root.tar" ]; then
+	echo "== making a root file system with systemd and QEMU (mmdebstrap)"
+	. /etc/os-release
+	mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,qemu-system-x86,e2fsprogs \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		"$VERSION_CODENAME" "$systemd/root.new.tar"
+	mv "$systemd/root.new.tar" "$systemd/root.tar"
+fi
+
+export HALE_E2E_SYSTEMD=$systemd
 export HALE_E2E_REGISTRY=$registry/usr/bin/docker-registry
 export HALE_E2E_BIN=$PWD/bin/hale HALE_E2E_KERNELS=$cache/kernels HALE_E2E_NGINX=$rootfs
 echo "== real machines"
@@ -36,6 +60,6 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One package at a time: they would only take each other's processors. The driver's conformance test is beside the driver.
 # Without cgo, as hale is built: a shim in a test shuts in all its threads at once.
-CGO_ENABLED=0 go test -tags e2e -count=1 -timeout 25m -p 1 -v "$@" ./test/e2e ./internal/daemon ./internal/hypervisor/qemu | tee "$log" |
+CGO_ENABLED=0 go test -tags "e2e${HALE_E2E_TAGS:+,$HALE_E2E_TAGS}" -count=1 -timeout 25m -p 1 -v "$@" ./test/e2e ./internal/daemon ./internal/hypervisor/qemu | tee "$log" |
 	grep --line-buffered -vE '^(=== (RUN|PAUSE|CONT|NAME)|\s+--- PASS)'
 awk '/^machines booted: /{n+=$3} END{printf "machines booted in all: %d\n", n}' "$log"

@@ -45,6 +45,8 @@ var commands = map[string]func(args []string) error{
 	"hold":     hold,
 	"pipe":     pipe,
 	"outside":  outside,
+	"carry":    carry,
+	"pour":     pour,
 }
 
 func main() {

@@ -1,0 +1,281 @@
+package shim
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
+)
+
+// oldShimEnv makes a process of this test a shim of before; it says which version it answers with.
+const oldShimEnv = "HALE_TEST_OLD_SHIM"
+
+func TestMain(m *testing.M) {
+	if v := os.Getenv(oldShimEnv); v != "" {
+		if err := oldShim(v); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// oldShim is what a shim of version 1 does, in words of its own: no lines for the log, no credit for an exec, fewer methods, and
+// whatever it does not know ends the connection.
+func oldShim(version string) error {
+	ln, err := net.Listen("unix", socketName)
+	if err != nil {
+		return err
+	}
+	fmt.Println("here")
+	ended := make(chan bool)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go oldConverse(conn, version, ended)
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+	}
+	return os.Remove(socketName)
+}
+
+// oldConverse serves one connection; the JSON is as it lay on the wire.
+func oldConverse(conn net.Conn, version string, ended chan<- bool) {
+	defer conn.Close()
+	say := func(k protocol.Kind, text string) { protocol.Write(conn, k, []byte(text)) }
+	var hello struct {
+		MinVersion int `json:"min_version"`
+		Secret     string
+		Role       string
+	}
+	kind, b, err := protocol.Read(conn)
+	if err != nil || kind != protocol.KindHello || json.Unmarshal(b, &hello) != nil || hello.Secret != secret || hello.MinVersion > 1 {
+		return
+	}
+	say(protocol.KindWelcome, fmt.Sprintf(`{"version":%s,"build":"old","pid":%d}`, version, os.Getpid()))
+	if hello.Role == "exec" {
+		oldExec(conn, say)
+		return
+	}
+	say(protocol.KindNotice, `{"kind":"agent_ready"}`)
+	say(protocol.KindNotice, `{"kind":"started"}`)
+	for {
+		kind, b, err := protocol.Read(conn)
+		var r struct {
+			ID     int
+			Method string
+		}
+		if err != nil || kind != protocol.KindRequest || json.Unmarshal(b, &r) != nil {
+			return
+		}
+		switch r.Method {
+		case "probe":
+			say(protocol.KindReply, fmt.Sprintf(`{"id":%d,"result":{"outcome":"success"}}`, r.ID))
+		case "stop":
+			say(protocol.KindReply, fmt.Sprintf(`{"id":%d}`, r.ID))
+			say(protocol.KindNotice, `{"kind":"exited","exit":{"reason":"stopped","code":143}}`)
+			ended <- true
+			return
+		default:
+			say(protocol.KindReply, fmt.Sprintf(`{"id":%d,"error":{"kind":"unimplemented","message":"this shim knows no method"}}`, r.ID))
+		}
+	}
+}
+
+// oldExec gives back its input.
+func oldExec(conn net.Conn, say func(protocol.Kind, string)) {
+	for {
+		kind, b, err := protocol.Read(conn)
+		if err != nil || kind != protocol.KindStdin {
+			return
+		}
+		if len(b) == 0 {
+			say(protocol.KindExit, `{"exit":{"code":7}}`)
+			return
+		}
+		say(protocol.KindStdout, string(b))
+	}
+}
+
+const oldID = "a23456789012345678901234"
+
+// startOldShim starts one, on record as a daemon of before left it.
+func startOldShim(t *testing.T, version string) machine.Config {
+	t.Helper()
+	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
+	vm, err := d.make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm.Close()
+	cmd := exec.Command("/proc/self/exe", Command, oldID)
+	cmd.Args[0] = "hale"
+	cmd.Dir, cmd.Env, cmd.Stderr = d.path, []string{oldShimEnv + "=" + version}, os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if b := make([]byte, 5); second(io.ReadFull(out, b)) != nil {
+		t.Fatal("it did not start")
+	}
+	start, err := startTimeOf(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The record is what a daemon of before wrote, without what came later.
+	record := fmt.Sprintf(`{"pid":%d,"start_time":%d,"boot_id":%q,"secret":%q,"build":"old"}`, cmd.Process.Pid, start, boot, secret)
+	if err := os.WriteFile(d.recordPath(), []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return machine.Config{ID: oldID, Dir: d.path}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// A daemon takes back the machine of a shim that speaks version 1, and has of it all that such a shim can do.
+func TestOlderShimIsTakenBack(t *testing.T) {
+	c := startOldShim(t, "1")
+	l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
+	if trace, err := Look(filepath.Dir(c.Dir), c.ID); err != nil || !trace.Alive || !trace.Recorded {
+		t.Errorf("its traces: %+v, %v", trace, err)
+	}
+	m, err := l.Recover(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() machine.Notice {
+		t.Helper()
+		select {
+		case n := <-m.Notices():
+			return n
+		case <-time.After(10 * time.Second):
+			t.Fatal("no notice came")
+			return machine.Notice{}
+		}
+	}
+	for _, want := range []machine.NoticeKind{machine.AgentReady, machine.Started} {
+		if n := next(); n.Kind != want {
+			t.Errorf("it tells %+v, want %s", n, want)
+		}
+	}
+	if r := m.Probe(t.Context(), health.Policy{Timeout: 5 * time.Second}); r.Outcome != health.Success {
+		t.Errorf("a probe: %+v", r)
+	}
+	if _, err := m.Stats(t.Context()); !errors.Is(err, api.Unimplemented) {
+		t.Errorf("what it does not know: %v", err)
+	}
+
+	e, err := m.Exec(t.Context(), machine.ExecRequest{Argv: []string{"cat"}, Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := e.Stdin().Write(sent)
+		wrote <- errors.Join(err, e.Stdin().Close())
+	}()
+	got, err := io.ReadAll(e.Stdout())
+	if err != nil || !bytes.Equal(got, sent) || <-wrote != nil {
+		t.Errorf("an exec gave back %d of %d bytes, %v", len(got), len(sent), err)
+	}
+	if exit, err := e.Wait(t.Context()); err != nil || exit.Code != 7 {
+		t.Errorf("the exec ended with %+v, %v", exit, err)
+	}
+
+	if err := m.Stop(t.Context(), time.Second); err != nil {
+		t.Error(err)
+	}
+	if n := next(); n.Kind != machine.Exited || n.Exit.Reason != machine.Stopped || n.Exit.Code == nil || *n.Exit.Code != 143 {
+		t.Errorf("at last it tells %+v", n)
+	}
+	if trace, err := Look(filepath.Dir(c.Dir), c.ID); err != nil || trace.Recorded {
+		t.Errorf("after its end: %+v, %v", trace, err)
+	}
+}
+
+// An answer in a version that was not offered is none.
+func TestVersionThatWasNotOffered(t *testing.T) {
+	for _, version := range []string{"0", "3"} {
+		c := startOldShim(t, version)
+		l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
+		if m, err := l.Recover(t.Context(), c); err == nil || !strings.Contains(err.Error(), "version "+version) {
+			t.Errorf("version %s: %v, %v", version, m, err)
+		}
+	}
+}
+
+// A daemon of before, and one from the future, are served in the newest version that both speak.
+func TestOtherDaemons(t *testing.T) {
+	for _, tt := range []struct{ least, most, spoken int }{{1, 1, 1}, {1, 2, 2}, {1, 9, 2}, {2, 9, 2}} {
+		t.Run(fmt.Sprint(tt.least, "-", tt.most), func(t *testing.T) {
+			_, s, d := play(t)
+			s.notify(machine.Notice{Kind: machine.AgentReady})
+			s.voice().say(slog.LevelWarn, "a line")
+			conn, err := d.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			var w protocol.Welcome
+			hello := protocol.Hello{MinVersion: tt.least, MaxVersion: tt.most, Secret: secret, Role: protocol.RoleControl}
+			if err := errors.Join(protocol.WriteJSON(conn, protocol.KindHello, hello), protocol.Expect(conn, protocol.KindWelcome, &w)); err != nil || w.Version != tt.spoken {
+				t.Fatalf("%+v, %v: want version %d", w, err, tt.spoken)
+			}
+			if err := protocol.WriteJSON(conn, protocol.KindRequest, protocol.Request{ID: 1, Method: "echo", Params: json.RawMessage(`1`)}); err != nil {
+				t.Fatal(err)
+			}
+			var kinds []string
+			for replied := false; !replied || len(kinds) < tt.spoken; { // a line only from version 2 on
+				kind, b, err := protocol.Read(conn)
+				if err != nil {
+					t.Fatalf("after %v: %v", kinds, err)
+				}
+				var n machine.Notice
+				switch kind {
+				case protocol.KindReply:
+					replied = true
+				case protocol.KindNotice:
+					if err := json.Unmarshal(b, &n); err != nil {
+						t.Fatal(err)
+					}
+					kinds = append(kinds, string(n.Kind))
+				}
+			}
+			if told := strings.Contains(strings.Join(kinds, " "), "told"); told != (tt.spoken >= protocol.VersionTold) {
+				t.Errorf("it is told %v", kinds)
+			}
+		})
+	}
+}
