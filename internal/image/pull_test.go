@@ -976,9 +976,10 @@ func TestPullsAreBounded(t *testing.T) {
 func TestPullsFileIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
+	s.most.pulls = 16 << 10
 	now := time.Now()
 	remember := func(name string, failed time.Time) *pull {
-		p := s.newPull(where+"/"+name+":v1", registry.Auth{}, pullRecord{Tags: map[string]string{"k": strings.Repeat("v", pullsLimit/4)}})
+		p := s.newPull(where+"/"+name+":v1", registry.Auth{}, pullRecord{Tags: map[string]string{"k": strings.Repeat("v", s.most.pulls/4)}})
 		if !failed.IsZero() {
 			p.rec.Error, p.rec.FailedAt = "failed", failed
 			close(p.done)
@@ -992,7 +993,7 @@ func TestPullsFileIsBounded(t *testing.T) {
 	if err := s.savePulls(); err != nil {
 		t.Fatal(err)
 	}
-	recs, err := store.ReadJSON[map[string]pullRecord](s.files, pullsFile, pullsVersion, pullsLimit)
+	recs, err := store.ReadJSON[map[string]pullRecord](s.files, pullsFile, pullsVersion, int64(s.most.pulls))
 	if err != nil || len(recs) != 3 || recs[where+"/app5:v1"].Error == "" || len(s.List()) != 3 {
 		t.Errorf("%d records, %v", len(recs), err)
 	}
@@ -1000,7 +1001,7 @@ func TestPullsFileIsBounded(t *testing.T) {
 		p := remember(fmt.Sprint("under", i), time.Time{})
 		defer p.cancel(nil)
 	}
-	refused(t, s.savePulls(), "insufficient_resources", "16777216 are possible")
+	refused(t, s.savePulls(), "insufficient_resources", "16384 are possible")
 }
 
 // What is our own fault fails the pull with its detail in the log, and is not forgotten.

@@ -48,7 +48,7 @@ func (s *Store) savePulls() error {
 		if err != nil {
 			return err
 		}
-		if len(data) <= pullsLimit {
+		if len(data) <= s.most.pulls {
 			return s.files.WriteFile(pullsFile, data)
 		}
 		s.mu.Lock()
@@ -59,7 +59,7 @@ func (s *Store) savePulls() error {
 		s.notify()
 		s.mu.Unlock()
 		if len(failed) == 0 {
-			return full("what is known of the pulls and their tags would take %d bytes here; %d are possible", len(data), pullsLimit)
+			return full("what is known of the pulls and their tags would take %d bytes here; %d are possible", len(data), s.most.pulls)
 		}
 	}
 }

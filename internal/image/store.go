@@ -46,6 +46,7 @@ type Store struct {
 	files *store.Root
 	log   *slog.Logger
 	o     Options
+	most  bounds
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -75,6 +76,12 @@ type record struct {
 	Digest    string            `json:"digest"`
 	CreatedAt time.Time         `json:"created_at"`
 	Tags      map[string]string `json:"tags,omitempty"`
+}
+
+// bounds are of what the lists hold: what is written can be read again.
+type bounds struct {
+	names       int
+	refs, pulls int // bytes of refs.json and pulls.json
 }
 
 // stored is what a digest stands for, read from its blobs and its disk.
@@ -130,7 +137,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open images: %w", err)
 	}
 	s := &Store{
-		dir: files.Path(""), files: files, log: o.Log, o: o,
+		dir: files.Path(""), files: files, log: o.Log, o: o, most: bounds{maxNames, refsLimit, pullsLimit},
 		changed: make(chan struct{}), refs: map[string]record{}, images: map[string]stored{},
 		claims: map[string]int{}, orphans: map[string]bool{}, jobs: map[string]*job{}, pulls: map[string]*pull{}, fetches: map[string]*fetch{},
 	}
@@ -397,15 +404,15 @@ func (s *Store) update(change func(map[string]record) error) error {
 	if err := change(refs); err != nil {
 		return err
 	}
-	if n := len(refs); n > maxNames && n > before {
-		return full("images would have %d names here; %d are possible; delete some", n, maxNames)
+	if n := len(refs); n > s.most.names && n > before {
+		return full("images would have %d names here; %d are possible; delete some", n, s.most.names)
 	}
 	data, err := store.EncodeJSON(refsVersion, refs)
 	if err != nil {
 		return err
 	}
-	if len(data) > refsLimit { // it would not be read again
-		return full("the names of images and their tags would take %d bytes here; %d are possible; delete some", len(data), refsLimit)
+	if len(data) > s.most.refs {
+		return full("the names of images and their tags would take %d bytes here; %d are possible; delete some", len(data), s.most.refs)
 	}
 	if err := s.files.WriteFile(refsFile, data); err != nil {
 		return err

@@ -261,6 +261,10 @@ func TestDisksOfLostNamesStay(t *testing.T) {
 func TestNamesAreBounded(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir, Options{})
+	if s.most != (bounds{10_000, 64 << 20, 16 << 20}) { // docs/images.md
+		t.Errorf("%+v", s.most)
+	}
+	s.most.names, s.most.refs = 100, 64<<10
 	img := put(t, s, "app", "1")
 	many := make([]string, maxArchiveNames+1)
 	for i := range many {
@@ -274,12 +278,12 @@ func TestNamesAreBounded(t *testing.T) {
 	refused(t, err, "image_too_large", "names 4097 images; 4096 are possible")
 
 	err = s.update(func(refs map[string]record) error {
-		refs["large"] = record{Digest: img.Digest, Tags: map[string]string{"k": strings.Repeat("v", refsLimit)}}
+		refs["large"] = record{Digest: img.Digest, Tags: map[string]string{"k": strings.Repeat("v", s.most.refs)}}
 		return nil
 	})
-	refused(t, err, "insufficient_resources", "67108864 are possible")
+	refused(t, err, "insufficient_resources", "65536 are possible")
 	err = s.update(func(refs map[string]record) error {
-		for i := range maxNames - len(refs) {
+		for i := range s.most.names - len(refs) {
 			refs[fmt.Sprintf("docker.io/library/app:%d", i)] = record{Digest: img.Digest}
 		}
 		return nil
@@ -288,7 +292,7 @@ func TestNamesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.Tag("app", "app:more")
-	refused(t, err, "insufficient_resources", "10001 names here; 10000 are possible")
+	refused(t, err, "insufficient_resources", "101 names here; 100 are possible")
 	if _, err := s.Tag("app", "app:1"); err != nil { // which is there
 		t.Error(err)
 	}
@@ -298,7 +302,7 @@ func TestNamesAreBounded(t *testing.T) {
 	if _, err := s.Tag("app", "app:more"); err != nil {
 		t.Error(err)
 	}
-	if n := len(openStore(t, dir, Options{}).List()); n != maxNames {
+	if n := len(openStore(t, dir, Options{}).List()); n != s.most.names {
 		t.Errorf("%d names are read again", n)
 	}
 }
