@@ -109,7 +109,9 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 		case <-time.After(imagePace):
 		}
 		var err error
-		if img, err = c.Image(ctx, pulled.Name, 0); err != nil {
+		if img, err = c.Image(ctx, pulled.Name, 0); errors.Is(err, api.NotFound) {
+			return img, fmt.Errorf("the image %s was deleted while it was pulled", pulled.Name)
+		} else if err != nil {
 			return img, err
 		}
 		if img.Digest != pulled.Digest {

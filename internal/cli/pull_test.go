@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,18 @@ func TestPullIsFollowedByItsDigest(t *testing.T) {
 	d.answer("POST /images", img("new", api.ImageStatusPulling))
 	d.answer("GET /images/{name}", img("old", api.ImageStatusReady), img("new", api.ImageStatusFailed))
 	if code, _, stderr := d.hale("pull", "-q", "localhost:5000/app:v1"); code != exitError || stderr != "hale: image localhost:5000/app:v1 failed: layer 1: digest mismatch\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+// A pull whose image somebody deletes says so.
+func TestPullOfWhatIsDeleted(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("POST /images", api.Image{Name: "localhost:5000/app:v1", Digest: "new", Status: api.ImageStatusPulling})
+	d.answer("GET /images/{name}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 404, "image_not_found", "there is no image here")
+	}))
+	if code, _, stderr := d.hale("pull", "-q", "localhost:5000/app:v1"); code != exitError || stderr != "hale: the image localhost:5000/app:v1 was deleted while it was pulled\n" {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 }
