@@ -400,6 +400,11 @@ func FuzzControlPort(f *testing.F) {
 				t.Fatal(err)
 			}
 			g.out.Send(t.Context(), protocol.Frame{Type: protocol.Type(kind), Session: g.session, Payload: payload})
+			if protocol.Type(kind) == protocol.TypeOver { // by which the guest ends its session: another one begins
+				want(t, c, Lost)
+				g.welcome(protocol.State{Booted: true})
+				want(t, c, Hello)
+			}
 			go g.answer(protocol.OpStat, "", machine.FileInfo{Exists: true})
 			if i, err := c.Stat(t.Context(), "/", false); err != nil || !i.Exists {
 				t.Fatalf("after it the channel is out of order: %+v, %v", i, err)
