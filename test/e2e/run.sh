@@ -14,35 +14,11 @@ rootfs=$PWD/.cache/images/nginx-rootfs.tar
 tools/rootfs.sh "$rootfs"
 
 registry=$PWD/.cache/docker-registry
-if [ ! -x "$registry/usr/bin/docker-registry" ]; then
-	echo "== fetching docker-registry (apt-get download)"
-	rm -rf "$registry" "$registry.new"
-	mkdir -p "$registry.new"
-	(
-		cd "$registry.new"
-		get=(apt-get -qq -o APT::Sandbox::User="$(id -un)" download docker-registry)
-		# The package lists may be missing or old, and reading them anew wants root.
-		"${get[@]}" 2>/dev/null || { $([ "$(id -u)" = 0 ] || echo sudo) apt-get -qq update && "${get[@]}"; }
-		dpkg-deb -x docker-registry_*.deb .
-		rm docker-registry_*.deb
-	)
-	mv "$registry.new" "$registry"
-fi
+tools/unpack.sh docker-registry usr/bin/docker-registry "$registry"
 
 systemd=$PWD/.cache/systemd
-if [ ! -x "$systemd/tools/usr/bin/systemd-nspawn" ]; then
-	echo "== fetching systemd-nspawn (apt-get download)"
-	rm -rf "$systemd/tools" "$systemd/new"
-	mkdir -p "$systemd/new"
-	(
-		cd "$systemd/new"
-		get=(apt-get -qq -o APT::Sandbox::User="$(id -un)" download systemd-container)
-		"${get[@]}" 2>/dev/null || { $([ "$(id -u)" = 0 ] || echo sudo) apt-get -qq update && "${get[@]}"; }
-		dpkg-deb -x systemd-container_*.deb .
-		rm systemd-container_*.deb
-	)
-	mv "$systemd/new" "$systemd/tools"
-fi
+mkdir -p "$systemd"
+tools/unpack.sh systemd-container usr/bin/systemd-nspawn "$systemd/tools"
 if [ ! -s "$systemd/root.tar" ]; then
 	echo "== making a root file system with systemd and QEMU (mmdebstrap)"
 	. /etc/os-release
