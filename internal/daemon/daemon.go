@@ -154,6 +154,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	known.Store(d.instances)
+	d.images.Sweep() // now that it is known what they need
 	return d.buildHealth(ctx, instancesDir)
 }
 

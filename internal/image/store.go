@@ -36,7 +36,7 @@ type Options struct {
 	// Converted is told of every conversion that ended.
 	Converted func(err error, took time.Duration)
 	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
-	// it any more. It is called with no lock held, and asked again at the next Open, Delete and Import.
+	// it any more. It is called with no lock held, and asked again at the next Open, Sweep, Delete and Import.
 	InUse func(digest string) bool
 }
 
@@ -428,6 +428,9 @@ func (s *Store) update(change func(map[string]record) error) error {
 	s.notify()
 	return nil
 }
+
+// Sweep removes what nothing names or uses, as Open does: for who could not yet tell, at Open, what is in use.
+func (s *Store) Sweep() { s.sweep() }
 
 // sweep removes the files of images that no name stands for, no import or pull is about to name, and no instance uses. What
 // cannot be removed is logged, and tried again the next time.

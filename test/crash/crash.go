@@ -84,11 +84,11 @@ func Run(t *testing.T, c Config) {
 		x.slots = append(x.slots, &slot{name: fmt.Sprintf("crash-%d", i)})
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("seed %d; the last daemon's log:\n%s", c.Seed, x.log)
-		}
 		if x.daemon != nil && x.daemon.ProcessState == nil {
 			x.kill()
+		}
+		if t.Failed() {
+			t.Logf("seed %d; the last daemon's log:\n%s", c.Seed, x.log)
 		}
 	})
 	x.start()
