@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
@@ -44,6 +46,8 @@ const (
 	lineEvery = time.Second
 )
 
+func newLines() *rate.Limiter { return rate.NewLimiter(rate.Every(lineEvery), lineBurst) }
+
 // errGone is the answer to whoever asks a machine that has ended.
 var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
 
@@ -63,8 +67,8 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]chan protocol.Reply // nil: the connection has ended
 
-	lines   rate // of lines for the instance's log; the reader's, as is dropped
-	dropped bool
+	lines   *rate.Limiter // of lines for the instance's log
+	dropped bool          // some were; the reader's
 
 	notices chan machine.Notice
 	gone    chan struct{} // closed when the exit has been delivered
@@ -80,7 +84,7 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
 		pending: make(map[uint64]chan protocol.Reply),
 		notices: make(chan machine.Notice, noticeRoom),
-		lines:   newRate(lineBurst, lineEvery),
+		lines:   newLines(),
 		gone:    make(chan struct{}),
 	}
 	go m.read()
@@ -299,7 +303,7 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 // told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for, and a shim is not
 // trusted to keep to its own bounds.
 func (m *Machine) told(n machine.Notice) {
-	if len(m.notices) >= noticeRoom-3 || !m.lines.allows(time.Now()) {
+	if len(m.notices) >= noticeRoom-3 || !m.lines.Allow() {
 		if !m.dropped {
 			m.dropped = true
 			m.log.Warn("lines for the instance's log are dropped: there are too many")

@@ -22,7 +22,7 @@ func talk(t *testing.T) (m *Machine, conn net.Conn) {
 	m = &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
 		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
-		lines: newRate(lineBurst, lineEvery),
+		lines: newLines(),
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); m.readFrames() }()

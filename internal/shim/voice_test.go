@@ -111,7 +111,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 	m := &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
 		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
-		lines: newRate(lineBurst, lineEvery),
+		lines: newLines(),
 	}
 	go func() {
 		kind, payload, err := protocol.Read(shim)
