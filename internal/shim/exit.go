@@ -17,6 +17,7 @@ type facts struct {
 	stopping    bool          // Stop was asked for
 	bootTimeout time.Duration // not zero: no HELLO came within it, or
 	bootHello   bool          // one came, and the program was not started within as long from there
+	bootSeen    string        // what the machine was found doing then
 	diskFull    bool          // the machine stood still then, for want of room on the host's disk
 	started     bool          // the program has been started
 	failed      string        // the program could not be started, and why
@@ -66,8 +67,11 @@ func (f facts) exit(now time.Time) machine.Exit {
 		if f.bootHello {
 			e.Message = fmt.Sprintf("the guest agent came up, and did not start the program within %v", f.bootTimeout)
 		}
-		if f.diskFull {
+		switch {
+		case f.diskFull:
 			e.Message += ": the host's disk is full, and the machine stood still"
+		case f.bootSeen != "":
+			e.Message += ": " + f.bootSeen
 		}
 	case f.vmmSignal != "":
 		e.Reason, e.Message = machine.VMMKilled, "the hypervisor was killed by "+f.vmmSignal
