@@ -15,6 +15,7 @@ const maxConsole = 4 << 10
 type facts struct {
 	killed      bool          // Kill was asked for, or an orderly stop took too long
 	stopping    bool          // Stop was asked for
+	hello       bool          // the agent said HELLO
 	bootTimeout time.Duration // not zero: no HELLO came within it, or
 	bootHello   bool          // one came, and the program was not started within as long from there
 	bootSeen    string        // what the machine was found doing then
@@ -90,6 +91,10 @@ func (f facts) exit(now time.Time) machine.Exit {
 		if f.vmmError != "" {
 			e.Message += ": " + f.vmmError
 		}
+	}
+	switch e.Reason {
+	case machine.GuestPanic, machine.BootTimeout, machine.GuestShutdown:
+		e.Silent = !f.hello && !f.diskFull
 	}
 	return e
 }

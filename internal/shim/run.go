@@ -314,6 +314,7 @@ func (r *run) hear(e guest.Event, f *facts) {
 		r.mu.Lock()
 		r.said = true
 		r.mu.Unlock()
+		f.hello = true
 	case guest.Started:
 		f.started = true
 	case guest.ProgramFailed:
