@@ -14,8 +14,8 @@ import (
 const bootStretch = 5
 
 const (
-	lookTimeout  = 5 * time.Second        // of looking at a machine that does not come up
-	leastRespite = 100 * time.Millisecond // between two looks at what is left of a boot's time
+	lookTimeout = 5 * time.Second // of looking at a machine that does not come up
+	countEvery  = time.Second     // how often a boot's waits are counted: now one thread waits and now another
 )
 
 // boot is the time that a guest is given to come up: so much to the agent's HELLO, and as much again from there to the program's start,
@@ -29,21 +29,31 @@ type boot struct {
 
 	// Of the part that runs.
 	since  time.Time
-	before turns
+	first  turns         // as it began
+	before turns         // as they were counted last
+	waited time.Duration // for a processor of the host, up to then
 }
 
 func newBoot(each time.Duration, turns func() turns) *boot {
-	return &boot{each: each, turns: turns, timer: time.NewTimer(each), since: time.Now(), before: turns()}
+	b := &boot{each: each, turns: turns, timer: time.NewTimer(min(each, countEvery))}
+	b.begin()
+	return b
+}
+
+// begin begins a part.
+func (b *boot) begin() {
+	b.since, b.first, b.waited = time.Now(), b.turns(), 0
+	b.before = b.first
+	b.timer.Reset(min(b.each, countEvery))
 }
 
 // said takes in a HELLO, and reports whether it was the first, in time.
 func (b *boot) said() bool {
-	if b.hello || b.over || !b.timer.Stop() {
+	if b.hello || b.over {
 		return false
 	}
 	b.hello = true
-	b.since, b.before = time.Now(), b.turns()
-	b.timer.Reset(b.each)
+	b.begin()
 	return true
 }
 
@@ -55,25 +65,24 @@ func (b *boot) done() {
 
 // respite is called when the timer has run out, and reports whether there is time left: what the machine waited for the host is given back.
 func (b *boot) respite() bool {
-	took := time.Since(b.since)
-	left := min(b.each-took+b.waited(), bootStretch*b.each-took)
+	took, now := time.Since(b.since), b.turns()
+	// A wait is only counted by the kernel when it is over, so it may be longer than what has passed since the last count.
+	b.waited = min(b.waited+now.longestWait(b.before), took)
+	b.before = now
+	left := min(b.each-took+b.waited, bootStretch*b.each-took)
 	if left <= 0 {
 		return false
 	}
-	b.timer.Reset(max(left, leastRespite))
+	b.timer.Reset(min(left, countEvery))
 	return true
 }
-
-// waited is how long the machine has been kept waiting by the host in this part of its boot.
-func (b *boot) waited() time.Duration { return b.turns().longestWait(b.before) }
 
 // failed takes down that the time is over, and what the machine was found doing.
 func (b *boot) failed(f *facts, vm hypervisor.VM) (seen string) {
 	b.over = true
 	f.bootTimeout, f.bootHello = b.each, b.hello
-	took, now := time.Since(b.since), b.turns()
-	if len(now) > 0 {
-		f.bootSeen = fmt.Sprintf("in %v it worked for %v and waited %v for a processor of the host", rounded(took), rounded(now.ran(b.before)), rounded(now.longestWait(b.before)))
+	if len(b.before) > 0 {
+		f.bootSeen = fmt.Sprintf("in %v it worked for %v and waited %v for a processor of the host", rounded(time.Since(b.since)), rounded(b.before.ran(b.first)), rounded(b.waited))
 	}
 	l, ok := vm.(hypervisor.Looker)
 	if !ok {
