@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -164,22 +165,24 @@ func copyJudged(dst io.Writer, src *bounded, entries int) error {
 	return err
 }
 
-// isSparse reports whether an entry's content is told by its pieces, in one of the ways of GNU tar.
+// isSparse reports whether an entry's content may be told by its pieces, in one of the ways of GNU tar.
 func isSparse(h *tar.Header) bool {
-	_, v0 := h.PAXRecords["GNU.sparse.map"]
-	_, v0size := h.PAXRecords["GNU.sparse.size"]
-	_, v1 := h.PAXRecords["GNU.sparse.realsize"]
-	return h.Typeflag == tar.TypeGNUSparse || v0 || v0size || v1
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
-// each calls f with every entry of the inflated layer, in order; r reads its content, holes expanded.
-func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, r io.Reader) error) error {
+// each calls f with every entry of the inflated layer, in order, and with where its content begins.
+func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, offset int64) error) error {
 	file, err := os.Open(l.plain)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	src := &bufferedFile{Reader: bufio.NewReaderSize(file, 64<<10), f: file}
+	src := newWindow(file)
 	tr := tar.NewReader(src)
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
@@ -192,31 +195,87 @@ func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, r io.Read
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := f(n, h, tr); err != nil {
+		if err := f(n, h, src.pos); err != nil {
 			return err
 		}
 	}
 }
 
-// A bufferedFile reads small pieces from a buffer and lets the tar reader skip what nobody reads.
-type bufferedFile struct {
-	*bufio.Reader
-	f *os.File
+// An openLayer is an inflated layer whose files are read.
+type openLayer struct {
+	f    *os.File
+	tr   *tar.Reader // for content that does not lie in one piece
+	next int         // the entry that tr comes to next
+}
+
+// openLayers opens those layers of which p has files.
+func openLayers(p *plan, layers []*layer) ([]*openLayer, error) {
+	open := make([]*openLayer, len(layers))
+	for i, l := range layers {
+		if len(p.files[i]) == 0 {
+			continue
+		}
+		f, err := os.Open(l.plain)
+		if err != nil {
+			closeLayers(open)
+			return nil, err
+		}
+		open[i] = &openLayer{f: f}
+	}
+	return open, nil
+}
+
+func closeLayers(open []*openLayer) {
+	for _, o := range open {
+		if o != nil {
+			o.f.Close()
+		}
+	}
+}
+
+// entry reads the content of an entry, holes expanded. It is asked for one after the other, in their order.
+func (o *openLayer) entry(n int) (io.Reader, error) {
+	if o.tr == nil {
+		o.tr = tar.NewReader(newWindow(o.f))
+	}
+	for ; o.next <= n; o.next++ {
+		if _, err := nextHeader(o.tr); err != nil {
+			return nil, err
+		}
+	}
+	return o.tr, nil
+}
+
+// A window reads a file in pieces, lets the tar reader skip what nobody reads, and knows where it is.
+type window struct {
+	f   io.ReaderAt
+	buf []byte
+	at  int64 // where buf lies in the file
+	pos int64
+}
+
+const windowSize = 64 << 10
+
+func newWindow(f io.ReaderAt) *window { return &window{f: f, buf: make([]byte, 0, windowSize)} }
+
+func (w *window) Read(b []byte) (int, error) {
+	if w.pos < w.at || w.pos >= w.at+int64(len(w.buf)) {
+		n, err := w.f.ReadAt(w.buf[:cap(w.buf)], w.pos)
+		w.buf, w.at = w.buf[:n], w.pos
+		if n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(b, w.buf[w.pos-w.at:])
+	w.pos += int64(n)
+	return n, nil
 }
 
 // Seek serves what archive/tar asks for: where it is, and how to go on from there.
-func (b *bufferedFile) Seek(offset int64, whence int) (int64, error) {
-	if whence != io.SeekCurrent {
+func (w *window) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || w.pos+offset < 0 {
 		return 0, errors.ErrUnsupported
 	}
-	if offset >= 0 && offset <= int64(b.Buffered()) {
-		if _, err := b.Discard(int(offset)); err != nil {
-			return 0, err
-		}
-		pos, err := b.f.Seek(0, io.SeekCurrent)
-		return pos - int64(b.Buffered()), err
-	}
-	pos, err := b.f.Seek(offset-int64(b.Buffered()), io.SeekCurrent)
-	b.Reset(b.f)
-	return pos, err
+	w.pos += offset
+	return w.pos, nil
 }

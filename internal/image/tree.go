@@ -21,8 +21,9 @@ type inode struct {
 	minor   int64
 	size    int64
 	xattrs  map[string]string
-	layer   int // of a regular file, where its content is: the index of the layer
-	entry   int // and that of the entry in it
+	layer   int   // of a regular file, where its content is: the index of the layer
+	entry   int   // and that of the entry in it
+	offset  int64 // and where its content begins; -1 where it does not lie there in one piece
 	entries map[string]*inode
 
 	// The rest is of a layer's directory only.
@@ -95,14 +96,14 @@ func newLayerTree(index int, b *budget) *layerTree {
 }
 
 // add puts one entry into the tree. Its error is an *api.Error or wraps errBadLayer.
-func (t *layerTree) add(h *tar.Header, entry int) error {
-	if err := t.put(h, entry); err != nil {
+func (t *layerTree) add(h *tar.Header, entry int, offset int64) error {
+	if err := t.put(h, entry, offset); err != nil {
 		return fmt.Errorf("%s: %w", quote(h.Name), err)
 	}
 	return nil
 }
 
-func (t *layerTree) put(h *tar.Header, entry int) error {
+func (t *layerTree) put(h *tar.Header, entry int, offset int64) error {
 	name := clean(h.Name)
 	if err := t.budget.take(1, len(path.Base(name))+len(h.Linkname)); err != nil {
 		return err
@@ -138,7 +139,7 @@ func (t *layerTree) put(h *tar.Header, entry int) error {
 	if h.Typeflag == tar.TypeDir && old != nil && old.kind == tar.TypeDir {
 		return t.describe(old, h)
 	}
-	n, err := t.newInode(h, entry)
+	n, err := t.newInode(h, entry, offset)
 	if err != nil {
 		return err
 	}
@@ -169,13 +170,16 @@ func (dir *inode) hide(name string) {
 }
 
 // newInode makes what an entry describes; for a hard link, what it leads to.
-func (t *layerTree) newInode(h *tar.Header, entry int) (*inode, error) {
+func (t *layerTree) newInode(h *tar.Header, entry int, offset int64) (*inode, error) {
 	n := &inode{kind: h.Typeflag}
 	switch h.Typeflag {
 	case tar.TypeLink:
 		return t.linked(clean(h.Linkname))
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
-		n.kind, n.size, n.layer, n.entry = tar.TypeReg, h.Size, t.index, entry
+		n.kind, n.size, n.layer, n.entry, n.offset = tar.TypeReg, h.Size, t.index, entry, offset
+		if isSparse(h) {
+			n.offset = -1
+		}
 	case tar.TypeDir:
 		n = newDir()
 	case tar.TypeSymlink:
