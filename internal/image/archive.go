@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,12 +143,13 @@ func store1(r io.Reader, st *staging, buf []byte) (member, error) {
 	if err != nil {
 		return member{}, err
 	}
-	h := sha256.New()
+	h := newSideHash()
+	defer h.stop()
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, h)}, struct{ io.Reader }{r}, buf)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return member{}, err
 	}
-	return member{file: f.Name(), size: n, sha256: hex.EncodeToString(h.Sum(nil))}, nil
+	return member{file: f.Name(), size: n, sha256: h.sum()}, nil
 }
 
 // lookup finds a member by its name, through the links that old versions of docker save make between layers.

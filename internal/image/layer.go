@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -90,7 +88,8 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 		return err
 	}
 	defer out.Close()
-	h := sha256.New()
+	h := newSideHash()
+	defer h.stop()
 	bound := &bounded{
 		r: src, left: left, plain: limits.Plain,
 		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
@@ -100,7 +99,7 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 	if err := errors.Join(err, buffered.Flush(), out.Close()); err != nil {
 		return err
 	}
-	return l.verified(out.Name(), bound.n, hex.EncodeToString(h.Sum(nil)))
+	return l.verified(out.Name(), bound.n, h.sum())
 }
 
 func (l *layer) verified(file string, size int64, sum string) error {

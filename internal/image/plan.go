@@ -147,6 +147,9 @@ func (n *placed) header() *tar.Header {
 	h.ModTime, h.AccessTime, h.ChangeTime = t, t, t
 	h.Linkname, h.Devmajor, h.Devminor, h.Size = n.link, n.major, n.minor, n.size
 	h.PAXRecords = paxXattrs(n.xattrs)
+	if h.PAXRecords == nil && t.Nanosecond() == 0 {
+		h.Format = tar.FormatGNU // which says this in one block, where PAX takes three
+	}
 	return h
 }
 
