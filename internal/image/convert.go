@@ -1,7 +1,6 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -105,8 +104,11 @@ func stack(ctx context.Context, layers []*layer, limits Limits) (*inode, error) 
 	merged := newDir()
 	b := &budget{limits: limits}
 	for i, l := range layers {
-		t := newLayerTree(i, b)
-		err := l.each(ctx, func(n int, h *tar.Header, offset int64) error { return t.add(h, n, offset) })
+		t, err := l.early.take(i, b)
+		if t == nil {
+			t = newLayerTree(i, b)
+			err = l.each(ctx, t.add)
+		}
 		if err == nil {
 			err = t.apply(merged)
 		}

@@ -2,7 +2,6 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ type layer struct {
 	diffID    v1.Hash // of the inflated tar, as the configuration says
 	plain     string  // where the inflated tar lies; empty until it does
 	plainSize int64
+	early     *earlyTree // of the inflated tar; may be nil
 }
 
 // parallelLayers is how many layers of one image are inflated at a time.
@@ -39,7 +39,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 		return nil
 	}
 	m := newMeter(Inflating, total, report)
-	left := &atomic.Int64{}
+	early, left := newEarlyBudget(), &atomic.Int64{}
 	left.Store(limits.Plain)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
@@ -48,7 +48,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 			continue
 		}
 		g.Go(func() error {
-			if err := l.inflate(ctx, st, limits, left, m); err != nil {
+			if err := l.inflate(ctx, st, limits, early, left, m); err != nil {
 				if _, ok := errors.AsType[*os.PathError](err); ok || ctx.Err() != nil {
 					return fmt.Errorf("inflate layer %d: %w", l.number, err)
 				}
@@ -61,7 +61,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 }
 
 // inflate makes l.plain. A layer that is not compressed stays where it is: its hash is known already.
-func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *atomic.Int64, m *meter) error {
+func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, early *budget, left *atomic.Int64, m *meter) error {
 	in, err := os.Open(l.blob.file)
 	if err != nil {
 		return err
@@ -75,6 +75,7 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 			return tooLarge("the image's layers hold more than %d bytes", limits.Plain)
 		}
 		m.add(l.blob.size)
+		l.early = l.blob.early
 		return l.verified(l.blob.file, l.blob.size, l.blob.sha256)
 	}
 
@@ -88,18 +89,23 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 		return err
 	}
 	defer out.Close()
-	h := newSideHash()
-	defer h.stop()
 	bound := &bounded{
 		r: src, left: left, plain: limits.Plain,
 		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
 	}
-	buffered := bufio.NewWriterSize(out, copyBuffer)
-	err = copyJudged(io.MultiWriter(buffered, h), bound, limits.Entries)
-	if err := errors.Join(err, buffered.Flush(), out.Close()); err != nil {
+	follower := follow(ctx, out, early)
+	defer follower.drop()
+	w := newSideWriter(out, follower.written)
+	defer w.stop()
+	if err := copyJudged(w, bound, limits.Entries); err != nil {
 		return err
 	}
-	return l.verified(out.Name(), bound.n, h.sum())
+	sum, err := w.finish()
+	if err != nil {
+		return err
+	}
+	l.early = follower.end()
+	return errors.Join(out.Close(), l.verified(out.Name(), bound.n, sum))
 }
 
 func (l *layer) verified(file string, size int64, sum string) error {
@@ -160,7 +166,7 @@ func copyJudged(dst io.Writer, src *bounded, entries int) error {
 			return err
 		}
 	}
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, src, make([]byte, copyBuffer))
+	_, err := io.Copy(dst, src)
 	return err
 }
 
@@ -175,12 +181,16 @@ func isSparse(h *tar.Header) bool {
 }
 
 // each calls f with every entry of the inflated layer, in order, and with where its content begins.
-func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, offset int64) error) error {
+func (l *layer) each(ctx context.Context, f func(h *tar.Header, n int, offset int64) error) error {
 	file, err := os.Open(l.plain)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
+	return readEntries(ctx, file, f)
+}
+
+func readEntries(ctx context.Context, file io.ReaderAt, f func(h *tar.Header, n int, offset int64) error) error {
 	src := newWindow(file)
 	tr := tar.NewReader(src)
 	for n := 0; ; n++ {
@@ -194,7 +204,7 @@ func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, offset in
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := f(n, h, src.pos); err != nil {
+		if err := f(h, n, src.pos); err != nil {
 			return err
 		}
 	}

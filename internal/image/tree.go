@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -66,17 +67,15 @@ func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name),
 // A budget is what the trees of one image may still take.
 type budget struct {
 	limits  Limits
-	entries int
-	names   int64
+	entries atomic.Int64
+	names   atomic.Int64
 }
 
-func (b *budget) take(entries int, names int) error {
-	b.entries += entries
-	b.names += int64(names)
-	if b.entries > b.limits.Entries {
+func (b *budget) take(entries, names int) error {
+	if b.entries.Add(int64(entries)) > int64(b.limits.Entries) {
 		return tooLarge("the image's layers hold more than %d files", b.limits.Entries)
 	}
-	if b.names > b.limits.Names {
+	if b.names.Add(int64(names)) > b.limits.Names {
 		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes", b.limits.Names)
 	}
 	return nil
@@ -87,6 +86,14 @@ type layerTree struct {
 	root   *inode
 	index  int // of the layer
 	budget *budget
+
+	entries, names int // taken from it
+}
+
+func (t *layerTree) take(entries, names int) error {
+	t.entries += entries
+	t.names += names
+	return t.budget.take(entries, names)
 }
 
 func newLayerTree(index int, b *budget) *layerTree {
@@ -105,7 +112,7 @@ func (t *layerTree) add(h *tar.Header, entry int, offset int64) error {
 
 func (t *layerTree) put(h *tar.Header, entry int, offset int64) error {
 	name := clean(h.Name)
-	if err := t.budget.take(1, len(path.Base(name))+len(h.Linkname)); err != nil {
+	if err := t.take(1, len(path.Base(name))+len(h.Linkname)); err != nil {
 		return err
 	}
 	switch h.Typeflag {
@@ -236,7 +243,7 @@ func (t *layerTree) describe(n *inode, h *tar.Header) error {
 	for k, v := range n.xattrs {
 		bytes += len(k) + len(v)
 	}
-	return t.budget.take(0, bytes)
+	return t.take(0, bytes)
 }
 
 // makeDirs returns the directory that name is in this layer, and makes what is missing of it. Symbolic links of the
@@ -252,7 +259,7 @@ func (t *layerTree) walk(name string, create bool) (*inode, error) {
 		n := newDir()
 		n.implicit = true
 		dir.entries[part] = n
-		return n, t.budget.take(1, len(part))
+		return n, t.take(1, len(part))
 	})
 }
 
