@@ -61,6 +61,9 @@ type ExecCheck struct {
 	User       string            // "": the image's
 }
 
+// MaxService is the longest name of a service that a grpc check asks for, in bytes.
+const MaxService = 1024
+
 // GRPCCheck asks grpc.health.v1; SERVING succeeds.
 type GRPCCheck struct {
 	Port    uint16
@@ -73,14 +76,6 @@ func (p Policy) Disabled() bool { return p.Type == "" || p.Type == TypeNone }
 // NeedsNetwork reports whether the check goes through the instance's network.
 func (p Policy) NeedsNetwork() bool {
 	return p.Type == TypeHTTP || p.Type == TypeTCP || p.Type == TypeGRPC
-}
-
-// Unsupported returns the field of a valid policy that this build cannot serve yet, "" if it serves all of it.
-func (p Policy) Unsupported() string {
-	if p.Type == TypeGRPC {
-		return root + ".grpc"
-	}
-	return ""
 }
 
 // Equal reports whether two policies are equal after defaults.
