@@ -34,7 +34,7 @@ type failingMachine struct {
 	bad *atomic.Bool
 }
 
-func (m failingMachine) Probe(context.Context, health.Policy) health.Result {
+func (m failingMachine) Probe(context.Context, health.Policy, func()) health.Result {
 	if m.bad.Load() {
 		return health.Result{Outcome: health.Failure, Reason: "connection refused (port 80)", Definite: true}
 	}
