@@ -60,7 +60,7 @@ func finish(s *span, e Execution) (machine.ExecExit, error) {
 // agent's own limit is for a host that is lost.
 func execRequest(p health.Policy) machine.ExecRequest {
 	c := p.Exec
-	r := machine.ExecRequest{Argv: c.Command, Dir: c.WorkingDir, User: c.User, Timeout: maxFactor*p.Timeout + time.Second, Capture: execCapture}
+	r := machine.ExecRequest{Argv: c.Command, Dir: c.WorkingDir, User: c.User, Timeout: MaxFactor*p.Timeout + time.Second, Capture: execCapture}
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
 		r.Env = append(r.Env, name+"="+c.Env[name])
 	}
@@ -104,7 +104,7 @@ func (s *span) judgeExit(exit machine.ExecExit) health.Result {
 	if wait := s.wait(time.Now()); !exit.TimedOut && exit.Error == "" && starvedExit(s.timeout, wait) {
 		r = inconclusive(health.CauseStarved, fmt.Sprintf("%s, while the host was starved and kept %s from it", r.Reason, wait.Round(time.Millisecond)))
 	}
-	if exit.Lingering {
+	if exit.Lingering && exit.Error == "" {
 		r.Reason += "; something that it started is still there after it was killed"
 	}
 	r.Output = string(exit.Output[max(0, len(exit.Output)-execCapture):])

@@ -55,8 +55,8 @@ type Target struct {
 	// NetworkUp reports whether the guest can have a network by now: a frame came from it, its agent said HELLO, or its program
 	// was started. Until then a check over the network would only hang, so nothing is sent. nil: it can.
 	NetworkUp func() bool
-	// Loopback reports whether the guest listens on a port at its own loopback address only. It must not take long. nil: nobody knows.
-	Loopback func(ctx context.Context, port uint16) bool
+	// Loopback reports whether the guest listens on a port at its own loopback address only, as far as is known. nil: nobody knows.
+	Loopback func(port uint16) bool
 	// RunDelay appends how long each of the machine's virtual processors has waited for the host's, since it began, in the same order
 	// each time. nil: unknown.
 	RunDelay func([]time.Duration) []time.Duration
@@ -139,12 +139,8 @@ func (t Target) dial(s *span, port uint16) (net.Conn, *health.Result) {
 		return conn, nil
 	}
 	r := unreached(s, err, port)
-	if r.Definite && refused(err) && t.Loopback != nil {
-		r.Duration = time.Since(s.start) // the question is answered; what follows is for the words
-		if t.Loopback(s.ctx, port) {
-			r.Reason += ": the guest listens to it only on its loopback address (127.0.0.1 or ::1), where nothing outside reaches it; " +
-				"it has to listen on 0.0.0.0"
-		}
+	if r.Definite && refused(err) && t.Loopback != nil && t.Loopback(port) {
+		r.Reason += ": the program listens on it only at the guest's own 127.0.0.1 or ::1, where nothing outside the guest reaches it; 0.0.0.0 is every address"
 	}
 	return nil, &r
 }

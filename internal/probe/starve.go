@@ -15,17 +15,19 @@ import (
 // guessed from a load average.
 const (
 	tick      = 50 * time.Millisecond
-	maxFactor = 4                     // times the timeout: a probe takes no longer, whatever the host keeps from it
 	onTime    = 20 * time.Millisecond // a timer that fires later was kept from it
 	lookAgain = 10 * time.Millisecond // what came while nobody ran is looked at first
 	leastMore = time.Millisecond      // that a timer is set for
 	leastWait = 250 * time.Millisecond
 )
 
+// MaxFactor times its timeout is the longest that a probe takes, whatever the host keeps from it.
+const MaxFactor = 4
+
 // extension returns how much longer a probe may go on that has lasted so long, of which the host kept wait from it: until its time
 // less its wait reaches the timeout, and to four timeouts in all. 0: it is over.
 func extension(timeout, lasted, wait time.Duration) time.Duration {
-	return max(0, min(timeout-(lasted-wait), maxFactor*timeout-lasted))
+	return max(0, min(timeout-(lasted-wait), MaxFactor*timeout-lasted))
 }
 
 // hadTime reports whether a probe had its timeout: then that it did not answer is a failure, else nothing is known.
@@ -168,8 +170,8 @@ func (s *span) check() {
 	now := time.Now()
 	lasted, wait := now.Sub(s.start), s.wait(now)
 	more := extension(s.timeout, lasted, wait)
-	if more == 0 && now.Sub(s.due) > onTime && lasted < maxFactor*s.timeout {
-		more = min(lookAgain, maxFactor*s.timeout-lasted)
+	if more == 0 && now.Sub(s.due) > onTime && lasted < MaxFactor*s.timeout {
+		more = min(lookAgain, MaxFactor*s.timeout-lasted)
 	}
 	if more > 0 {
 		more = max(more, leastMore)

@@ -120,7 +120,7 @@ type checkExec struct{ instance.Exec }
 func (x checkExec) Kill(ctx context.Context) error { return x.Signal(ctx, "SIGKILL") }
 
 // Probe asks as the real one does, through package probe.
-func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
+func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) health.Result {
 	g := m.g
 	t := probe.Target{
 		Exec: func(ctx context.Context, r machine.ExecRequest) (probe.Execution, error) {
@@ -134,6 +134,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
 			return checkExec{x}, nil
 		},
 		NetworkUp: func() bool { return g.awake() == nil },
+		Begun:     started,
 		Version:   g.d.o.Version,
 	}
 	if g.c.Network != nil {
