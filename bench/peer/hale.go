@@ -25,11 +25,18 @@ type hale struct {
 
 func newHale(c Config) (watcher, error) {
 	h := &hale{targets: make(map[string]probe.Target, len(c.Targets))}
+	full, err := c.full()
+	if err != nil {
+		return nil, err
+	}
 	h.set = health.NewSet(health.Config{
-		Probe: func(ctx context.Context, id string, p health.Policy) health.Result {
-			return probe.Run(ctx, h.targets[id], p)
+		Probe: func(ctx context.Context, id string, p health.Policy, started func()) health.Result {
+			t := h.targets[id]
+			t.Begun = started
+			return probe.Run(ctx, t, p)
 		},
-		Journal: nowhere{},
+		Journal: nowhere{full},
+		Grain:   c.Grain,
 		Hooks: health.Hooks{
 			Began: h.lag.add,
 			Probed: func(_ health.Type, o health.Outcome, _ string, _ time.Duration) {
@@ -94,9 +101,45 @@ func (h *hale) stats(s *Stats, look bool) {
 	}
 }
 
-// nowhere is a journal that is given everything, as the product's is, and keeps nothing.
-type nowhere struct{}
+// nowhere is a journal that is given everything, as the product's is, and keeps nothing. Each instance begins with the same record.
+type nowhere struct{ record []byte }
 
 func (nowhere) Commit(context.Context, string, health.Transition) error { return nil }
 func (nowhere) Save(string, []byte) error                               { return nil }
-func (nowhere) Load(string) ([]byte, error)                             { return nil, nil }
+func (n nowhere) Load(string) ([]byte, error)                           { return n.record, nil }
+
+// full returns the record of an instance that has been watched for long: what a probe costs with an empty history is not what it
+// costs in the end. nil: all begin anew.
+func (c *Config) full() ([]byte, error) {
+	if !c.Full {
+		return nil, nil
+	}
+	p, err := c.policy(c.Targets[0])
+	if err != nil {
+		return nil, err
+	}
+	var kept keeper
+	n := 0
+	set := health.NewSet(health.Config{Journal: &kept, Probe: func(context.Context, string, health.Policy, func()) health.Result {
+		if n++; n/3%2 == 1 && n < 190 {
+			return health.Result{Outcome: health.Failure, Reason: fmt.Sprintf("status %d, expected 200", 500+n%4)}
+		}
+		return health.Result{Outcome: health.Success, Reason: "status 200"}
+	}})
+	set.Sync(health.Observed{ID: "full", Run: 1, Phase: health.Running, Policy: p, Agent: true})
+	for range 200 {
+		time.Sleep(time.Millisecond)
+		if _, err := set.CheckNow(context.Background(), "full"); err != nil {
+			return nil, err
+		}
+	}
+	err = set.Close(context.Background())
+	return kept.record, err
+}
+
+type keeper struct{ nowhere }
+
+func (k *keeper) Save(_ string, record []byte) error {
+	k.record = record
+	return nil
+}

@@ -22,7 +22,10 @@ type Config struct {
 	Targets  []target.Address
 	Interval time.Duration
 	Timeout  time.Duration
-	Policy   string // of hale: the rest of a health_check, "" for a common one
+	// Of hale:
+	Policy string // the rest of a health_check, "" for a common one
+	Grain  time.Duration
+	Full   bool // histories are full from the beginning
 }
 
 // A Request asks a peer for something.
