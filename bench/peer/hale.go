@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -140,6 +141,6 @@ func (c *Config) full() ([]byte, error) {
 type keeper struct{ nowhere }
 
 func (k *keeper) Save(_ string, record []byte) error {
-	k.record = record
+	k.record = bytes.Clone(record)
 	return nil
 }

@@ -18,7 +18,8 @@ type Journal interface {
 	// Commit appends t to the event log; nil means that it is on disk. It should return when ctx is done; when it does not, the
 	// transition is announced all the same, as not persisted.
 	Commit(ctx context.Context, id string, t Transition) error
-	// Save writes the instance's health record whole. It need not be durable on return, but it must never be seen torn.
+	// Save writes the instance's health record whole. It need not be durable on return, but it must never be seen torn. The blob is
+	// used again after it.
 	Save(id string, blob []byte) error
 	// Load returns what Save wrote last; nil and no error where there is nothing.
 	Load(id string) ([]byte, error)
