@@ -138,7 +138,11 @@ func (t Target) begin(ctx context.Context, start time.Time, timeout time.Duratio
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(timeout, s.check)
-	s.unhook = context.AfterFunc(ctx, s.cutShort)
+	if c, ok := ctx.(interface{ AfterFunc(func()) func() bool }); ok { // it does so without what package context puts around it
+		s.unhook = c.AfterFunc(s.cutShort)
+	} else {
+		s.unhook = context.AfterFunc(ctx, s.cutShort)
+	}
 	return s
 }
 
