@@ -55,7 +55,7 @@ func (b *bench) open() {
 	})
 }
 
-func (b *bench) probe(ctx context.Context, id string, p Policy) Result {
+func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) Result {
 	b.mu.Lock()
 	if b.flying++; b.flying > 1 {
 		b.Error("two probes at once")
@@ -200,7 +200,7 @@ func (j *journal) Save(id string, blob []byte) error {
 		return j.refuse
 	}
 	j.saves++
-	j.saved[id] = blob
+	j.saved[id] = bytes.Clone(blob)
 	return nil
 }
 

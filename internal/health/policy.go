@@ -61,6 +61,9 @@ type ExecCheck struct {
 	User       string            // "": the image's
 }
 
+// MaxService is the longest name of a service that a grpc check asks for, in bytes.
+const MaxService = 1024
+
 // GRPCCheck asks grpc.health.v1; SERVING succeeds.
 type GRPCCheck struct {
 	Port    uint16
@@ -75,12 +78,22 @@ func (p Policy) NeedsNetwork() bool {
 	return p.Type == TypeHTTP || p.Type == TypeTCP || p.Type == TypeGRPC
 }
 
-// Unsupported returns the field of a valid policy that this build cannot serve yet, "" if it serves all of it.
-func (p Policy) Unsupported() string {
-	if p.Type == TypeGRPC {
-		return root + ".grpc"
+// Port returns the port in the guest that the check asks; 0 for one that asks none.
+func (p Policy) Port() uint16 {
+	switch {
+	case p.HTTP != nil:
+		return p.HTTP.Port
+	case p.TCP != nil:
+		return p.TCP.Port
+	case p.GRPC != nil:
+		return p.GRPC.Port
 	}
-	return ""
+	return 0
+}
+
+// queues reports whether a probe costs CPU to begin: a TLS handshake, or a program that is started.
+func (p Policy) queues() bool {
+	return p.Type == TypeExec || p.HTTP != nil && p.HTTP.Scheme == "https"
 }
 
 // Equal reports whether two policies are equal after defaults.
