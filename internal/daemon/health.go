@@ -95,7 +95,7 @@ func observed(in instance.Instance) health.Observed {
 }
 
 // probe asks the machine of an instance once.
-func (d *Daemon) probe(ctx context.Context, id string, p health.Policy) health.Result {
+func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started func()) health.Result {
 	inconclusive := func(cause, reason string) health.Result {
 		return health.Result{Start: time.Now(), Outcome: health.Inconclusive, Cause: cause, Reason: reason}
 	}
@@ -107,7 +107,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy) health.R
 	if !ok {
 		return inconclusive("unsupported_driver", "this driver cannot probe")
 	}
-	return prober.Probe(ctx, p, nil)
+	return prober.Probe(ctx, p, started)
 }
 
 // journal is where health keeps what must outlive the daemon: transitions in the event log, the rest in

@@ -78,6 +78,24 @@ func (p Policy) NeedsNetwork() bool {
 	return p.Type == TypeHTTP || p.Type == TypeTCP || p.Type == TypeGRPC
 }
 
+// Port returns the port in the guest that the check asks; 0 for one that asks none.
+func (p Policy) Port() uint16 {
+	switch {
+	case p.HTTP != nil:
+		return p.HTTP.Port
+	case p.TCP != nil:
+		return p.TCP.Port
+	case p.GRPC != nil:
+		return p.GRPC.Port
+	}
+	return 0
+}
+
+// queues reports whether a probe costs CPU to begin: a TLS handshake, or a program that is started.
+func (p Policy) queues() bool {
+	return p.Type == TypeExec || p.HTTP != nil && p.HTTP.Scheme == "https"
+}
+
 // Equal reports whether two policies are equal after defaults.
 func (p Policy) Equal(q Policy) bool {
 	return p.Type == q.Type && p.Interval == q.Interval && p.Timeout == q.Timeout && p.StartPeriod == q.StartPeriod &&
