@@ -90,11 +90,15 @@ func (p *pulse) next(now time.Time) {
 		if p.timer != timer { // stopped meanwhile
 			return
 		}
-		now := time.Now()
-		p.late = p.sum(now)
-		p.next(now)
+		p.beat(time.Now())
 	})
 	p.timer = timer
+}
+
+// beat takes down how late it is. p.mu is held.
+func (p *pulse) beat(now time.Time) {
+	p.late = p.sum(now)
+	p.next(now)
 }
 
 // A span is the time of one probe.
@@ -181,7 +185,7 @@ func (s *span) wait(now time.Time) time.Duration {
 // over reports whether the probe has had all the time that it gets.
 func (s *span) over() bool { return s.within.Err() != nil && context.Cause(s.within) == errTimeout }
 
-// late is what a probe amounts to that did not get its answer.
+// overdue is what a probe amounts to that did not get its answer.
 func (s *span) overdue(format string, args ...any) health.Result {
 	what := fmt.Sprintf(format, args...)
 	s.mu.Lock()
