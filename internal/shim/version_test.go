@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,7 @@ func TestOlderShimIsTakenBack(t *testing.T) {
 	if r := m.Probe(t.Context(), health.Policy{Timeout: 5 * time.Second}); r.Outcome != health.Success {
 		t.Errorf("a probe: %+v", r)
 	}
+	m.Watch(80) // no more than no hints comes of it
 	if _, err := m.Stats(t.Context()); !errors.Is(err, api.Unimplemented) {
 		t.Errorf("what it does not know: %v", err)
 	}
@@ -226,7 +228,7 @@ func TestOlderShimIsTakenBack(t *testing.T) {
 
 // An answer in a version that was not offered is none.
 func TestVersionThatWasNotOffered(t *testing.T) {
-	for _, version := range []string{"0", "3"} {
+	for _, version := range []string{"0", "4"} {
 		c := startOldShim(t, version)
 		l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
 		if m, err := l.Recover(t.Context(), c); err == nil || !strings.Contains(err.Error(), "version "+version) {
@@ -237,11 +239,12 @@ func TestVersionThatWasNotOffered(t *testing.T) {
 
 // A daemon of before, and one from the future, are served in the newest version that both speak.
 func TestOtherDaemons(t *testing.T) {
-	for _, tt := range []struct{ least, most, spoken int }{{1, 1, 1}, {1, 2, 2}, {1, 9, 2}, {2, 9, 2}} {
+	for _, tt := range []struct{ least, most, spoken int }{{1, 1, 1}, {1, 2, 2}, {1, 9, 3}, {2, 9, 3}} {
 		t.Run(fmt.Sprint(tt.least, "-", tt.most), func(t *testing.T) {
 			_, s, d := play(t)
 			s.notify(machine.Notice{Kind: machine.AgentReady})
 			s.voice().say(slog.LevelWarn, "a line")
+			s.hint(80, true)
 			conn, err := d.connect(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -257,7 +260,7 @@ func TestOtherDaemons(t *testing.T) {
 				t.Fatal(err)
 			}
 			var kinds []string
-			for replied := false; !replied || len(kinds) < tt.spoken; { // a line only from version 2 on
+			for replied := false; !replied || len(kinds) < tt.spoken; { // a line only from version 2 on, a hint from 3
 				kind, b, err := protocol.Read(conn)
 				if err != nil {
 					t.Fatalf("after %v: %v", kinds, err)
@@ -273,7 +276,10 @@ func TestOtherDaemons(t *testing.T) {
 					kinds = append(kinds, string(n.Kind))
 				}
 			}
-			if told := strings.Contains(strings.Join(kinds, " "), "told"); told != (tt.spoken >= protocol.VersionTold) {
+			if told := slices.Contains(kinds, "told"); told != (tt.spoken >= protocol.VersionTold) {
+				t.Errorf("it is told %v", kinds)
+			}
+			if hinted := slices.Contains(kinds, "hinted"); hinted != (tt.spoken >= protocol.VersionHinted) {
 				t.Errorf("it is told %v", kinds)
 			}
 		})

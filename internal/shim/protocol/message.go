@@ -13,14 +13,15 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 2
+	MaxVersion = 3
 )
 
 // From version 2 on a shim sends notices of kind machine.Told, which a daemon of before takes for a shim that is broken, and the
-// stdin of an exec has credit.
+// stdin of an exec has credit. From version 3 on it sends those of kind machine.Hinted, which would be no better understood.
 const (
 	VersionTold   = 2
 	VersionCredit = 2
+	VersionHinted = 3
 )
 
 // A Role is what a connection is for.
@@ -58,6 +59,7 @@ const (
 	MethodProbe = "probe" // Probe → health.Result
 	MethodStats = "stats" // nothing → machine.Stats
 	MethodPorts = "ports" // nothing → []machine.Port
+	MethodWatch = "watch" // Watch → nothing; what there is to say comes as notices
 )
 
 // A Request asks for one thing.
@@ -93,6 +95,11 @@ type Stat struct {
 // Probe asks for one probe.
 type Probe struct {
 	Policy json.RawMessage `json:"policy"` // a health.Policy
+}
+
+// Watch names the one port of the guest whose beginning and ceasing to be listened on is told; 0: none is.
+type Watch struct {
+	Port uint16 `json:"port"`
 }
 
 // ExecControl changes a running exec: its terminal's size, or a signal for it.
