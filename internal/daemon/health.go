@@ -108,7 +108,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	if !ok {
 		return inconclusive("unsupported_driver", "this driver cannot probe")
 	}
-	return prober.Probe(ctx, p)
+	return prober.Probe(ctx, p, started)
 }
 
 // journal is where health keeps what must outlive the daemon: transitions in the event log, the rest in

@@ -125,7 +125,7 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 		if err != nil {
 			return health.Result{Start: time.Now(), Outcome: health.Inconclusive, Cause: health.CauseNoNetwork}
 		}
-		return m.(instance.Prober).Probe(ctx, p)
+		return m.(instance.Prober).Probe(ctx, p, nil)
 	}})
 	before, err := token.Rotate(dir)
 	must(err)

@@ -378,9 +378,5 @@ func (f *faults) healthCheck(raw json.RawMessage) *health.Policy {
 		f.add("invalid_health_check", "health_check", err.Error())
 		return nil
 	}
-	if field := p.Unsupported(); field != "" {
-		f.unsupported(field, "not built yet")
-		return nil
-	}
 	return &p
 }

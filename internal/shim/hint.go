@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"context"
 	"net/netip"
 	"time"
 
@@ -94,9 +93,4 @@ func (r *run) listening(port uint16, where guestprotocol.Where) {
 	if was != open { // from nowhere to loopback is no news to a check
 		r.server.hint(port, open)
 	}
-}
-
-// loopbackOnly reports whether the guest listens on a port on its loopback alone, by the agent's last word.
-func (r *run) loopbackOnly(_ context.Context, port uint16) bool {
-	return r.agent.Listening(port) == guestprotocol.Loopback
 }

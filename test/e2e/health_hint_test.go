@@ -85,7 +85,7 @@ func (g toggled) turned(want api.HealthState, since time.Time) time.Time {
 }
 
 // events are those of the instance so far, of a type.
-func (g toggled) events(typ api.EventType) (n int) {
+func (g toggled) events(typ string) (n int) {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), 500*time.Millisecond)
 	defer cancel()
@@ -111,8 +111,8 @@ func TestHintsOnARealMachine(t *testing.T) {
 	// A start of 20 s, with a grace of 30: healthy soon after, and never unhealthy.
 	time.Sleep(time.Until(g.in.StartedAt.Add(20 * time.Second)))
 	before := g.health()
-	if before.HealthStatus.Status != api.HealthStateStarting || before.HealthStatus.GraceFailures == 0 {
-		t.Errorf("before anybody listens: %+v", before.HealthStatus)
+	if before.Status != api.HealthStateStarting || before.GraceFailures == 0 {
+		t.Errorf("before anybody listens: %+v", before)
 	}
 	began := g.order("/listen?at=:80")
 	t.Logf("healthy %v after it began to listen", g.turned(api.HealthStateHealthy, began).Sub(began))
@@ -123,10 +123,10 @@ func TestHintsOnARealMachine(t *testing.T) {
 	}
 
 	// The same policy again, in other words: no window, no event, no probe.
-	before, events := g.health(), g.events(api.EventTypeHealth)
+	before, events := g.health(), g.events("health")
 	same := g.update(`{"http":{"port":80,"path":"/"},"interval":"10000ms"}`)
 	time.Sleep(time.Second)
-	if now := g.health(); !same.WindowStartedAt.Equal(*before.WindowStartedAt) || len(now.Results) != len(before.Results) || g.events(api.EventTypeHealth) != events {
+	if now := g.health(); !same.WindowStartedAt.Equal(*before.WindowStartedAt) || !now.LastCheckedAt.Equal(*before.LastCheckedAt) || g.events("health") != events {
 		t.Errorf("an equal policy was more than none:\n%+v\n%+v", before, now)
 	}
 
@@ -189,8 +189,8 @@ func TestNothingIsSentBeforeTheGuestHasANetwork(t *testing.T) {
 	slices.SortFunc(results, func(a, b api.HealthResult) int { return a.Time.Compare(b.Time) })
 	inconclusive := 0
 	for i, r := range results {
-		t.Logf("%v after its start: %s in %.1f ms: %s", r.Time.Sub(in.CreatedAt).Round(time.Millisecond), r.Outcome, r.DurationMs, text(r.Reason))
-		if r.Outcome == api.HealthOutcomeInconclusive {
+		t.Logf("%v after its start: %s in %.1f ms: %s", r.Time.Sub(in.CreatedAt).Round(time.Millisecond), r.Outcome+r.Cause, r.DurationMs, r.Reason)
+		if r.Outcome == "inconclusive" {
 			inconclusive++
 		} else if r.Time.Before(ready.Add(-10 * time.Millisecond)) { // two clocks' readings, of one host
 			t.Errorf("result %d is of a probe at %v, before the agent's HELLO at %v", i, r.Time, ready)

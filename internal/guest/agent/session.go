@@ -169,7 +169,9 @@ func (a *Agent) request(s *session, m protocol.Request) {
 	case protocol.OpBoot:
 		err = with(m, a.boot)
 	case protocol.OpExec:
-		err = with(m, func(b protocol.ExecStart) error { return a.exec(s, b) })
+		if err = with(m, func(b protocol.ExecStart) error { return a.exec(s, m.ID, b) }); err == nil {
+			return // it answers by itself
+		}
 	case protocol.OpResize:
 		err = with(m, func(b protocol.ExecResize) error {
 			return s.withExec(b.Exec, func(e *execution) error { return e.resize(b) })

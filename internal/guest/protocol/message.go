@@ -81,7 +81,7 @@ type Op string
 // The operations, with the types of their bodies and results.
 const (
 	OpBoot     Op = "boot"     // Boot → nothing; how it went comes as State
-	OpExec     Op = "exec"     // ExecStart → nothing; how it went comes as ExecExited
+	OpExec     Op = "exec"     // ExecStart → nothing, when the command runs or cannot; how it went comes as ExecExited
 	OpResize   Op = "resize"   // ExecResize → nothing
 	OpSignal   Op = "signal"   // ExecSignal → nothing
 	OpClose    Op = "close"    // ExecClose → nothing
