@@ -47,13 +47,14 @@ func (g toggled) post(what string) int {
 	return resp.StatusCode
 }
 
-// order returns when the program has done it.
+// order has the program do something, and returns when it was told to.
 func (g toggled) order(what string) time.Time {
 	g.t.Helper()
+	told := time.Now()
 	if code := g.post(what); code != http.StatusOK {
 		g.t.Fatalf("%s: status %d", what, code)
 	}
-	return time.Now()
+	return told
 }
 
 func (g toggled) health() api.InstanceHealth {
