@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -45,6 +44,13 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		return r.stats()
 	case protocol.MethodPorts:
 		return r.ports, nil
+	case protocol.MethodWatch:
+		var p protocol.Watch
+		if err := decode(params, &p); err != nil {
+			return nil, err
+		}
+		r.watch(p.Port)
+		return nil, nil
 	}
 	return nil, fmt.Errorf("this shim knows no method %q: %w", method, api.Unimplemented)
 }
@@ -112,13 +118,6 @@ func (r *run) policy(raw json.RawMessage) (health.Policy, error) {
 	}
 	r.policyText, r.lastPolicy = string(raw), p
 	return p, nil
-}
-
-func (r *run) dial(ctx context.Context, port uint16) (net.Conn, error) {
-	if r.net == nil {
-		return nil, errors.New("the instance has no network")
-	}
-	return r.net.Dial(ctx, port)
 }
 
 // networkUp reports whether the guest can have a network by now.

@@ -22,7 +22,7 @@ func talk(t *testing.T) (m *Machine, conn net.Conn) {
 	m = &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
 		pending: make(map[uint64]pending), notices: make(chan machine.Notice, noticeRoom),
-		lines: newLines(),
+		lines: newRate(lineBurst, lineEvery),
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); m.readFrames() }()

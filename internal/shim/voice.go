@@ -29,7 +29,12 @@ type voice struct {
 
 // voice returns one for another subject.
 func (s *server) voice() *voice {
-	return &voice{server: s, rate: rate.NewLimiter(rate.Every(voiceEvery), voiceBurst)}
+	return &voice{server: s, rate: newRate(voiceBurst, voiceEvery)}
+}
+
+// newRate lets through so many at once, and one more in so long.
+func newRate(burst int, each time.Duration) *rate.Limiter {
+	return rate.NewLimiter(rate.Every(each), burst)
 }
 
 // say says one line. What is over the rate is left out, and the next line tells how much that was.

@@ -111,7 +111,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 	m := &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
 		pending: make(map[uint64]pending), notices: make(chan machine.Notice, noticeRoom),
-		lines: newLines(),
+		lines: newRate(lineBurst, lineEvery),
 	}
 	go func() {
 		kind, payload, err := protocol.Read(shim)
@@ -147,7 +147,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 			others++
 		}
 	}
-	if told != noticeRoom-3 || others != 2 || !m.dropped {
+	if told != noticeRoom-noticeOnce || others != 2 || !m.dropped {
 		t.Errorf("%d lines and %d others", told, others)
 	}
 }
