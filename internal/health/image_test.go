@@ -163,7 +163,7 @@ func FuzzFromImage(f *testing.F) {
 	f.Add([]byte(`{"Test":["CMD-SHELL","x"],"Interval":1,"Retries":2}`), "/bin/bash")
 	f.Add([]byte(`{"Test":["CMD"],"Timeout":-1,"StartPeriod":9e9,"StartInterval":90000000000000}`), "")
 	f.Fuzz(func(t *testing.T, check []byte, shell string) {
-		p, _ := FromImage(check, []string{shell})
+		p, _ := FromImage(check, []string{strings.ToValidUTF8(shell, "")}) // as all that came from JSON
 		acceptedBack(t, "fuzz", p)
 	})
 }
