@@ -99,7 +99,7 @@ func TestHealth(t *testing.T) {
 		HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
 		HealthCheckSource: api.HealthCheckSourceRequest,
 		Results: []api.HealthResult{
-			{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second)}, {Outcome: "success", Time: ago(30 * time.Second)},
+			{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second), DurationMs: 0.8}, {Outcome: "success", Time: ago(30 * time.Second), DurationMs: 2},
 			{Outcome: "failure", Time: ago(20 * time.Second)}, {Outcome: "failure", Time: ago(4 * time.Second), DurationMs: 1.23, Reason: "connection refused", Output: "line 1\nline\x1b[1m 2\n"},
 		},
 		Transitions: []api.HealthTransition{
