@@ -93,7 +93,7 @@ func observed(in instance.Instance) health.Observed {
 }
 
 // probe asks the machine of an instance once.
-func (d *Daemon) probe(ctx context.Context, id string, p health.Policy) health.Result {
+func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started func()) health.Result {
 	inconclusive := func(cause, reason string) health.Result {
 		return health.Result{Start: time.Now(), Outcome: health.Inconclusive, Cause: cause, Reason: reason}
 	}

@@ -55,7 +55,7 @@ func (b *bench) open() {
 	})
 }
 
-func (b *bench) probe(ctx context.Context, id string, p Policy) Result {
+func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) Result {
 	b.mu.Lock()
 	if b.flying++; b.flying > 1 {
 		b.Error("two probes at once")

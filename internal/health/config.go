@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// A Prober asks once. It must return when ctx is done.
-type Prober func(ctx context.Context, id string, p Policy) Result
+// A Prober asks once. It must return when ctx is done, which is so 4 × Timeout + 10 s after its call. It calls started, once at most,
+// when what costs CPU to begin is over: the TLS handshake is done, or the agent said that the command runs. Until then the Set holds
+// a turn of its queue for it, 50 ms at most. Result.Start and Result.Queued are the Set's; what the Prober puts there is ignored.
+type Prober func(ctx context.Context, id string, p Policy, started func()) Result
 
 // A Journal keeps what must outlive the daemon. Its methods are called from a goroutine of the instance's own, never two at once
 // for one instance except Save beside Commit; for different instances they are called at the same time.
@@ -35,11 +37,15 @@ type Quarantine interface {
 
 // Hooks are told what happens, for metrics. Each may be nil; they are called from many goroutines and must return at once.
 type Hooks struct {
-	Began      func(lag time.Duration) // a probe began so long after it was due
+	Began      func(lag time.Duration)            // a probe began, or joined the queue, so long after it was due
+	Waited     func(t Type, queued time.Duration) // one that costs CPU to begin had its turn after so long
 	Probed     func(t Type, o Outcome, cause string, took time.Duration)
 	Transition func(from, to Status, persisted bool)
 	SaveFailed func() // a record could not be written
 	Panicked   func() // a loop or a probe panicked and was contained
+	// Suspected is called when the suspicion against the host arises and when it ends, from a goroutine of the Set's own, never twice
+	// at once: it may take its time, and Close waits for it.
+	Suspected func(Suspicion)
 }
 
 // A Config is what a Set is made from. Probe and Journal are required.

@@ -228,7 +228,7 @@ func TestForget(t *testing.T) {
 func TestNobodyWaitsForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.Set.config.Probe = func(ctx context.Context, id string, p Policy) Result {
+		b.Set.config.Probe = func(ctx context.Context, id string, p Policy, _ func()) Result {
 			if id == "slow" {
 				<-ctx.Done()
 			}

@@ -65,7 +65,8 @@ func (m *machine) recorded(t *rapid.T) State {
 	}
 	p, s, _, err := decode(c, blob)
 	want := m.s
-	want.Asked = false
+	want.Asked, want.Queued, want.Flying = false, time.Time{}, false
+	want.Kept, want.Hints, want.HintFree = NoHint, 0, time.Time{}
 	if err != nil || !p.Equal(m.p) || s != want {
 		t.Fatalf("the record holds\n%+v, %v\nwant\n%+v", s, err, want)
 	}

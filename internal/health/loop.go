@@ -38,6 +38,7 @@ type loop struct {
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
 	saver      saver
+	slow       bool // the last start used up its turn
 	counted    bool // as one of set.watched
 
 	inbox   chan message
@@ -54,9 +55,11 @@ type loop struct {
 	over    bool
 }
 
-// A flight is one probe.
+// A flight is one probe, from the moment it is wanted.
 type flight struct {
-	start  time.Time
+	turn   *turn     // of one that costs CPU to begin; nil: it needs none
+	joined time.Time // since when it waited for its turn
+	start  time.Time // zero: it waits
 	window uint64
 	asked  bool
 	cut    bool // its instance stopped, or its window ended: whatever it answers says nothing
@@ -67,8 +70,15 @@ type flight struct {
 // A message asks the loop for something.
 type message struct {
 	seen  *Observed     // take this
+	hint  *heard        // or this
 	taken chan struct{} // closed when it was taken
 	reply chan<- answer // of one who waits for a result; a buffer of one; nil: nobody does
+}
+
+// A heard is what the agent said of a port.
+type heard struct {
+	port      uint16
+	listening bool
 }
 
 type answer struct {
@@ -100,6 +110,12 @@ func (l *loop) contained() (ended bool) {
 		l.loaded = true
 		l.load()
 	}
+	if f := l.flight; f != nil && f.start.IsZero() { // it never began
+		if f.turn != nil {
+			f.turn.end(false)
+		}
+		l.flight = nil
+	}
 	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
 		l.next(time.Now(), Input{Kind: Asking})
 	}
@@ -117,6 +133,8 @@ func (l *loop) contained() (ended bool) {
 			l.landed(r)
 		case err := <-l.saver.done:
 			l.saved(err)
+		case <-l.turn():
+			l.depart(time.Now())
 		case <-timer.C:
 			l.next(time.Now(), Input{Kind: Tick})
 		}
@@ -152,7 +170,7 @@ func (l *loop) next(now time.Time, in Input) {
 		l.commit(&made)
 		t = &made
 	}
-	if in.Kind == Begun || in.Kind == Asking || l.s == before {
+	if in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted || l.s == before {
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
@@ -183,6 +201,7 @@ func (l *loop) publish(t *Transition, in Input) {
 	if t == nil {
 		return
 	}
+	l.set.suspect.moved(l.id, t.From, t.To, time.Now(), l.set.Watched())
 	persisted := t.Persisted == nil
 	l.set.hooks.Transition(t.From, t.To, persisted)
 	if t.From == t.To {
@@ -195,8 +214,12 @@ func (l *loop) publish(t *Transition, in Input) {
 // take answers a message.
 func (l *loop) take(m message) {
 	defer close(m.taken)
-	if m.seen != nil {
+	switch {
+	case m.seen != nil:
 		l.seen(*m.seen)
+		return
+	case m.hint != nil:
+		l.next(time.Now(), Input{Kind: Hinted, Port: m.hint.port, Listening: m.hint.listening})
 		return
 	}
 	if err := l.refusal(); err != nil {
@@ -226,43 +249,87 @@ func (l *loop) refusal() error {
 
 // seen takes the controller's view, and cuts the probe in flight short if it is no longer wanted.
 func (l *loop) seen(o Observed) {
-	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent}
+	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent, Network: o.Network, Restored: o.Restored}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
 	l.p = o.Policy
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
+		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record
+			f.turn.end(false)
+			l.flight = nil
+			l.unanswered()
+			return
+		}
 		f.cut = true
 		f.cancel()
 	}
 }
 
-// begin begins a probe if one is due and none is in flight.
+// begin begins a probe if one is due and none is in flight, or joins the queue for it.
 func (l *loop) begin() {
 	now := time.Now()
 	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
 		return
 	}
-	f := &flight{start: now, window: l.s.Window, asked: l.s.Due.IsZero() || now.Before(l.s.Due)}
-	f.ctx, f.cancel = context.WithTimeoutCause(l.ctx, l.p.Timeout+probeSlack, errOverdue)
-	l.flight = f
-	l.probes++
 	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
+	f := &flight{window: l.s.Window, joined: now}
+	if !l.p.queues() {
+		l.flight = f
+		l.depart(now)
+		return
+	}
+	f.turn = l.set.queue.join(l.slow)
+	l.flight = f
+	if f.turn.came() {
+		l.depart(now)
+		return
+	}
+	l.next(now, Input{Kind: Queued})
+}
+
+// turn is closed when the probe that waits for its turn may begin.
+func (l *loop) turn() <-chan struct{} {
+	if f := l.flight; f != nil && f.start.IsZero() && f.turn != nil {
+		return f.turn.granted
+	}
+	return nil
+}
+
+// depart begins the probe whose turn it is.
+func (l *loop) depart(now time.Time) {
+	f := l.flight
+	f.asked = l.s.Due.IsZero() || now.Before(l.s.Due)
+	if f.turn != nil {
+		l.set.hooks.Waited(l.p.Type, now.Sub(f.joined))
+	}
 	l.next(now, Input{Kind: Begun})
-	go l.probe(f.ctx, l.p)
+	f.ctx, f.cancel = context.WithTimeoutCause(l.ctx, 4*l.p.Timeout+probeSlack, errOverdue)
+	f.start = now
+	l.probes++
+	l.set.flying.Add(1)
+	go l.probe(f.ctx, l.p, f.turn)
 }
 
 // probe asks once. Its answer is waited for in every case.
-func (l *loop) probe(ctx context.Context, p Policy) {
+func (l *loop) probe(ctx context.Context, p Policy, t *turn) {
 	r := Result{Outcome: Inconclusive, Cause: CausePanic, Reason: "the probe panicked: the daemon's log has the stack"}
+	started := idle
+	if t != nil {
+		started = func() { t.end(false) }
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			l.log.Error("a probe panicked", "panic", v, "stack", string(debug.Stack()))
 			l.set.hooks.Panicked()
 		}
+		started()
+		l.set.flying.Add(-1)
 		l.results <- r
 	}()
-	r = l.set.config.Probe(ctx, l.id, p)
+	r = l.set.config.Probe(ctx, l.id, p, started)
 }
+
+func idle() {}
 
 // landed takes the answer of the probe in flight.
 func (l *loop) landed(r Result) {
@@ -270,12 +337,13 @@ func (l *loop) landed(r Result) {
 	l.flight, l.free = nil, now
 	overdue := errors.Is(context.Cause(f.ctx), errOverdue)
 	f.cancel()
+	l.slow = f.turn != nil && f.turn.usedUp()
 	if f.window != l.s.Window || l.p.Disabled() {
 		l.unanswered()
 		return
 	}
 	r = r.clean()
-	r.Start = f.start
+	r.Start, r.Queued = f.start, f.start.Sub(f.joined)
 	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
 		r.Duration = took
 	}
@@ -312,8 +380,10 @@ func (l *loop) unanswered() {
 
 // end leaves nothing behind: no probe, no writer, nobody who waits.
 func (l *loop) end() {
-	if l.flight != nil {
-		l.flight.cancel()
+	if f := l.flight; f != nil && f.start.IsZero() {
+		f.turn.end(false)
+	} else if f != nil {
+		f.cancel()
 		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
 	}
 	l.settle()

@@ -21,7 +21,7 @@ func TestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewSet(Config{Journal: archive(blob), Probe: func(context.Context, string, Policy) Result {
+	s := NewSet(Config{Journal: archive(blob), Probe: func(context.Context, string, Policy, func()) Result {
 		return Result{Outcome: Success, Reason: "status 200"}
 	}})
 	before := inUse()
@@ -61,7 +61,9 @@ func (a archive) Load(string) ([]byte, error)                    { return a, nil
 
 // BenchmarkProbe is all that a probe costs beside the probe itself.
 func BenchmarkProbe(b *testing.B) {
-	s := NewSet(Config{Journal: archive(nil), Probe: func(context.Context, string, Policy) Result { return Result{Outcome: Success, Reason: "status 200"} }})
+	s := NewSet(Config{Journal: archive(nil), Probe: func(context.Context, string, Policy, func()) Result {
+		return Result{Outcome: Success, Reason: "status 200"}
+	}})
 	p := mustParse(b, `{"interval":"1h","http":{"port":80}}`)
 	s.Sync(Observed{ID: "a", Run: 1, Phase: Running, Policy: p})
 	b.ReportAllocs()

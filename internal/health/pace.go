@@ -10,11 +10,13 @@ import (
 const firstPace = 100 * time.Millisecond
 
 // schedule fixes the gap that follows a result, measured from now, the end of its probe, and with it the next probe.
-func (s State) schedule(p Policy, now time.Time, hash uint64, r Result, counted bool) State {
-	if s.waits(r) {
-		s.Due, s.Gap, s.Confirming = time.Time{}, 0, false
+func (s State) schedule(p Policy, now time.Time, hash uint64, r Result) State {
+	if s.awaits(p, now) && r.missing() {
+		// Until Patience is over, or, while the machine boots, until it runs. What was missing asks sooner.
+		s.Due, s.Gap, s.Confirming, s.Waiting = s.Patience, 0, false, true
 		return s
 	}
+	s.Waiting = false
 	var gap time.Duration // the one in force, were this no edge
 	switch {
 	case !s.inGrace(now):
@@ -32,7 +34,7 @@ func (s State) schedule(p Policy, now time.Time, hash uint64, r Result, counted 
 	switch {
 	case r.Outcome == Inconclusive: // the same kind of gap again
 	case healthy:
-		s.Confirming = counted && r.Definite
+		s.Confirming = r.Outcome == Failure && r.Definite
 	default:
 		s.Confirming = r.Outcome == Success
 	}
@@ -46,10 +48,9 @@ func (s State) schedule(p Policy, now time.Time, hash uint64, r Result, counted 
 	return s
 }
 
-// waits reports whether the next probe waits for the guest rather than for a time: its machine, its agent or its network is not up yet.
-// The agent's HELLO and the entry into Running ask for it.
-func (s State) waits(r Result) bool {
-	return s.Entered.IsZero() && r.Outcome == Inconclusive && (r.Cause == CauseNoMachine || r.Cause == CauseNoAgent || r.Cause == CauseNoNetwork)
+// missing reports whether the probe found no machine, no network or no agent to ask.
+func (r Result) missing() bool {
+	return r.Outcome == Inconclusive && (r.Cause == CauseNoMachine || r.Cause == CauseNoAgent || r.Cause == CauseNoNetwork)
 }
 
 // jitter returns d × (0.95 … 1.05), evenly spread over hash.

@@ -75,6 +75,24 @@ func (p Policy) NeedsNetwork() bool {
 	return p.Type == TypeHTTP || p.Type == TypeTCP || p.Type == TypeGRPC
 }
 
+// Port returns the port in the guest that the check asks; 0 for one that asks none.
+func (p Policy) Port() uint16 {
+	switch {
+	case p.HTTP != nil:
+		return p.HTTP.Port
+	case p.TCP != nil:
+		return p.TCP.Port
+	case p.GRPC != nil:
+		return p.GRPC.Port
+	}
+	return 0
+}
+
+// queues reports whether a probe costs CPU to begin: a TLS handshake, or a program that is started.
+func (p Policy) queues() bool {
+	return p.Type == TypeExec || p.HTTP != nil && p.HTTP.Scheme == "https"
+}
+
 // Unsupported returns the field of a valid policy that this build cannot serve yet, "" if it serves all of it.
 func (p Policy) Unsupported() string {
 	if p.Type == TypeGRPC {

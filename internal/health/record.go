@@ -21,6 +21,7 @@ type record struct {
 	Window  uint64 `json:"window"`
 	Phase   Phase  `json:"phase"`
 	Agent   bool   `json:"agent,omitempty"`
+	Network bool   `json:"network,omitempty"`
 	Status  Status `json:"status"`
 	Last    Status `json:"last_status,omitempty"`
 	Verdict Status `json:"verdict,omitempty"`
@@ -41,11 +42,14 @@ type record struct {
 	Entered    time.Duration `json:"entered_uptime,omitempty"`
 	GraceEnd   time.Duration `json:"grace_end_uptime,omitempty"`
 	AgentBy    time.Duration `json:"agent_by_uptime,omitempty"`
+	Patience   time.Duration `json:"patience_uptime,omitempty"`
+	Hello      time.Duration `json:"hello_uptime,omitempty"`
 	Due        time.Duration `json:"due_uptime,omitempty"`
 	CountFrom  time.Duration `json:"count_from_uptime,omitempty"`
 	Gap        time.Duration `json:"gap,omitempty"`
 	Pace       time.Duration `json:"pace,omitempty"`
 	Confirming bool          `json:"confirming,omitempty"`
+	Waiting    bool          `json:"waiting,omitempty"`
 
 	Results     []WindowResult `json:"results"`
 	Transitions []Transition   `json:"transitions"`
@@ -54,12 +58,13 @@ type record struct {
 func encode(c clock, p Policy, s State, h *history) ([]byte, error) {
 	return json.Marshal(record{
 		Version: recordVersion, Boot: c.bootID, Policy: p,
-		Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent,
+		Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network,
 		Status: s.Status, Last: s.Last, Verdict: s.Verdict, N: s.N, Stale: s.Stale,
 		Successes: s.Successes, Failures: s.Failures, GraceFailures: s.GraceFailures,
 		Since: s.Since, CheckedAt: s.CheckedAt, SuccessAt: s.SuccessAt, FailureAt: s.FailureAt, WindowAt: s.WindowAt, Error: s.Error,
 		Fresh: c.sinceBoot(s.Fresh), Entered: c.sinceBoot(s.Entered), GraceEnd: c.sinceBoot(s.GraceEnd), AgentBy: c.sinceBoot(s.AgentBy),
-		Due: c.sinceBoot(s.Due), CountFrom: c.sinceBoot(s.CountFrom), Gap: s.Gap, Pace: s.Pace, Confirming: s.Confirming,
+		Patience: c.sinceBoot(s.Patience), Hello: c.sinceBoot(s.Hello),
+		Due: c.sinceBoot(s.Due), CountFrom: c.sinceBoot(s.CountFrom), Gap: s.Gap, Pace: s.Pace, Confirming: s.Confirming, Waiting: s.Waiting,
 		Results: h.listResults(), Transitions: h.listTransitions(),
 	})
 }
@@ -74,14 +79,15 @@ func decode(c clock, blob []byte) (Policy, State, history, error) {
 		return Policy{}, State{}, history{}, err
 	}
 	s := State{
-		Run: r.Run, Window: r.Window, Phase: r.Phase, Agent: r.Agent,
+		Run: r.Run, Window: r.Window, Phase: r.Phase, Agent: r.Agent, Network: r.Network,
 		Status: r.Status, Last: r.Last, Verdict: r.Verdict, N: r.N, Stale: r.Stale,
 		Successes: r.Successes, Failures: r.Failures, GraceFailures: r.GraceFailures,
 		Since: r.Since, CheckedAt: r.CheckedAt, SuccessAt: r.SuccessAt, FailureAt: r.FailureAt, WindowAt: r.WindowAt, Error: r.Error,
-		Gap: r.Gap, Pace: r.Pace, Confirming: r.Confirming,
+		Gap: r.Gap, Pace: r.Pace, Confirming: r.Confirming, Waiting: r.Waiting,
 	}
 	if r.Boot == c.bootID {
 		s.Fresh, s.Entered, s.GraceEnd, s.AgentBy = c.fromBoot(r.Fresh), c.fromBoot(r.Entered), c.fromBoot(r.GraceEnd), c.fromBoot(r.AgentBy)
+		s.Patience, s.Hello = c.fromBoot(r.Patience), c.fromBoot(r.Hello)
 		s.Due, s.CountFrom = c.fromBoot(r.Due), c.fromBoot(r.CountFrom)
 	}
 	var h history
@@ -100,7 +106,7 @@ func (r *record) check() error {
 		return fmt.Errorf("health record of version %d, not %d", r.Version, recordVersion)
 	}
 	known := func(s Status) bool { return s == "" || slices.Contains(statuses, s) }
-	durations := []time.Duration{r.Fresh, r.Entered, r.GraceEnd, r.AgentBy, r.Due, r.CountFrom, r.Gap, r.Pace}
+	durations := []time.Duration{r.Fresh, r.Entered, r.GraceEnd, r.AgentBy, r.Patience, r.Hello, r.Due, r.CountFrom, r.Gap, r.Pace}
 	switch {
 	case !known(r.Status) || !known(r.Last) || !known(r.Verdict) || !slices.Contains(stales, r.Stale):
 		return fmt.Errorf("health record with an unknown status")

@@ -27,6 +27,7 @@ const (
 	CauseCutShort  = "cut_short"           // the instance stopped, or entered standby, in the middle
 	CauseNoAnswer  = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
 	CausePanic     = "panic"               // a bug of ours: the stack is in the log
+	CauseStarved   = "starved"             // the host kept the probe or the machine from running
 )
 
 // A Result is the answer to one probe. Its JSON goes from the process that probes to the daemon; durations are nanoseconds.
@@ -38,6 +39,10 @@ type Result struct {
 	Output   string        `json:"output,omitempty"`   // of a failed exec: the last 4 KiB
 	Cause    string        `json:"cause,omitempty"`    // of an inconclusive one
 	Definite bool          `json:"definite,omitempty"` // a failure that is no matter of slowness: refused, reset or closed before the first byte, command missing
+	// Queued is how long it waited for its turn before Start, and no part of Duration. Wait is how long the host kept the probe or the
+	// guest from running, as whoever probed has measured it. Neither is kept in the history.
+	Queued time.Duration `json:"queued,omitempty"`
+	Wait   time.Duration `json:"wait,omitempty"`
 }
 
 // Bounds on what comes from a guest.
@@ -61,7 +66,7 @@ func (r Result) clean() Result {
 	if r.Outcome != Failure {
 		r.Output, r.Definite = "", false
 	}
-	r.Duration = max(r.Duration, 0)
+	r.Duration, r.Wait = max(r.Duration, 0), max(r.Wait, 0)
 	r.Reason = cutHead(printable(cutHead(r.Reason, 4*maxReason)), maxReason)
 	r.Output = cutTail(printable(cutTail(r.Output, maxOutput)), maxOutput)
 	return r

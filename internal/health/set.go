@@ -3,6 +3,8 @@ package health
 import (
 	"context"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,9 @@ type Set struct {
 	cancel context.CancelFunc
 	loopWG sync.WaitGroup
 
+	queue   *queue
+	suspect *suspect
+	flying  atomic.Int64 // probes in flight
 	watched atomic.Int64
 	active  atomic.Int64 // Unix nanoseconds of the last step of any loop
 
@@ -29,7 +34,8 @@ type Set struct {
 
 // NewSet returns an empty set. Close ends it.
 func NewSet(c Config) *Set {
-	s := &Set{config: c, hooks: c.Hooks.orNothing(), log: c.Log, loops: make(map[string]*loop)}
+	s := &Set{config: c, hooks: c.Hooks.orNothing(), log: c.Log, loops: make(map[string]*loop), queue: newQueue(runtime.NumCPU())}
+	s.suspect = newSuspect(s.suspected)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -107,6 +113,23 @@ func (s *Set) Ask(id string) {
 	}
 }
 
+// Hint takes the guest agent's word that a port began or ceased to be listened on. It asks for a probe, by the rules of health.md, and
+// decides nothing. It waits as Sync does.
+func (s *Set) Hint(id string, port uint16, listening bool) {
+	if l := s.loop(id, false); l != nil {
+		l.send(message{hint: &heard{port, listening}})
+	}
+}
+
+// Suspect reports whether so many instances turned unhealthy at once that the host is the likelier culprit.
+func (s *Set) Suspect() bool { return s.suspect.on() }
+
+// InFlight returns how many probes have begun and not ended.
+func (s *Set) InFlight() int { return int(s.flying.Load()) }
+
+// Queued returns how many probes wait for their turn to begin.
+func (s *Set) Queued() int { return s.queue.len() }
+
 // Changed returns a channel that is closed at the next published change of an instance (a result, a phase, a transition), or when
 // it is forgotten. Take it before the Snapshot. For one that is unknown it is closed already.
 func (s *Set) Changed(id string) <-chan struct{} {
@@ -131,7 +154,7 @@ func (s *Set) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	s.cancel()
 	done := make(chan struct{})
-	go func() { s.loopWG.Wait(); close(done) }()
+	go func() { s.loopWG.Wait(); s.suspect.close(); close(done) }()
 	select {
 	case <-done:
 		return nil
@@ -195,10 +218,32 @@ func (s *Set) count(watched bool) {
 	}
 }
 
+// suspected tells of the suspicion against the host.
+func (s *Set) suspected(what Suspicion) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("telling of the suspicion against the host panicked", "panic", v, "stack", string(debug.Stack()))
+			s.hooks.Panicked()
+		}
+	}()
+	if what.Suspect {
+		s.log.Warn("so many instances turned unhealthy at once that the host is the likelier culprit", "turned_unhealthy", what.Turned, "watched", what.Watched)
+	} else {
+		s.log.Info("the host is no longer suspected", "turned_unhealthy", what.Turned, "healthy_again", what.Healthy)
+	}
+	s.hooks.Suspected(what)
+}
+
 // orNothing fills in hooks that do nothing.
 func (h Hooks) orNothing() Hooks {
 	if h.Began == nil {
 		h.Began = func(time.Duration) {}
+	}
+	if h.Waited == nil {
+		h.Waited = func(Type, time.Duration) {}
+	}
+	if h.Suspected == nil {
+		h.Suspected = func(Suspicion) {}
 	}
 	if h.Probed == nil {
 		h.Probed = func(Type, Outcome, string, time.Duration) {}

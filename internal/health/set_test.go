@@ -299,9 +299,9 @@ func TestOverdue(t *testing.T) {
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		b.answers(bad, time.Hour)
-		time.Sleep(14 * time.Second)
+		time.Sleep(17 * time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != 11*time.Second {
+		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != 14*time.Second {
 			t.Errorf("%+v", last)
 		}
 		b.close()

@@ -65,9 +65,13 @@ type Observed struct {
 	Phase   Phase
 	Policy  Policy
 	Entered time.Time // entry into Phase; zero, or in the future: now
-	// Agent says that the guest agent has said HELLO in this run. A check that waits for the guest is asked for again when it turns
-	// true, and at the entry into Running at the latest.
-	Agent bool
+	// Agent says that the guest agent has said HELLO in this run, Network that a frame has come from the guest since its start or its
+	// restore. What a check waited for, and now is there, asks for a probe.
+	Agent   bool
+	Network bool
+	// Restored says that this run was restored from standby, and went on at this moment: it is Running from then on, and a new Run.
+	// Zero: it was booted.
+	Restored time.Time
 }
 
 // A Snapshot is what a person can see of one instance's health: a value, never changed after it was handed out. Times are of the

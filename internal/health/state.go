@@ -12,7 +12,9 @@ type State struct {
 	Run    uint64
 	Window uint64 // grows by one with each window; 0: none yet
 	Phase  Phase
-	Agent  bool
+	// What is known of the guest in this run.
+	Agent   bool // has said HELLO
+	Network bool // has sent a frame
 
 	Status  Status    // as it is shown; "" before the first Observed
 	Since   time.Time // entry into Status
@@ -35,25 +37,37 @@ type State struct {
 	Entered  time.Time // entry into Running in this window; zero: not yet
 	GraceEnd time.Time // once Entered: a probe that starts before it belongs to the grace
 	AgentBy  time.Time // once Entered: a probe that starts before it may still miss the agent
+	// Of a machine that was restored; zero: it was booted.
+	Patience time.Time // ten seconds after it went on: until then its network and its agent are waited for
+	Hello    time.Time // its agent's HELLO, or Patience until that comes: a failure of a probe that starts before it never counts
 
 	Due        time.Time     // the scheduled probe; zero: none
 	Asked      bool          // a probe was asked for and has not begun
+	Queued     time.Time     // since when the next probe waits for its turn; zero: none does
+	Flying     bool          // a probe of this window has begun and not ended
 	CountFrom  time.Time     // when the gap that the last counted failure set is over
 	Gap        time.Duration // the last one that was set
 	Pace       time.Duration // the last gap at the adaptive pace; 0: it begins anew
 	Confirming bool          // the last gap was that of an edge
+	Waiting    bool          // rather than a gap: the last result found missing what the guest is still on its way to
+
+	Kept     Hint      // the newest hint that has not been judged
+	Hints    int       // how many asked for a probe since the status changed
+	HintFree time.Time // when the limiter of hints is full again; zero: it is
 }
 
 // A Kind says what an Input is about.
 type Kind int
 
-// The kinds of input. Later ones (a hint of the agent, the host's starvation) join this list, and nothing else in the loop's shape.
+// The kinds of input.
 const (
 	Tick      Kind = iota // time passed
-	Seen                  // the controller told what it knows: Run, Phase, Entered, Agent, PolicyChanged
+	Seen                  // the controller told what it knows: Run, Phase, Entered, Agent, Network, Restored, PolicyChanged
 	Asking                // a probe is wanted now: a person, or somebody who waits on a stale instance
+	Hinted                // the guest's agent said that Port began, or ceased, to be listened on: Listening
+	Queued                // a probe that was due or asked for waits for its turn; Begun follows, unless it is no longer wanted
 	Begun                 // a probe began
-	Probed                // a probe ended: Result, Asked, Hash
+	Probed                // a probe of this window ended: Result, Asked, Hash
 	Restarted             // the daemon was away and has read this state from its record: Hash
 )
 
@@ -64,7 +78,11 @@ type Input struct {
 	Phase         Phase
 	Entered       time.Time // not after now
 	Agent         bool
-	PolicyChanged bool // p is not equal to the policy of the last Next
+	Network       bool
+	Restored      time.Time // zero: booted; not after now
+	PolicyChanged bool      // p is not equal to the policy of the last Next
+	Port          uint16
+	Listening     bool
 	Result        Result
 	Asked         bool   // the probe was asked for, rather than due
 	Hash          uint64 // of id and probe number, for jitter; of the id alone, for Restarted
@@ -79,26 +97,55 @@ func (s State) Next(p Policy, now time.Time, in Input) (State, time.Time) {
 		s = s.seen(p, now, in)
 	case Asking:
 		s.Asked = s.probing(p)
+	case Hinted:
+		s = s.hinted(p, in)
+	case Queued:
+		s.Asked, s.Queued = false, now
 	case Begun:
-		s.Asked = false
+		s = s.dequeued(now).heed(p, now) // a hint whose time has come asked for this probe
+		s.Asked, s.Flying, s.Kept = false, true, NoHint
 	case Probed:
+		s = s.dequeued(now)
+		s.Flying = false
 		s = s.probed(p, now, in)
 	case Restarted:
 		s = s.restarted(p, now, in)
 	}
 	if in.Kind != Restarted { // what is shown stays until the controller has spoken
-		s = s.staled(p, now).show(p, now)
+		s = s.staled(p, now).show(p, now).heed(p, now)
 	}
 	if s.tells(before) {
 		s.N++
 	}
+	return s, s.next(p, now)
+}
+
+// next returns when the next probe is due.
+func (s State) next(p Policy, now time.Time) time.Time {
+	due := s.Due
+	sooner := func(t time.Time) {
+		if due.IsZero() || t.Before(due) {
+			due = t
+		}
+	}
 	switch {
 	case !s.probing(p):
-		return s, time.Time{}
-	case s.Asked && (s.Due.IsZero() || now.Before(s.Due)):
-		return s, now
+		return time.Time{}
+	case s.Asked:
+		sooner(now)
+	case s.Kept != NoHint && !s.Flying:
+		sooner(s.hintAt())
 	}
-	return s, s.Due
+	return due
+}
+
+// dequeued ends the wait for a turn. It was no time in which a result could have come.
+func (s State) dequeued(now time.Time) State {
+	if !s.Queued.IsZero() {
+		s.Fresh = s.Fresh.Add(max(now.Sub(later(s.Queued, s.Fresh)), 0))
+		s.Queued = time.Time{}
+	}
+	return s
 }
 
 // probing reports whether the instance is active and has a policy.
@@ -107,35 +154,40 @@ func (s State) probing(p Policy) bool { return !p.Disabled() && s.Phase != Inact
 // seen takes the controller's view.
 func (s State) seen(p Policy, now time.Time, in Input) State {
 	before := s
-	s.Phase, s.Agent = in.Phase, in.Agent
+	s.Phase, s.Agent, s.Network = in.Phase, in.Agent, in.Network
 	active := in.Phase != Inactive
 	if active {
 		s.Run = in.Run
 	}
-	fresh := in.PolicyChanged || active && (s.Run != before.Run || s.Window == 0 || before.Phase == Running && s.Phase == Initializing)
+	fresh := in.PolicyChanged || active && (s.Run != before.Run || s.Window == 0 || s.Phase == Initializing && !s.Entered.IsZero())
 	if fresh {
 		s = s.open(p, now)
 	}
 	if !s.probing(p) {
-		s.Asked = false
+		s.Asked, s.Queued, s.Kept = false, time.Time{}, NoHint
 		return s
+	}
+	resumed := !fresh && before.Phase == Inactive
+	if resumed {
+		s.Fresh = now
 	}
 	switch {
 	case s.Phase == Running && s.Entered.IsZero():
 		s = s.enter(p, now, in)
-	case fresh:
+	case fresh || resumed:
 		s.Asked = true
-	case before.Phase == Inactive: // resumed
-		s.Asked, s.Fresh = true, now
-	case s.Agent && !before.Agent && s.Due.IsZero(): // what waited for the guest
+	case (s.Waiting || s.Due.IsZero()) && before.awaits(p, now) && !s.awaits(p, now):
 		s.Asked = true
+	}
+	if s.Agent && now.Before(s.Hello) {
+		s = s.greeted(p, now)
 	}
 	return s
 }
 
 // open begins a window. With no policy there is nothing to observe, and no window.
 func (s State) open(p Policy, now time.Time) State {
-	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, Verdict: StatusStarting}
+	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, Verdict: StatusStarting}
 	if !p.Disabled() {
 		next.Window++
 		next.WindowAt, next.Fresh = wall(now), now
@@ -150,14 +202,34 @@ func (s State) enter(p Policy, now time.Time, in Input) State {
 	if !in.PolicyChanged && !in.Entered.IsZero() && in.Entered.Before(now) {
 		entered = now.Add(-now.Sub(in.Entered)) // with now's monotonic reading, whatever in.Entered has
 	}
-	s.Entered, s.GraceEnd = entered, entered.Add(p.StartPeriod)
-	s.AgentBy = later(s.AgentBy, entered)
+	if !in.Restored.IsZero() {
+		on := now.Add(-max(now.Sub(in.Restored), 0))
+		s.Patience = on.Add(patience)
+		s.Hello = s.Patience
+	}
+	s.Entered, s.GraceEnd = entered, later(entered, s.Hello).Add(p.StartPeriod)
+	s.AgentBy = later(s.AgentBy, later(entered, s.Patience))
 	s.Fresh = later(s.Fresh, entered)
-	s.Asked, s.Due, s.Pace, s.Confirming = true, time.Time{}, 0, false
+	s.Asked, s.Due, s.Pace, s.Confirming, s.Waiting = true, time.Time{}, 0, false, false
 	if s.Successes >= p.SuccessThreshold || s.Verdict == StatusHealthy { // the latter was read from the log
 		s = s.healthy(now)
 	}
 	return s
+}
+
+// greeted is the HELLO of a restored machine's agent, in time: the grace runs from here, if it runs.
+func (s State) greeted(p Policy, now time.Time) State {
+	s.Hello = now
+	if s.Verdict != StatusHealthy {
+		s.GraceEnd = now.Add(p.StartPeriod)
+	}
+	return s
+}
+
+// awaits reports whether the guest is still on its way to what the check needs, so that a probe that found it missing waits for it.
+func (s State) awaits(p Policy, now time.Time) bool {
+	there := s.Agent || s.Network && p.NeedsNetwork()
+	return !there && (s.Entered.IsZero() || now.Before(s.Patience))
 }
 
 // healthy decides so, which ends the grace.
@@ -191,7 +263,7 @@ func (s State) probed(p Policy, now time.Time, in Input) State {
 	case Failure:
 		s.Successes, s.FailureAt, s.Error = 0, s.CheckedAt, r.Reason
 		switch {
-		case s.inGrace(r.Start):
+		case s.inGrace(r.Start) || r.Start.Before(s.Hello):
 			s.GraceFailures++
 		case !in.Asked || s.Failures == 0 || !r.Start.Before(s.CountFrom):
 			counted = true
@@ -205,7 +277,7 @@ func (s State) probed(p Policy, now time.Time, in Input) State {
 		s.Stale, s.Fresh = "", now
 	}
 	if counted || !in.Asked || s.Due.IsZero() {
-		s = s.schedule(p, now, in.Hash, r, counted)
+		s = s.schedule(p, now, in.Hash, r)
 	}
 	if counted && r.Outcome == Failure {
 		s.CountFrom = s.Due
@@ -230,19 +302,20 @@ const reasonCutShort = "cut short: the instance is no longer running"
 const reasonNoAgent = "the guest agent is not connected, so no command can be run: it ended, its port is unbound, or the guest hangs; " +
 	"the guest's console (logs with source=vmm) says more, and stop and start bring the agent back"
 
-// agentPatience is how long after a daemon's start, or a restore, an agent may be missing.
-const agentPatience = 10 * time.Second
+// patience is how long after a daemon's start, or a restore, an agent may be missing, and after a restore the network.
+const patience = 10 * time.Second
 
 // restarted goes on where the record ends: no new window, nothing flips. The first probes of all instances are spread.
 func (s State) restarted(p Policy, now time.Time, in Input) State {
+	s.Asked, s.Queued, s.Flying = false, time.Time{}, false
+	s.Kept, s.Hints, s.HintFree = NoHint, 0, time.Time{}
+	s.Fresh, s.AgentBy = now, now.Add(patience)
 	if !s.probing(p) {
 		return s
 	}
 	if s.Stale == "" {
 		s.Stale = StaleRestarted
 	}
-	s.Asked, s.Fresh = false, now
-	s.AgentBy = now.Add(agentPatience)
 	gap := s.Gap
 	if gap == 0 {
 		gap = p.Interval
@@ -254,7 +327,7 @@ func (s State) restarted(p Policy, now time.Time, in Input) State {
 
 // StaleAt returns when the state turns stale unless a conclusive result comes first; zero for never.
 func (s State) StaleAt(p Policy) time.Time {
-	if p.Disabled() || s.Phase != Running || s.Stale == StaleInconclusive {
+	if p.Disabled() || s.Phase != Running || s.Stale == StaleInconclusive || !s.Queued.IsZero() {
 		return time.Time{}
 	}
 	return s.Fresh.Add(max(3*(p.Interval+p.Timeout), 30*time.Second))
@@ -286,7 +359,7 @@ func (s State) show(p Policy, now time.Time) State {
 	} else {
 		s.Last = ""
 	}
-	s.Status, s.Since = shown, wall(now)
+	s.Status, s.Since, s.Hints = shown, wall(now), 0
 	return s
 }
 

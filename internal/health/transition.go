@@ -31,6 +31,8 @@ func (s State) transition(before State, p Policy, now time.Time, in Input) Trans
 		t.Reason = "the instance is not running"
 	case s.Window != before.Window && s.Run == before.Run:
 		t.Reason = "the health check changed"
+	case s.Window != before.Window && !s.Patience.IsZero():
+		t.Reason = "the instance was restored from standby"
 	case s.Window != before.Window:
 		t.Reason = "the instance started"
 	case before.Status == StatusUnknown:
