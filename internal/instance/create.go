@@ -314,6 +314,7 @@ func (o *owner) create() (err error) {
 	committed = true
 	if err := p.Commit(); err != nil {
 		o.unsaved = true
+		s.c.SaveFailed()
 		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
 	o.attach(m)

@@ -32,6 +32,8 @@ type Config struct {
 	Grace     time.Duration                // from the stop signal to the kill; 0: 10 s
 	Boot      time.Duration                // machine.Config.BootDeadline
 	Panicked  func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	// SaveFailed is told each time that the disk refused a record or an event, for a metric; may be nil.
+	SaveFailed func()
 	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
 	AgentReady func(id string)
 }
@@ -69,6 +71,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	root, err := store.Open(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open instances: %w", err)
+	}
+	if c.SaveFailed == nil {
+		c.SaveFailed = func() {}
 	}
 	s := &Set{
 		c: c, log: c.Log, store: root, ctx: context.WithoutCancel(ctx), closing: make(chan struct{}),
