@@ -36,7 +36,7 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 			d.forget(e.Instance)
 		case event.TypeCreated, event.TypeState, event.TypeUpdated:
 			d.observe(e.Instance)
-		case event.TypeHealth: // our own
+		case event.TypeHealth, event.TypeHost: // our own
 		}
 		reader.Ack(e.ID)
 	}
@@ -105,7 +105,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	if !ok {
 		return inconclusive("unsupported_driver", "this driver cannot probe")
 	}
-	return prober.Probe(ctx, p)
+	return prober.Probe(ctx, p, started)
 }
 
 // journal is where health keeps what must outlive the daemon: transitions in the event log, the rest in

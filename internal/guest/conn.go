@@ -38,6 +38,7 @@ type Conn struct {
 	cancel        context.CancelCauseFunc
 	loops         group // everything but the readers, which end only when their ports are closed
 	readers       sync.WaitGroup
+	port          watchedPort
 
 	mu       sync.Mutex
 	greeting uint64        // the session that HELLO is said for; 0: none
@@ -219,6 +220,9 @@ func (c *Conn) introduce(s *session) {
 	if f, err := protocol.JSON(protocol.TypeClock, s.id, protocol.Clock{Time: time.Now()}); err == nil {
 		c.out.Send(s.ctx, f)
 	}
+	if c.watches() {
+		c.sayWatch()
+	}
 	if s.booted {
 		return
 	}
@@ -323,6 +327,8 @@ func (c *Conn) handle(f protocol.Frame) {
 		if json.Unmarshal(f.Payload, &m) == nil {
 			s.execExited(m)
 		}
+	case protocol.TypeListening:
+		c.listening(f.Payload)
 	}
 }
 

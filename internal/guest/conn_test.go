@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -379,10 +380,10 @@ func TestARefusedRequestSaysWhy(t *testing.T) {
 func FuzzControlPort(f *testing.F) {
 	for _, m := range []any{
 		protocol.State{Booted: true, Started: true}, protocol.Reply{ID: 1}, protocol.ExecExited{Exec: 1},
-		protocol.State{Exited: &protocol.Exited{Code: 300}},
+		protocol.State{Exited: &protocol.Exited{Code: 300}}, protocol.Listening{Port: 80, Where: protocol.Open},
 	} {
 		b, _ := json.Marshal(m)
-		for _, t := range []protocol.Type{protocol.TypeState, protocol.TypeReply, protocol.TypeExecExited, protocol.TypeWelcome} {
+		for _, t := range []protocol.Type{protocol.TypeState, protocol.TypeReply, protocol.TypeExecExited, protocol.TypeWelcome, protocol.TypeListening} {
 			f.Add(byte(t), b)
 		}
 	}
@@ -392,6 +393,7 @@ func FuzzControlPort(f *testing.F) {
 		}
 		synctest.Test(t, func(t *testing.T) {
 			c, g := open(t, Options{})
+			c.Watch(netip.MustParseAddrPort("10.0.0.2:80"))
 			g.welcome(protocol.State{Booted: true})
 			want(t, c, Hello)
 			go g.answer(protocol.OpExec, "", nil)

@@ -53,8 +53,11 @@ type Options struct {
 	// bytes that the agent wrote to the output port. It returns once the host has read that many, or ctx is done (2 s);
 	// the guest powers off after the acknowledgement, and what then still waits in the hypervisor is gone.
 	Drained func(ctx context.Context, written uint64)
-	Hello   time.Duration // from one unanswered HELLO to the next; 0: 250 ms
-	Answer  time.Duration // longest silence while an answer is due, and longest wait of a request; 0: 10 s
+	// Listening, when not nil, hears what the agent tells of the port that Watch named: where it is listened on, whenever
+	// that is another place than before. A guest says it as often as it likes, so it must not wait, and bounds what follows.
+	Listening func(port uint16, where protocol.Where)
+	Hello     time.Duration // from one unanswered HELLO to the next; 0: 250 ms
+	Answer    time.Duration // longest silence while an answer is due, and longest wait of a request; 0: 10 s
 }
 
 // An EventKind says what happened.

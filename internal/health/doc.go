@@ -246,6 +246,5 @@
 // # Policies
 //
 // In a policy null and an empty list or object are absent; type none accepts anything beside it; expected_statuses takes numbers
-// too; in type, path, scheme and method "" is unset. A policy of type grpc is valid, and Policy.Unsupported tells the edge that
-// this build cannot serve it.
+// too; in type, path, scheme and method "" is unset.
 package health

@@ -95,7 +95,7 @@ func (r reader) blocks(p Policy) Policy {
 		case TypeExec:
 			p.Exec = b.exec()
 		case TypeGRPC:
-			p.GRPC = &GRPCCheck{Port: b.port(), Service: b.str("service")}
+			p.GRPC = b.grpc()
 		}
 		b.end()
 	}
@@ -112,6 +112,14 @@ func (r reader) blocks(p Policy) Policy {
 		r.fault(string(present[0]), fmt.Sprintf("does not belong to type %s; a block named %s is required", p.Type, p.Type))
 	}
 	return p
+}
+
+func (r reader) grpc() *GRPCCheck {
+	c := &GRPCCheck{Port: r.port(), Service: r.str("service")}
+	if len(c.Service) > MaxService {
+		r.fault("service", fmt.Sprintf("must be at most %d bytes", MaxService))
+	}
+	return c
 }
 
 func (r reader) http() *HTTPCheck {

@@ -61,6 +61,9 @@ type ExecCheck struct {
 	User       string            // "": the image's
 }
 
+// MaxService is the longest name of a service that a grpc check asks for, in bytes.
+const MaxService = 1024
+
 // GRPCCheck asks grpc.health.v1; SERVING succeeds.
 type GRPCCheck struct {
 	Port    uint16
@@ -91,14 +94,6 @@ func (p Policy) Port() uint16 {
 // queues reports whether a probe costs CPU to begin: a TLS handshake, or a program that is started.
 func (p Policy) queues() bool {
 	return p.Type == TypeExec || p.HTTP != nil && p.HTTP.Scheme == "https"
-}
-
-// Unsupported returns the field of a valid policy that this build cannot serve yet, "" if it serves all of it.
-func (p Policy) Unsupported() string {
-	if p.Type == TypeGRPC {
-		return root + ".grpc"
-	}
-	return ""
 }
 
 // Equal reports whether two policies are equal after defaults.

@@ -160,14 +160,6 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestUnsupported(t *testing.T) {
-	for policy, want := range map[string]string{`{"grpc":{"port":9}}`: "health_check.grpc", `{"tcp":{"port":9}}`: "", `{"type":"none"}`: ""} {
-		if got := mustParse(t, policy).Unsupported(); got != want {
-			t.Errorf("%s: got %q, want %q", policy, got, want)
-		}
-	}
-}
-
 // What follows from other fields, and what a given field excludes, is answered only when given.
 func TestAnswer(t *testing.T) {
 	for policy, want := range map[string]string{

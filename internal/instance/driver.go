@@ -70,9 +70,10 @@ type Stater interface {
 	Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error)
 }
 
-// A Prober asks the workload once whether it is well. It never returns an error: what went wrong is in the result.
+// A Prober asks the workload once whether it is well. It never returns an error: what went wrong is in the result. It calls started,
+// once at most, when what costs CPU to begin is over, if it knows; started does not wait.
 type Prober interface {
-	Probe(ctx context.Context, p health.Policy) health.Result
+	Probe(ctx context.Context, p health.Policy, started func()) health.Result
 }
 
 // A Meter tells what a machine uses now.

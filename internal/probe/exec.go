@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,27 +18,49 @@ const (
 	execCapture = 4 << 10
 )
 
-// ExecCleanup is how much longer than the timeout the agent may take over an exec: it kills what the command left behind, and waits for
-// that for up to 5 s. An agent that takes longer hangs, which is a failure.
+// ExecCleanup is how much longer than its time an exec may take: the agent kills what the command left behind, and waits for that for
+// up to 5 s. An agent that takes longer hangs, which is a failure.
 const ExecCleanup = 7 * time.Second
 
-func (t Target) exec(ctx context.Context, p health.Policy) health.Result {
+func (t Target) exec(s *span, p health.Policy) health.Result {
 	if t.Exec == nil {
 		return inconclusive(health.CauseNoAgent, ErrNoAgent.Error())
 	}
-	within, cancel := context.WithTimeoutCause(ctx, p.Timeout+ExecCleanup, errTimeout)
-	defer cancel()
-	exit, err := t.Exec(within, execRequest(p))
+	e, err := t.Exec(s.within, execRequest(p))
 	if err != nil {
-		return unasked(ctx, err, p)
+		return s.unasked(err)
 	}
-	return judgeExit(exit, p)
+	defer e.Close()
+	t.begun()
+	exit, err := e.Wait(s.within)
+	if err != nil && s.over() && s.ctx.Err() == nil {
+		exit, err = finish(s, e)
+	}
+	if err != nil {
+		return s.unasked(err)
+	}
+	return s.judgeExit(exit)
 }
 
-// execRequest is what the agent is asked to run. The agent enforces the timeout, so that its end is also the command's.
+// finish kills a command that has had its time, and waits until all of it is gone.
+func finish(s *span, e Execution) (machine.ExecExit, error) {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, ExecCleanup, errTimeout)
+	defer cancel()
+	err := e.Kill(ctx)
+	exit, waitErr := e.Wait(ctx)
+	if waitErr != nil {
+		return exit, cmp.Or(err, waitErr)
+	}
+	// One that ended by itself at the last moment has answered.
+	exit.TimedOut = exit.TimedOut || exit.Signal == "SIGKILL"
+	return exit, nil
+}
+
+// execRequest is what the agent is asked to run. The time of a probe is measured here, where it is known what the host kept from it; the
+// agent's own limit is for a host that is lost.
 func execRequest(p health.Policy) machine.ExecRequest {
 	c := p.Exec
-	r := machine.ExecRequest{Argv: c.Command, Dir: c.WorkingDir, User: c.User, Timeout: p.Timeout, Capture: execCapture}
+	r := machine.ExecRequest{Argv: c.Command, Dir: c.WorkingDir, User: c.User, Timeout: MaxFactor*p.Timeout + time.Second, Capture: execCapture}
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
 		r.Env = append(r.Env, name+"="+c.Env[name])
 	}
@@ -45,27 +68,27 @@ func execRequest(p health.Policy) machine.ExecRequest {
 }
 
 // unasked says what an exec without an exit means.
-func unasked(ctx context.Context, err error, p health.Policy) health.Result {
-	if r, ok := hosts(ctx, err); ok {
+func (s *span) unasked(err error) health.Result {
+	if r, ok := hosts(s.ctx, err); ok {
 		return r
 	}
 	switch {
 	case errors.Is(err, ErrNoAgent):
 		return inconclusive(health.CauseNoAgent, ErrNoAgent.Error())
-	case timedOut(err):
-		return failure(fmt.Sprintf("timeout after %s: the guest agent did not answer", p.Timeout))
+	case s.over() || timedOut(err):
+		return s.overdue("the guest agent did not answer")
 	}
 	return failure("the guest agent could not run the command: " + words(err))
 }
 
-func judgeExit(exit machine.ExecExit, p health.Policy) health.Result {
+func (s *span) judgeExit(exit machine.ExecExit) health.Result {
 	if exit.Code == 0 && exit.Signal == "" && exit.Error == "" && !exit.TimedOut {
 		return within(exit, success("exit code 0"))
 	}
 	var r health.Result
 	switch {
 	case exit.TimedOut:
-		r = failure(fmt.Sprintf("timeout after %s: the command was killed", p.Timeout))
+		r = s.overdue("the command was killed")
 	case exit.Error != "" && exit.Code == 127:
 		r = definite(fmt.Sprintf("command not found: %.300s", exit.Error))
 	case exit.Error != "":
@@ -78,7 +101,10 @@ func judgeExit(exit machine.ExecExit, p health.Policy) health.Result {
 			r.Reason += ": " + line
 		}
 	}
-	if exit.Lingering {
+	if wait := s.wait(time.Now()); !exit.TimedOut && exit.Error == "" && starvedExit(s.timeout, wait) {
+		r = inconclusive(health.CauseStarved, fmt.Sprintf("%s, while the host was starved and kept %s from it", r.Reason, wait.Round(time.Millisecond)))
+	}
+	if exit.Lingering && exit.Error == "" {
 		r.Reason += "; something that it started is still there after it was killed"
 	}
 	r.Output = string(exit.Output[max(0, len(exit.Output)-execCapture):])

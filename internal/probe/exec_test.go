@@ -13,12 +13,22 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
+// ended is a command that has ended.
+type ended struct {
+	exit machine.ExecExit
+	err  error
+}
+
+func (e ended) Wait(context.Context) (machine.ExecExit, error) { return e.exit, e.err }
+func (ended) Kill(context.Context) error                       { return nil }
+func (ended) Close() error                                     { return nil }
+
 func TestExec(t *testing.T) {
 	var asked machine.ExecRequest
 	run := func(exit machine.ExecExit, err error) health.Result {
-		target := Target{Exec: func(ctx context.Context, r machine.ExecRequest) (machine.ExecExit, error) {
+		target := Target{Exec: func(ctx context.Context, r machine.ExecRequest) (Execution, error) {
 			asked = r
-			return exit, err
+			return ended{exit, err}, nil
 		}}
 		return Run(t.Context(), target, policy(t, `{"timeout":"2s","exec":{"command":["check","-x"],"env":{"B":"2","A":"1"},"user":"u","working_dir":"/w"}}`))
 	}
@@ -52,7 +62,7 @@ func TestExec(t *testing.T) {
 			t.Errorf("%s: cause %q", c.reason, r.Cause)
 		}
 	}
-	if got := fmt.Sprintf("%v %v %v %v %v %v %v %v", asked.Argv, asked.Env, asked.Dir, asked.User, asked.Timeout, asked.Capture, asked.TTY, asked.Stdin); got != "[check -x] [A=1 B=2] /w u 2s 4096 false false" {
+	if got := fmt.Sprintf("%v %v %v %v %v %v %v %v", asked.Argv, asked.Env, asked.Dir, asked.User, asked.Timeout, asked.Capture, asked.TTY, asked.Stdin); got != "[check -x] [A=1 B=2] /w u 9s 4096 false false" {
 		t.Error(got)
 	}
 	if r := run(machine.ExecExit{Duration: 70 * time.Millisecond}, nil); r.Duration != 70*time.Millisecond {

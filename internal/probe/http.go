@@ -31,22 +31,20 @@ var (
 )
 
 // http opens a connection, asks, compares, and ends the connection in order.
-func (t Target) http(ctx context.Context, p health.Policy) health.Result {
-	start := time.Now()
-	conn, failed := t.dial(ctx, p, p.HTTP.Port)
+func (t Target) http(s *span, p health.Policy) health.Result {
+	conn, failed := t.dial(s, p.HTTP.Port)
 	if failed != nil {
 		return *failed
 	}
 	defer conn.Close()
-	conn.SetDeadline(start.Add(p.Timeout))
-	unhook := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	unhook := context.AfterFunc(s.within, func() { conn.SetDeadline(aLongTimeAgo) })
 	defer unhook()
 
-	x := exchange{ctx: ctx, policy: p, check: p.HTTP, host: hostOf(p.HTTP), raw: &counted{Conn: conn}}
+	x := exchange{span: s, begun: t.begun, check: p.HTTP, host: hostOf(p.HTTP), raw: &counted{Conn: conn}}
 	x.conn = x.raw
 	r := x.run(requestBytes(p.HTTP, x.host, t.Version))
-	r.Duration = time.Since(start)
-	if x.answered && unhook() { // ctx can no longer set a deadline
+	r.Duration = time.Since(s.start)
+	if x.answered && unhook() { // nothing else can set a deadline any more
 		x.drain()
 	}
 	return r
@@ -54,8 +52,8 @@ func (t Target) http(ctx context.Context, p health.Policy) health.Result {
 
 // An exchange is one request and its answer.
 type exchange struct {
-	ctx      context.Context
-	policy   health.Policy
+	span     *span
+	begun    func()
 	check    *health.HTTPCheck
 	host     string
 	raw      *counted // the connection
@@ -67,10 +65,11 @@ type exchange struct {
 func (x *exchange) run(request []byte) health.Result {
 	if x.check.Scheme == "https" {
 		secure := tls.Client(x.raw, tlsConfig(x.check, x.host))
-		if err := secure.HandshakeContext(x.ctx); err != nil {
+		if err := secure.HandshakeContext(x.span.within); err != nil {
 			return x.handshakeFailed(err)
 		}
 		x.conn = secure
+		x.begun()
 	}
 	// A server may answer and close before it has read everything, so an error here is told only if nothing can be read.
 	_, writeErr := x.conn.Write(request)
@@ -113,7 +112,7 @@ func readAnswer(br *bufio.Reader, method string) (*http.Response, error) {
 
 // unanswered says what an answer that did not come, or was none, means.
 func (x *exchange) unanswered(err error) health.Result {
-	if r, ok := hosts(x.ctx, err); ok {
+	if r, ok := hosts(x.span.ctx, err); ok {
 		return r
 	}
 	port, first := x.check.Port, x.raw.received == 0
@@ -121,10 +120,10 @@ func (x *exchange) unanswered(err error) health.Result {
 	switch {
 	case errors.Is(err, errHeaders):
 		return failure("the answer has " + errHeaders.Error())
-	case timedOut(err) && first:
-		return failure(fmt.Sprintf("timeout after %s: no answer to %s %.200s", x.policy.Timeout, x.check.Method, x.check.Path))
-	case timedOut(err):
-		return failure(fmt.Sprintf("timeout after %s: the answer to %s %.200s is not complete", x.policy.Timeout, x.check.Method, x.check.Path))
+	case x.overdue(err) && first:
+		return x.span.overdue("no answer to %s %.200s", x.check.Method, x.check.Path)
+	case x.overdue(err):
+		return x.span.overdue("the answer to %s %.200s is not complete", x.check.Method, x.check.Path)
 	case reset(err) && first:
 		return definite(fmt.Sprintf("connection reset before the first byte (port %d)", port))
 	case closed && first:
@@ -137,6 +136,8 @@ func (x *exchange) unanswered(err error) health.Result {
 	return failure("not an HTTP answer: " + words(err))
 }
 
+func (x *exchange) overdue(err error) bool { return x.span.over() || timedOut(err) }
+
 func (x *exchange) handshakeFailed(err error) health.Result {
 	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
@@ -145,7 +146,7 @@ func (x *exchange) handshakeFailed(err error) health.Result {
 		return failure(fmt.Sprintf("port %d does not speak TLS", x.check.Port))
 	case untrusted:
 		return failure("the certificate is refused: " + words(err))
-	case timedOut(err) || reset(err) || errors.Is(err, io.EOF) || x.ctx.Err() != nil:
+	case timedOut(err) || reset(err) || errors.Is(err, io.EOF) || x.span.within.Err() != nil:
 		r := x.unanswered(err)
 		if r.Outcome == health.Failure {
 			r.Reason += ", in the TLS handshake"
@@ -178,11 +179,11 @@ func (x *exchange) judgeBody(answer *http.Response) health.Result {
 }
 
 func (x *exchange) bodyFailed(err error, quoted string) health.Result {
-	if r, ok := hosts(x.ctx, err); ok {
+	if r, ok := hosts(x.span.ctx, err); ok {
 		return r
 	}
-	if timedOut(err) {
-		return failure(fmt.Sprintf("timeout after %s: the body does not contain %s so far", x.policy.Timeout, quoted))
+	if x.overdue(err) {
+		return x.span.overdue("the body does not contain %s so far", quoted)
 	}
 	return failure(fmt.Sprintf("the body ends early and does not contain %s: %s", quoted, words(err)))
 }

@@ -8,6 +8,7 @@
 //   - http sends one HTTP/1.1 request on a connection of its own, with Connection: close, and compares the answer's status, and its
 //     body if the check says so. A redirect is an answer like any other; it is never followed. There is no proxy, no cookie, no
 //     connection that is used again, and no TLS setting that another check could see.
+//   - grpc makes one call of grpc.health.v1.Health/Check, over HTTP/2 in plain text; SERVING succeeds.
 //   - exec runs a command through the guest's agent, with its last 4 KiB of output.
 //
 // A check of another type would be another case in Run and another file beside these.
@@ -49,17 +50,41 @@ var ErrNoAgent = errors.New("the guest agent is not connected")
 type Target struct {
 	// Dial opens a TCP connection to a port of the guest's own address. nil: the instance has no network.
 	Dial func(ctx context.Context, port uint16) (net.Conn, error)
-	// Exec runs a program in the guest and returns when it has ended, or when ctx is done.
-	Exec func(ctx context.Context, r machine.ExecRequest) (machine.ExecExit, error)
+	// Exec starts a program in the guest, and returns once the agent says that it runs, or why not. ctx bounds that.
+	Exec func(ctx context.Context, r machine.ExecRequest) (Execution, error)
 	// NetworkUp reports whether the guest can have a network by now: a frame came from it, its agent said HELLO, or its program
 	// was started. Until then a check over the network would only hang, so nothing is sent. nil: it can.
 	NetworkUp func() bool
-	Version   string // of hale, for the User-Agent
+	// Loopback reports whether the guest listens on a port at its own loopback address only, as far as is known. nil: nobody knows.
+	Loopback func(port uint16) bool
+	// RunDelay appends how long each of the machine's virtual processors has waited for the host's, since it began, in the same order
+	// each time. nil: unknown.
+	RunDelay func([]time.Duration) []time.Duration
+	// Begun is called when what costs CPU to begin is over: the TLS handshake is done, or the agent says that the command runs. It is not
+	// called for what costs nothing, or does not come so far. nil: nobody asks.
+	Begun   func()
+	Version string // of hale, for the User-Agent
 }
 
-// Run asks once, as p says, and returns as soon as it knows: within p.Timeout, for an exec a few seconds more while what the command
-// left behind is killed, or when ctx is done, which is inconclusive. Start and Duration of the result are those of the question,
-// without what is done afterwards to end a connection in order.
+// An Execution is a program that runs in the guest.
+type Execution interface {
+	// Kill kills the program and whatever it started. Its exit is still to come.
+	Kill(ctx context.Context) error
+	// Wait returns when the program has ended and nothing of it is left, or ctx is done.
+	Wait(ctx context.Context) (machine.ExecExit, error)
+	// Close kills it if it still runs, and waits for nothing.
+	Close() error
+}
+
+func (t Target) begun() {
+	if t.Begun != nil {
+		t.Begun()
+	}
+}
+
+// Run asks once, as p says, and returns as soon as it knows: within p.Timeout and what the host kept from it, at most four times that
+// (for an exec a few seconds more, while what the command left behind is killed), or when ctx is done, which is inconclusive. Start and
+// Duration of the result are those of the question, without what is done afterwards to end a connection in order.
 func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
 	start := time.Now()
 	defer func() {
@@ -71,19 +96,25 @@ func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
 			r.Duration = time.Since(start)
 		}
 	}()
+	s := t.begin(ctx, start, p.Timeout)
+	defer s.end()
 	switch p.Type {
 	case health.TypeTCP:
-		return t.tcp(ctx, p)
+		r = t.tcp(s, p)
 	case health.TypeHTTP:
-		return t.http(ctx, p)
+		r = t.http(s, p)
 	case health.TypeExec:
-		return t.exec(ctx, p)
+		r = t.exec(s, p)
+	case health.TypeGRPC:
+		r = t.grpc(s, p)
+	default:
+		r = inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
 	}
-	return inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
+	return r
 }
 
-func (t Target) tcp(ctx context.Context, p health.Policy) health.Result {
-	conn, failed := t.dial(ctx, p, p.TCP.Port)
+func (t Target) tcp(s *span, p health.Policy) health.Result {
+	conn, failed := t.dial(s, p.TCP.Port)
 	if failed != nil {
 		return *failed
 	}
@@ -94,30 +125,34 @@ func (t Target) tcp(ctx context.Context, p health.Policy) health.Result {
 // errTimeout is the cause of a context whose probe had its time.
 var errTimeout = errors.New("timeout")
 
-// dial opens a connection within p.Timeout, or returns what the attempt amounts to.
-func (t Target) dial(ctx context.Context, p health.Policy, port uint16) (net.Conn, *health.Result) {
+// aLongTimeAgo is a deadline that has passed.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// dial opens a connection, or returns what the attempt amounts to.
+func (t Target) dial(s *span, port uint16) (net.Conn, *health.Result) {
 	if t.Dial == nil || t.NetworkUp != nil && !t.NetworkUp() {
 		r := inconclusive(health.CauseNoNetwork, "the guest has no network yet")
 		return nil, &r
 	}
-	within, cancel := context.WithTimeoutCause(ctx, p.Timeout, errTimeout)
-	defer cancel()
-	conn, err := t.Dial(within, port)
+	conn, err := t.Dial(s.within, port)
 	if err == nil {
 		return conn, nil
 	}
-	r := unreached(ctx, err, p, port)
+	r := unreached(s, err, port)
+	if r.Definite && refused(err) && t.Loopback != nil && t.Loopback(port) {
+		r.Reason += ": the program listens on it only at the guest's own 127.0.0.1 or ::1, where nothing outside the guest reaches it; 0.0.0.0 is every address"
+	}
 	return nil, &r
 }
 
 // unreached says what a connection that did not open means.
-func unreached(ctx context.Context, err error, p health.Policy, port uint16) health.Result {
-	if r, ok := hosts(ctx, err); ok {
+func unreached(s *span, err error, port uint16) health.Result {
+	if r, ok := hosts(s.ctx, err); ok {
 		return r
 	}
 	switch {
-	case timedOut(err):
-		return failure(fmt.Sprintf("timeout after %s: no connection to port %d", p.Timeout, port))
+	case s.over() || timedOut(err):
+		return s.overdue("no connection to port %d", port)
 	case refused(err):
 		return definite(fmt.Sprintf("connection refused (port %d)", port))
 	case reset(err):

@@ -182,7 +182,7 @@ func TestCutShort(t *testing.T) {
 }
 
 func TestUnsupportedType(t *testing.T) {
-	if r := Run(t.Context(), loopback, policy(t, `{"grpc":{"port":80}}`)); r.Outcome != health.Inconclusive || r.Cause != "unsupported" {
+	if r := Run(t.Context(), loopback, policy(t, `{"type":"none"}`)); r.Outcome != health.Inconclusive || r.Cause != "unsupported" {
 		t.Errorf("%+v", r)
 	}
 }

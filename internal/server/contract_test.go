@@ -121,12 +121,12 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 	must(err)
 	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events, Grace: 4 * time.Second})
 	must(err)
-	checks := health.NewSet(health.Config{Journal: journal{}, Probe: func(ctx context.Context, id string, p health.Policy, _ func()) health.Result {
+	checks := health.NewSet(health.Config{Journal: journal{}, Probe: func(ctx context.Context, id string, p health.Policy, started func()) health.Result {
 		m, err := set.Machine(id)
 		if err != nil {
 			return health.Result{Start: time.Now(), Outcome: health.Inconclusive, Cause: health.CauseNoNetwork}
 		}
-		return m.(instance.Prober).Probe(ctx, p)
+		return m.(instance.Prober).Probe(ctx, p, started)
 	}})
 	before, err := token.Rotate(dir)
 	must(err)

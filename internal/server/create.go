@@ -373,10 +373,6 @@ func (f *faults) healthCheck(raw json.RawMessage) *health.Policy {
 		f.policy("health_check", err)
 		return nil
 	}
-	if field := p.Unsupported(); field != "" {
-		f.unsupported(field, "not built yet")
-		return nil
-	}
 	return &p
 }
 

@@ -82,7 +82,6 @@ func TestCreateIsRefusedByItsFields(t *testing.T) {
 		{`{"image":"a","network":{"outbound":false,"allow":["10.0.0.0/8"]}}`, "invalid_request", "network.allow"},
 		{`{"image":"a","network":{"enabled":false,"allow":["10.0.0.0/8"]}}`, "invalid_request", "network.allow"},
 		{`{"image":"a","network":{"outbound":"no"}}`, "invalid_request", "network.outbound"},
-		{`{"image":"a","health_check":{"grpc":{"port":80}}}`, "unsupported", "health_check.grpc"},
 		{`{"image":"a","health_check":{"http":{"port":0},"interval":"1ms"}}`, "invalid_health_check", "health_check.http.port health_check.interval"},
 		{`{"image":"a","health_check":{"tcp":{"port":80},"exec":{"command":["a"]}}}`, "invalid_health_check", "health_check"},
 		{`{"image":"a","health_check":{"tcp":{"port":80},"colour":"red"}}`, "invalid_health_check", "health_check.colour"},

@@ -170,11 +170,7 @@ func TestRefusedHealthCheckLeavesNothing(t *testing.T) {
 		w.refuse("POST", "/instances", fmt.Sprintf(`{"image":"app","name":"refused-%d","health_check":%s}`, i, policy), "invalid_health_check", all[policy])
 		w.refuse("PATCH", "/instances/kept", `{"health_check":`+policy+`}`, "invalid_health_check", all[policy])
 	}
-	for _, policy := range []string{`{"grpc":{"port":80}}`, `{"type":"grpc","grpc":{"port":80,"service":"x"},"interval":"1s"}`} {
-		w.refuse("POST", "/instances", `{"image":"app","name":"refused","health_check":`+policy+`}`, "unsupported", "health_check.grpc")
-		w.refuse("PATCH", "/instances/kept", `{"health_check":`+policy+`}`, "unsupported", "health_check.grpc")
-	}
-	for _, kind := range []string{"http", "tcp"} {
+	for _, kind := range []string{"http", "tcp", "grpc"} {
 		w.refuse("POST", "/instances", fmt.Sprintf(`{"image":"app","name":"refused","network":{"enabled":false},"health_check":{%q:{"port":80}}}`, kind),
 			"invalid_health_check", "health_check."+kind)
 	}

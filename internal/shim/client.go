@@ -26,13 +26,15 @@ const (
 	probeMargin      = 2 * time.Second // beyond the time that a probe may take
 )
 
-// probeTime is how long a shim may take over a probe. An exec has the agent's time to clear up, too: a guest that hangs is to be told
-// of as one, not as a shim that does not answer. It is less than what health gives a probe (10 s beyond the timeout).
+// probeTime is how long a shim may take over a probe, which a starved host may make four times as long. An exec has the agent's time to
+// clear up, too: a guest that hangs is to be told of as one, not as a shim that does not answer. It is less than what health gives a
+// probe (10 s beyond four timeouts).
 func probeTime(p health.Policy) time.Duration {
+	most := probe.MaxFactor*p.Timeout + probeMargin
 	if p.Type == health.TypeExec {
-		return p.Timeout + probe.ExecCleanup + probeMargin
+		most += probe.ExecCleanup
 	}
-	return p.Timeout + probeMargin
+	return most
 }
 
 // noticeRoom is how many notices may wait for their reader. Three places are for those that come once; lines that find no other are dropped.
@@ -43,6 +45,12 @@ const (
 	lineBurst = 2 * maxLines
 	lineEvery = time.Second
 )
+
+// A pending request waits for its reply.
+type pending struct {
+	answer chan protocol.Reply // capacity 1
+	begun  func()              // called when a Begun comes; it must not wait. nil: nobody asks
+}
 
 // errGone is the answer to whoever asks a machine that has ended.
 var errGone = fmt.Errorf("the machine is gone: %w", api.InvalidState)
@@ -61,7 +69,7 @@ type Machine struct {
 
 	mu      sync.Mutex
 	nextID  uint64
-	pending map[uint64]chan protocol.Reply // nil: the connection has ended
+	pending map[uint64]pending // nil: the connection has ended
 
 	lines   rate // of lines for the instance's log; the reader's, as is dropped
 	dropped bool
@@ -78,7 +86,7 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	}
 	m := &Machine{
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
-		pending: make(map[uint64]chan protocol.Reply),
+		pending: make(map[uint64]pending),
 		notices: make(chan machine.Notice, noticeRoom),
 		lines:   newRate(lineBurst, lineEvery),
 		gone:    make(chan struct{}),
@@ -95,13 +103,13 @@ func (m *Machine) Ports() []machine.Port { return m.ports }
 
 // Stop asks the guest to end in an orderly way and returns when it was asked.
 func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
-	return m.call(ctx, requestTimeout, protocol.MethodStop, protocol.Stop{Grace: grace}, nil)
+	return m.call(ctx, requestTimeout, protocol.MethodStop, protocol.Stop{Grace: grace}, nil, nil)
 }
 
 // Kill ends the machine at once: by asking the shim, and where that is of no use by killing the shim, which takes the
 // hypervisor with it.
 func (m *Machine) Kill(ctx context.Context) error {
-	if err := m.call(ctx, killTimeout, protocol.MethodKill, nil, nil); err != nil && !errors.Is(err, errGone) {
+	if err := m.call(ctx, killTimeout, protocol.MethodKill, nil, nil, nil); err != nil && !errors.Is(err, errGone) {
 		m.log.Warn("the shim does not answer: killing it", "err", err)
 		if err := m.proc.kill(); err != nil {
 			return fmt.Errorf("kill the shim: %w", err)
@@ -128,19 +136,20 @@ func (m *Machine) Kill(ctx context.Context) error {
 // Stat looks at a path in the guest.
 func (m *Machine) Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error) {
 	var info machine.FileInfo
-	err := m.call(ctx, requestTimeout, protocol.MethodStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info)
+	err := m.call(ctx, requestTimeout, protocol.MethodStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info, nil)
 	return info, err
 }
 
 // Stats tells what the machine uses now.
 func (m *Machine) Stats(ctx context.Context) (machine.Stats, error) {
 	var s machine.Stats
-	err := m.call(ctx, requestTimeout, protocol.MethodStats, nil, &s)
+	err := m.call(ctx, requestTimeout, protocol.MethodStats, nil, &s, nil)
 	return s, err
 }
 
-// Probe asks the workload once. What keeps the shim from asking is inconclusive, with its cause.
-func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
+// Probe asks the workload once. What keeps the shim from asking is inconclusive, with its cause. It calls started, once at most, when
+// what costs CPU to begin is over; a shim of before version 3 does not say so.
+func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) health.Result {
 	start := time.Now()
 	inconclusive := func(cause string, err error) health.Result {
 		return health.Result{Start: start, Duration: time.Since(start), Outcome: health.Inconclusive, Cause: cause, Reason: err.Error()}
@@ -150,7 +159,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
 		return inconclusive(CauseShim, err)
 	}
 	var r health.Result
-	err = m.call(ctx, probeTime(p), protocol.MethodProbe, protocol.Probe{Policy: policy}, &r)
+	err = m.call(ctx, probeTime(p), protocol.MethodProbe, protocol.Probe{Policy: policy}, &r, started)
 	switch {
 	case ctx.Err() != nil:
 		return inconclusive(health.CauseCutShort, context.Cause(ctx))
@@ -164,7 +173,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
 const CauseShim = "shim_unavailable"
 
 // call sends one request and waits for its reply, at most timeout and not longer than ctx. A reply that comes too late is dropped.
-func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any) error {
+func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any, begun func()) error {
 	req := protocol.Request{Method: method}
 	if params != nil {
 		b, err := json.Marshal(params)
@@ -181,7 +190,7 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 	}
 	m.nextID++
 	req.ID = m.nextID
-	m.pending[req.ID] = answer
+	m.pending[req.ID] = pending{answer, begun}
 	m.mu.Unlock()
 
 	defer func() {
@@ -237,8 +246,8 @@ func (m *Machine) read() {
 	exit, exited := m.readFrames()
 	m.conn.Close()
 	m.mu.Lock()
-	for _, answer := range m.pending {
-		close(answer)
+	for _, p := range m.pending {
+		close(p.answer)
 	}
 	m.pending = nil
 	m.mu.Unlock()
@@ -268,11 +277,17 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 				return machine.Exit{}, false
 			}
 			m.mu.Lock()
-			if answer, ok := m.pending[r.ID]; ok {
+			if p, ok := m.pending[r.ID]; ok {
 				delete(m.pending, r.ID)
-				answer <- r
+				p.answer <- r
 			}
 			m.mu.Unlock()
+		case protocol.KindBegun:
+			var b protocol.Begun
+			if json.Unmarshal(payload, &b) != nil {
+				return machine.Exit{}, false
+			}
+			m.begun(b.ID)
 		case protocol.KindNotice:
 			var n machine.Notice
 			if json.Unmarshal(payload, &n) != nil || seen[n.Kind] {
@@ -293,6 +308,19 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			m.log.Warn("the shim does not speak the protocol", "kind", kind)
 			return machine.Exit{}, false
 		}
+	}
+}
+
+// begun tells whoever waits for a reply that its probe has begun, once.
+func (m *Machine) begun(id uint64) {
+	m.mu.Lock()
+	p := m.pending[id]
+	if p.begun != nil {
+		m.pending[id] = pending{answer: p.answer}
+	}
+	m.mu.Unlock()
+	if p.begun != nil {
+		p.begun()
 	}
 }
 

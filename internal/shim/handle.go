@@ -10,6 +10,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/guest"
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
@@ -17,7 +18,7 @@ import (
 )
 
 // handle answers one request of a control connection.
-func (r *run) handle(ctx context.Context, method string, params json.RawMessage) (any, error) {
+func (r *run) handle(ctx context.Context, method string, params json.RawMessage, begun func()) (any, error) {
 	switch method {
 	case protocol.MethodStop:
 		var p protocol.Stop
@@ -39,7 +40,7 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage)
 		if err := decode(params, &p); err != nil {
 			return nil, err
 		}
-		return r.probe(ctx, p)
+		return r.probe(ctx, p, begun)
 	case protocol.MethodStats:
 		return r.stats()
 	case protocol.MethodPorts:
@@ -86,12 +87,15 @@ func (r *run) exec(ctx context.Context, req machine.ExecRequest) (execSession, e
 }
 
 // probe asks the workload once.
-func (r *run) probe(ctx context.Context, p protocol.Probe) (health.Result, error) {
+func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health.Result, error) {
 	policy, err := r.policy(p.Policy)
 	if err != nil {
 		return health.Result{}, err
 	}
-	target := probe.Target{Dial: r.dial, Exec: r.execToEnd, NetworkUp: r.networkUp, Version: r.c.Build}
+	target := probe.Target{
+		Dial: r.dial, Exec: r.execCheck, NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
+		Begun: begun, Version: r.c.Build,
+	}
 	return r.disk.probe(func() health.Result { return probe.Run(ctx, target, policy) }), nil
 }
 
@@ -135,19 +139,32 @@ func (r *run) networkUp() bool {
 	}
 }
 
-// execToEnd runs a check's command, whose output comes with its exit.
-func (r *run) execToEnd(ctx context.Context, req machine.ExecRequest) (machine.ExecExit, error) {
+// onLoopback reports what the agent told of a port.
+func (r *run) onLoopback(port uint16) bool { return r.agent.Listening(port) == guestprotocol.Loopback }
+
+// execCheck starts a check's command, whose output comes with its exit.
+func (r *run) execCheck(ctx context.Context, req machine.ExecRequest) (probe.Execution, error) {
 	e, err := r.agent.Exec(ctx, req)
-	if errors.Is(err, guest.ErrNotConnected) {
-		return machine.ExecExit{}, probe.ErrNoAgent
-	}
 	if err != nil {
-		return machine.ExecExit{}, err
+		return nil, missing(err)
 	}
-	defer e.Close()
-	exit, err := e.Wait(ctx)
+	return check{e}, nil
+}
+
+// missing has package probe recognise an agent that is not there.
+func missing(err error) error {
 	if errors.Is(err, guest.ErrNotConnected) {
-		return exit, probe.ErrNoAgent
+		return probe.ErrNoAgent
 	}
-	return exit, err
+	return err
+}
+
+// A check is a check's command.
+type check struct{ *guest.Exec }
+
+func (c check) Kill(ctx context.Context) error { return missing(c.Signal(ctx, "SIGKILL")) }
+
+func (c check) Wait(ctx context.Context) (machine.ExecExit, error) {
+	exit, err := c.Exec.Wait(ctx)
+	return exit, missing(err)
 }

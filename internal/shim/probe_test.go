@@ -21,7 +21,7 @@ func talk(t *testing.T) (m *Machine, conn net.Conn) {
 	ours, conn := net.Pipe()
 	m = &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
-		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
+		pending: make(map[uint64]pending), notices: make(chan machine.Notice, noticeRoom),
 		lines: newRate(lineBurst, lineEvery),
 	}
 	done := make(chan struct{})
@@ -55,9 +55,9 @@ func TestHungGuestIsNotTheShimsFault(t *testing.T) {
 				}
 				var p protocol.Probe
 				json.Unmarshal(req.Params, &p)
-				hangs := probe.Target{Exec: func(ctx context.Context, _ machine.ExecRequest) (machine.ExecExit, error) {
+				hangs := probe.Target{Exec: func(ctx context.Context, _ machine.ExecRequest) (probe.Execution, error) {
 					<-ctx.Done()
-					return machine.ExecExit{}, context.Cause(ctx)
+					return nil, context.Cause(ctx)
 				}}
 				var policy health.Policy
 				json.Unmarshal(p.Policy, &policy)
@@ -65,7 +65,7 @@ func TestHungGuestIsNotTheShimsFault(t *testing.T) {
 				protocol.WriteJSON(conn, protocol.KindReply, protocol.Reply{ID: req.ID, Result: r})
 			}
 		}()
-		r := m.Probe(t.Context(), parsePolicy(t, `{"timeout":"1s","interval":"1s","exec":{"command":["x"]}}`))
+		r := m.Probe(t.Context(), parsePolicy(t, `{"timeout":"1s","interval":"1s","exec":{"command":["x"]}}`), nil)
 		if r.Outcome != health.Failure || !strings.Contains(r.Reason, "timeout after 1s: the guest agent did not answer") {
 			t.Errorf("%+v", r)
 		}
@@ -75,8 +75,8 @@ func TestHungGuestIsNotTheShimsFault(t *testing.T) {
 // A shim that does not answer is told as one, before health gives it up.
 func TestSilentShim(t *testing.T) {
 	for policy, patience := range map[string]time.Duration{
-		`{"timeout":"1s","exec":{"command":["x"]}}`: 10 * time.Second,
-		`{"timeout":"1s","tcp":{"port":80}}`:        3 * time.Second,
+		`{"timeout":"1s","exec":{"command":["x"]}}`: 13 * time.Second,
+		`{"timeout":"1s","tcp":{"port":80}}`:        6 * time.Second,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m, conn := talk(t)
@@ -88,10 +88,31 @@ func TestSilentShim(t *testing.T) {
 				}
 			}()
 			begun := time.Now()
-			r := m.Probe(t.Context(), parsePolicy(t, policy))
+			r := m.Probe(t.Context(), parsePolicy(t, policy), nil)
 			if r.Outcome != health.Inconclusive || r.Cause != CauseShim || time.Since(begun) != patience {
 				t.Errorf("%s: %+v after %v", policy, r, time.Since(begun))
 			}
 		})
+	}
+}
+
+// A probe's beginning is passed on, once, and before its result.
+func TestProbeHasBegun(t *testing.T) {
+	m, conn := talk(t)
+	begun := 0
+	go func() {
+		kind, payload, err := protocol.Read(conn)
+		var req protocol.Request
+		if err != nil || kind != protocol.KindRequest || json.Unmarshal(payload, &req) != nil {
+			return
+		}
+		for _, id := range []uint64{req.ID + 7, req.ID, req.ID} { // a shim may say more than it should
+			protocol.WriteJSON(conn, protocol.KindBegun, protocol.Begun{ID: id})
+		}
+		protocol.WriteJSON(conn, protocol.KindReply, protocol.Reply{ID: req.ID, Result: json.RawMessage(`{"outcome":"success"}`)})
+	}()
+	r := m.Probe(t.Context(), parsePolicy(t, `{"tcp":{"port":80}}`), func() { begun++ })
+	if r.Outcome != health.Success || begun != 1 {
+		t.Errorf("%+v, and begun %d times", r, begun)
 	}
 }

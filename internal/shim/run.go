@@ -76,6 +76,7 @@ type run struct {
 	net    *network.Stack // nil without a network
 	agent  *guest.Conn
 	disk   *diskFull
+	vcpus  vcpus
 	ports  []machine.Port
 
 	app     *logfile.Writer
@@ -143,6 +144,7 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 		return nil, err
 	}
 	undo.add(r.vm.Kill)
+	r.vcpus.pid = r.vm.PID()
 	r.disk = newDiskFull(r.vm.Resume, r.server.voice().say)
 	if c.Machine.Network != nil {
 		if err := r.startNetwork(ends.net); err != nil {
@@ -298,6 +300,7 @@ func (r *run) toTheEnd() {
 	}
 	cancel()
 	beside.Wait()
+	r.vcpus.close()
 	r.finish(f)
 }
 

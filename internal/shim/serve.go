@@ -26,7 +26,8 @@ const (
 
 // handler answers the requests of control connections and runs execs; *run is the real one.
 type handler interface {
-	handle(ctx context.Context, method string, params json.RawMessage) (any, error)
+	// handle answers one request; begun may be called once before it returns.
+	handle(ctx context.Context, method string, params json.RawMessage, begun func()) (any, error)
 	exec(ctx context.Context, r machine.ExecRequest) (execSession, error)
 }
 
@@ -314,7 +315,11 @@ func (c *control) end(id uint64) {
 
 func (c *control) answer(ctx context.Context, r protocol.Request) {
 	reply := protocol.Reply{ID: r.ID}
-	result, err := c.server.handler.handle(ctx, r.Method, r.Params)
+	result, err := c.server.handler.handle(ctx, r.Method, r.Params, func() {
+		if c.version >= protocol.VersionBegun {
+			c.send(protocol.KindBegun, protocol.Begun{ID: r.ID}) // where it fails the reply does, too
+		}
+	})
 	if err == nil && result != nil {
 		reply.Result, err = json.Marshal(result)
 	}

@@ -28,8 +28,11 @@ type player struct {
 	sleeper   *sleeper
 }
 
-func (p *player) handle(ctx context.Context, method string, params json.RawMessage) (any, error) {
+func (p *player) handle(ctx context.Context, method string, params json.RawMessage, begun func()) (any, error) {
 	switch method {
+	case "begin":
+		begun()
+		return params, nil
 	case "echo":
 		return params, nil
 	case "refuse":

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 // oldShim is what a shim of version 1 does, in words of its own: no lines for the log, no credit for an exec, fewer methods, and
-// whatever it does not know ends the connection.
+// whatever it does not know ends the connection. One of version 2 grants credit.
 func oldShim(version string) error {
 	ln, err := net.Listen("unix", socketName)
 	if err != nil {
@@ -75,6 +75,9 @@ func oldConverse(conn net.Conn, version string, ended chan<- bool) {
 	}
 	say(protocol.KindWelcome, fmt.Sprintf(`{"version":%s,"build":"old","pid":%d}`, version, os.Getpid()))
 	if hello.Role == "exec" {
+		if version == "2" {
+			say(protocol.KindCredit, `{"bytes":1048576}`)
+		}
 		oldExec(conn, say)
 		return
 	}
@@ -161,9 +164,15 @@ func startOldShim(t *testing.T, version string) machine.Config {
 
 func second[T any](_ T, err error) error { return err }
 
-// A daemon takes back the machine of a shim that speaks version 1, and has of it all that such a shim can do.
+// A daemon takes back the machine of a shim that speaks an older version, and has of it all that such a shim can do.
 func TestOlderShimIsTakenBack(t *testing.T) {
-	c := startOldShim(t, "1")
+	for _, version := range []string{"1", "2"} {
+		t.Run(version, func(t *testing.T) { takeBack(t, version) })
+	}
+}
+
+func takeBack(t *testing.T, version string) {
+	c := startOldShim(t, version)
 	l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
 	if trace, err := Look(filepath.Dir(c.Dir), c.ID); err != nil || !trace.Alive || !trace.Recorded {
 		t.Errorf("its traces: %+v, %v", trace, err)
@@ -187,7 +196,7 @@ func TestOlderShimIsTakenBack(t *testing.T) {
 			t.Errorf("it tells %+v, want %s", n, want)
 		}
 	}
-	if r := m.Probe(t.Context(), health.Policy{Timeout: 5 * time.Second}); r.Outcome != health.Success {
+	if r := m.Probe(t.Context(), health.Policy{Timeout: 5 * time.Second}, func() { t.Error("it has no word for that") }); r.Outcome != health.Success {
 		t.Errorf("a probe: %+v", r)
 	}
 	if _, err := m.Stats(t.Context()); !errors.Is(err, api.Unimplemented) {
@@ -226,7 +235,7 @@ func TestOlderShimIsTakenBack(t *testing.T) {
 
 // An answer in a version that was not offered is none.
 func TestVersionThatWasNotOffered(t *testing.T) {
-	for _, version := range []string{"0", "3"} {
+	for _, version := range []string{"0", "4"} {
 		c := startOldShim(t, version)
 		l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
 		if m, err := l.Recover(t.Context(), c); err == nil || !strings.Contains(err.Error(), "version "+version) {
@@ -237,7 +246,7 @@ func TestVersionThatWasNotOffered(t *testing.T) {
 
 // A daemon of before, and one from the future, are served in the newest version that both speak.
 func TestOtherDaemons(t *testing.T) {
-	for _, tt := range []struct{ least, most, spoken int }{{1, 1, 1}, {1, 2, 2}, {1, 9, 2}, {2, 9, 2}} {
+	for _, tt := range []struct{ least, most, spoken int }{{1, 1, 1}, {1, 2, 2}, {1, 3, 3}, {1, 9, 3}, {3, 9, 3}} {
 		t.Run(fmt.Sprint(tt.least, "-", tt.most), func(t *testing.T) {
 			_, s, d := play(t)
 			s.notify(machine.Notice{Kind: machine.AgentReady})
@@ -253,11 +262,12 @@ func TestOtherDaemons(t *testing.T) {
 			if err := errors.Join(protocol.WriteJSON(conn, protocol.KindHello, hello), protocol.Expect(conn, protocol.KindWelcome, &w)); err != nil || w.Version != tt.spoken {
 				t.Fatalf("%+v, %v: want version %d", w, err, tt.spoken)
 			}
-			if err := protocol.WriteJSON(conn, protocol.KindRequest, protocol.Request{ID: 1, Method: "echo", Params: json.RawMessage(`1`)}); err != nil {
+			if err := protocol.WriteJSON(conn, protocol.KindRequest, protocol.Request{ID: 1, Method: "begin", Params: json.RawMessage(`1`)}); err != nil {
 				t.Fatal(err)
 			}
 			var kinds []string
-			for replied := false; !replied || len(kinds) < tt.spoken; { // a line only from version 2 on
+			begun := false
+			for replied := false; !replied || len(kinds) < min(tt.spoken, 2); { // a line only from version 2 on
 				kind, b, err := protocol.Read(conn)
 				if err != nil {
 					t.Fatalf("after %v: %v", kinds, err)
@@ -266,6 +276,12 @@ func TestOtherDaemons(t *testing.T) {
 				switch kind {
 				case protocol.KindReply:
 					replied = true
+				case protocol.KindBegun:
+					var m protocol.Begun
+					if err := json.Unmarshal(b, &m); err != nil || m.ID != 1 || replied || begun {
+						t.Errorf("begun: %s, %v, after a reply: %v", b, err, replied)
+					}
+					begun = true
 				case protocol.KindNotice:
 					if err := json.Unmarshal(b, &n); err != nil {
 						t.Fatal(err)
@@ -275,6 +291,9 @@ func TestOtherDaemons(t *testing.T) {
 			}
 			if told := strings.Contains(strings.Join(kinds, " "), "told"); told != (tt.spoken >= protocol.VersionTold) {
 				t.Errorf("it is told %v", kinds)
+			}
+			if begun != (tt.spoken >= protocol.VersionBegun) {
+				t.Errorf("it is told that the probe has begun: %v", begun)
 			}
 		})
 	}

@@ -110,7 +110,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 	ours, shim := net.Pipe()
 	m := &Machine{
 		log: slog.New(slog.DiscardHandler), conn: ours,
-		pending: make(map[uint64]chan protocol.Reply), notices: make(chan machine.Notice, noticeRoom),
+		pending: make(map[uint64]pending), notices: make(chan machine.Notice, noticeRoom),
 		lines: newRate(lineBurst, lineEvery),
 	}
 	go func() {

@@ -51,6 +51,7 @@ type Agent struct {
 	bulk     *link
 	children *children
 	groups   *groups
+	checking chan struct{} // capacity 1: held by the check that runs
 
 	boots chan protocol.Boot // capacity 1
 	stops chan time.Duration // capacity 1: the newest grace
@@ -75,7 +76,7 @@ func New(c Config) *Agent {
 		control: newLink(), bulk: newLink(),
 		children: newChildren(c.Init), groups: newGroups(c.Log),
 		boots: make(chan protocol.Boot, 1), stops: make(chan time.Duration, 1), acks: make(chan struct{}, 1),
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), checking: make(chan struct{}, 1),
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a

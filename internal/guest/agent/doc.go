@@ -10,6 +10,8 @@
 // it is gone. What is asked for in a session ends with it: when another host says HELLO, the commands of the one before
 // are killed.
 //
+// A session may watch one port, which is looked up in /proc/net/tcp and tcp6 at a pace (ports.go): nothing is told of any other.
+//
 // Children are reaped in one place (reap.go). Every exec, and the program, has a cgroup of its own, which is how all of
 // it is killed; where the agent may not make one (a test, an ordinary user) a process group stands in.
 package agent

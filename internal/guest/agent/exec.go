@@ -23,11 +23,15 @@ type execution struct {
 	a      *Agent
 	s      *session
 	id     uint32
+	asked  uint64 // the request that it answers
 	r      machine.ExecRequest
 	ctx    context.Context // done when the host wants no more of it
 	cancel context.CancelCauseFunc
 
 	stdin, stdout, stderr *mux.Stream // nil with Capture
+
+	answer sync.Once
+	killed chan struct{} // closed when the host has asked for SIGKILL
 
 	mu       sync.Mutex
 	process  *process         // nil: not started
@@ -40,8 +44,9 @@ type execution struct {
 
 var errHostClosed = errors.New("the host closed the exec")
 
-// exec accepts a command. From then on a frame of its streams, a signal or its close finds it.
-func (a *Agent) exec(s *session, m protocol.ExecStart) error {
+// exec accepts a command. From then on a frame of its streams, a signal or its close finds it. The request is answered when the command
+// runs, or does not.
+func (a *Agent) exec(s *session, asked uint64, m protocol.ExecStart) error {
 	a.mu.Lock()
 	im, booted := a.image, a.state.Booted && a.image.passwd != ""
 	a.mu.Unlock()
@@ -49,7 +54,7 @@ func (a *Agent) exec(s *session, m protocol.ExecStart) error {
 		return errors.New("the machine is not booted yet")
 	}
 	m.Request.Capture = min(m.Request.Capture, protocol.MaxCapture)
-	e := &execution{a: a, s: s, id: m.Exec, r: m.Request, rows: m.Request.Rows, cols: m.Request.Cols}
+	e := &execution{a: a, s: s, id: m.Exec, asked: asked, r: m.Request, killed: make(chan struct{}), rows: m.Request.Rows, cols: m.Request.Cols}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.execs) >= protocol.MaxExecs {
@@ -102,6 +107,7 @@ func (e *execution) run(im image) {
 		e.s.mu.Unlock()
 	}()
 	exit, flushed := e.perform(im)
+	e.accepted() // where it could not be started, its exit says why
 	e.a.send(e.s, protocol.TypeExecExited, protocol.ExecExited{Exec: e.id, Exit: exit})
 	flushed.Wait()
 	if e.stdin == nil {
@@ -113,6 +119,11 @@ func (e *execution) run(im image) {
 	<-e.ctx.Done()
 }
 
+// accepted answers the request.
+func (e *execution) accepted() {
+	e.answer.Do(func() { e.a.send(e.s, protocol.TypeReply, protocol.Reply{ID: e.asked}) })
+}
+
 // perform runs the command until everything that it started is gone. What copies its output to the streams goes on, at
 // the host's pace, until flushed.
 func (e *execution) perform(im image) (exit machine.ExecExit, flushed *sync.WaitGroup) {
@@ -120,10 +131,13 @@ func (e *execution) perform(im image) (exit machine.ExecExit, flushed *sync.Wait
 	failed := func(f *startError) (machine.ExecExit, *sync.WaitGroup) {
 		return machine.ExecExit{Code: f.code, Error: f.Error()}, flushed
 	}
-	if e.r.Capture > 0 && e.a.lingering() {
-		x, f := failed(cannotRun(errors.New("something that an earlier check started is still there after it was killed")))
-		x.Lingering = true
-		return x, f
+	if e.r.Capture > 0 {
+		if !e.a.enter(e.ctx) {
+			x, f := failed(cannotRun(errors.New("what an earlier check started is still there after it was killed, so no other is begun")))
+			x.Lingering = true
+			return x, f
+		}
+		defer e.a.leave()
 	}
 	cmd, fault := im.command(e.r)
 	if fault != nil {
@@ -148,6 +162,7 @@ func (e *execution) perform(im image) (exit machine.ExecExit, flushed *sync.Wait
 		return failed(cmd.failedStart(err))
 	}
 	e.started(p, group, wires.terminal)
+	e.accepted()
 	wires.copy(e, flushed)
 
 	exit.TimedOut = e.await(p, group)
@@ -187,6 +202,7 @@ func (e *execution) await(p *process, g *group) (timedOut bool) {
 		return false
 	case <-limit:
 		timedOut = true
+	case <-e.killed:
 	case <-e.ctx.Done():
 	}
 	g.kill()
@@ -239,6 +255,13 @@ func (e *execution) signal(m protocol.ExecSignal) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if signalName(sig) == "SIGKILL" {
+		select {
+		case <-e.killed:
+		default:
+			close(e.killed)
+		}
+	}
 	if e.process == nil {
 		if len(e.early) >= maxEarly {
 			return errors.New("the command has not been started")
@@ -259,6 +282,29 @@ func (e *execution) deliver(sig syscall.Signal) error {
 	}
 	return e.process.signal(sig, true)
 }
+
+// enterPatience is how long a check waits for the one before it, which was killed a moment ago.
+const enterPatience = time.Second
+
+// enter lets one check at a time begin: not before everything of the one before is gone. It reports whether it may.
+func (a *Agent) enter(ctx context.Context) bool {
+	patience := time.NewTimer(enterPatience)
+	defer patience.Stop()
+	select {
+	case a.checking <- struct{}{}:
+	case <-patience.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	if a.lingering() {
+		a.leave()
+		return false
+	}
+	return true
+}
+
+func (a *Agent) leave() { <-a.checking }
 
 // leftBehind remembers a group that could not be killed. While that of a check is there, no next check is begun.
 func (a *Agent) leftBehind(e *execution, g *group) {

@@ -23,6 +23,9 @@ type session struct {
 	mux    *mux.Mux
 	stats  chan struct{} // capacity maxStats
 
+	watches  chan protocol.Watch // capacity 1: the newest
+	watching bool                // there is a goroutine that takes them; the control port's reader's
+
 	mu    sync.Mutex
 	execs map[uint32]*execution
 }
@@ -58,6 +61,8 @@ func (a *Agent) handle(f protocol.Frame) {
 		case a.acks <- struct{}{}:
 		default:
 		}
+	case protocol.TypeWatch:
+		a.watch(s, f.Payload)
 	case protocol.TypeRequest:
 		var m protocol.Request
 		if err := json.Unmarshal(f.Payload, &m); err != nil {
@@ -86,6 +91,7 @@ func (a *Agent) hello(f protocol.Frame) {
 		s = &session{
 			id: f.Session, mux: mux.New(f.Session, a.bulk),
 			stats: make(chan struct{}, maxStats), execs: map[uint32]*execution{},
+			watches: make(chan protocol.Watch, 1),
 		}
 		s.ctx, s.cancel = context.WithCancelCause(a.ctx)
 		a.session = s
@@ -163,7 +169,9 @@ func (a *Agent) request(s *session, m protocol.Request) {
 	case protocol.OpBoot:
 		err = with(m, a.boot)
 	case protocol.OpExec:
-		err = with(m, func(b protocol.ExecStart) error { return a.exec(s, b) })
+		if err = with(m, func(b protocol.ExecStart) error { return a.exec(s, m.ID, b) }); err == nil {
+			return // it answers by itself
+		}
 	case protocol.OpResize:
 		err = with(m, func(b protocol.ExecResize) error {
 			return s.withExec(b.Exec, func(e *execution) error { return e.resize(b) })

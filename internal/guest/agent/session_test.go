@@ -114,6 +114,7 @@ func FuzzControlPort(f *testing.F) {
 	f.Add(byte(protocol.TypeClock), []byte(`{"time":"2026-01-01T00:00:00Z"}`))
 	f.Add(byte(protocol.TypeHello), []byte(`{"version":1,"again":true}`))
 	f.Add(byte(protocol.TypeEndAck), []byte(nil))
+	f.Add(byte(protocol.TypeWatch), []byte(`{"addr":"10.0.0.2:80"}`))
 	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
 		if len(payload) > protocol.MaxPayload {
 			return

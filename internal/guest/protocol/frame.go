@@ -13,15 +13,17 @@ type Type uint8
 
 // The types. Their direction is host to guest, guest to host, or both for what streams carry.
 const (
-	TypeHello      Type = 1 // → Hello
-	TypeWelcome    Type = 2 // ← Welcome
-	TypeClock      Type = 3 // → Clock
-	TypeRequest    Type = 4 // → Request
-	TypeReply      Type = 5 // ← Reply
-	TypeState      Type = 6 // ← State
-	TypeEndAck     Type = 7 // → nothing: the host has taken note of the end
-	TypeExecExited Type = 8 // ← ExecExited
-	TypeOver       Type = 9 // ← nothing: a port failed on the guest's side, and the session with it
+	TypeHello      Type = 1  // → Hello
+	TypeWelcome    Type = 2  // ← Welcome
+	TypeClock      Type = 3  // → Clock
+	TypeRequest    Type = 4  // → Request
+	TypeReply      Type = 5  // ← Reply
+	TypeState      Type = 6  // ← State
+	TypeEndAck     Type = 7  // → nothing: the host has taken note of the end
+	TypeExecExited Type = 8  // ← ExecExited
+	TypeOver       Type = 9  // ← nothing: a port failed on the guest's side, and the session with it
+	TypeWatch      Type = 10 // → Watch
+	TypeListening  Type = 11 // ← Listening
 
 	TypeData   Type = 16 // bytes of a stream; no bytes: its end
 	TypeCredit Type = 17 // 4 bytes: so many more may be sent

@@ -81,7 +81,7 @@ type Op string
 // The operations, with the types of their bodies and results.
 const (
 	OpBoot     Op = "boot"     // Boot → nothing; how it went comes as State
-	OpExec     Op = "exec"     // ExecStart → nothing; how it went comes as ExecExited
+	OpExec     Op = "exec"     // ExecStart → nothing, when the command runs or cannot; how it went comes as ExecExited
 	OpResize   Op = "resize"   // ExecResize → nothing
 	OpSignal   Op = "signal"   // ExecSignal → nothing
 	OpClose    Op = "close"    // ExecClose → nothing
@@ -156,3 +156,25 @@ type Stat struct {
 type Shutdown struct {
 	Grace time.Duration `json:"grace"`
 }
+
+// A Watch names the one port, with the guest's own address, that the host wants to hear of; the zero value is none. The
+// last one holds, until the session ends. An agent of before does not know it, and says nothing.
+type Watch struct {
+	Addr netip.AddrPort `json:"addr,omitzero"`
+}
+
+// A Listening says where the port of the last Watch is listened on by TCP: once after the Watch, and whenever it changes.
+type Listening struct {
+	Port  uint16 `json:"port"`
+	Where Where  `json:"where"`
+}
+
+// A Where is where a port is listened on.
+type Where string
+
+// The places. A host takes what it does not know for Nowhere.
+const (
+	Nowhere  Where = "nowhere"  // not where the guest's own address leads to, nor on loopback
+	Loopback Where = "loopback" // on a loopback address only: a connection to the guest's own is refused
+	Open     Where = "open"     // on the guest's own address, or on every address
+)

@@ -137,7 +137,7 @@ func TestProbe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r := m.Probe(t.Context(), p); r.Outcome != tt.want || !strings.Contains(r.Reason, tt.reason) {
+		if r := m.Probe(t.Context(), p, nil); r.Outcome != tt.want || !strings.Contains(r.Reason, tt.reason) {
 			t.Errorf("%s: %+v, want %s with %q", tt.policy, r, tt.want, tt.reason)
 		}
 	}
@@ -156,7 +156,7 @@ func TestBooting(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r := m.(instance.Prober).Probe(t.Context(), p); r.Outcome != health.Inconclusive {
+			if r := m.(instance.Prober).Probe(t.Context(), p, nil); r.Outcome != health.Inconclusive {
 				t.Errorf("%s: %+v, want inconclusive", policy, r)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
 )
@@ -113,22 +114,27 @@ func (m *Machine) Stats(ctx context.Context) (machine.Stats, error) {
 	}, nil
 }
 
+// checkExec is a command as package probe sees it.
+type checkExec struct{ instance.Exec }
+
+func (x checkExec) Kill(ctx context.Context) error { return x.Signal(ctx, "SIGKILL") }
+
 // Probe asks as the real one does, through package probe.
-func (m *Machine) Probe(ctx context.Context, p health.Policy) health.Result {
+func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) health.Result {
 	g := m.g
 	t := probe.Target{
-		Exec: func(ctx context.Context, r machine.ExecRequest) (machine.ExecExit, error) {
+		Exec: func(ctx context.Context, r machine.ExecRequest) (probe.Execution, error) {
 			x, err := m.Exec(ctx, r)
 			if errors.Is(err, errNoAgent) {
-				return machine.ExecExit{}, probe.ErrNoAgent
+				return nil, probe.ErrNoAgent
 			}
 			if err != nil {
-				return machine.ExecExit{}, err
+				return nil, err
 			}
-			defer x.Close()
-			return x.Wait(ctx)
+			return checkExec{x}, nil
 		},
 		NetworkUp: func() bool { return g.awake() == nil },
+		Begun:     started,
 		Version:   g.d.o.Version,
 	}
 	if g.c.Network != nil {

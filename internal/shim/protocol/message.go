@@ -13,14 +13,15 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 2
+	MaxVersion = 3
 )
 
 // From version 2 on a shim sends notices of kind machine.Told, which a daemon of before takes for a shim that is broken, and the
-// stdin of an exec has credit.
+// stdin of an exec has credit. From version 3 on it says that a probe has begun.
 const (
 	VersionTold   = 2
 	VersionCredit = 2
+	VersionBegun  = 3
 )
 
 // A Role is what a connection is for.
@@ -72,6 +73,12 @@ type Reply struct {
 	ID     uint64          `json:"id"`
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  *Error          `json:"error,omitempty"`
+}
+
+// A Begun says of a probe that is under way that what costs CPU to begin is over: the TLS handshake is done, or the guest's agent says
+// that the command runs. It comes before the Reply, once at most, and not for every probe.
+type Begun struct {
+	ID uint64 `json:"id"`
 }
 
 // A Cancel takes a request back; it is still answered.
