@@ -148,7 +148,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		AllowNets:  d.config.AllowNets,
 		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
 		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
-		AgentReady: d.hellos.add,
+		AgentReady: d.hellos.add, SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
 		return err
