@@ -71,6 +71,7 @@ func (d *Daemon) observe(id string) {
 		return
 	}
 	d.health.Sync(observed(in))
+	d.watch(in)
 }
 
 func (d *Daemon) forget(id string) {
@@ -81,7 +82,7 @@ func (d *Daemon) forget(id string) {
 
 // observed is what health sees of an instance.
 func observed(in instance.Instance) health.Observed {
-	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent}
+	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent, Network: in.Network}
 	switch in.State {
 	case instance.Initializing:
 		o.Phase = health.Initializing

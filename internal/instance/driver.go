@@ -76,6 +76,12 @@ type Prober interface {
 	Probe(ctx context.Context, p health.Policy, started func()) health.Result
 }
 
+// A Watcher has the guest's agent tell of one port, as notices of kind machine.Hinted; 0: of none. Watch waits for nothing, and may be
+// called again at will.
+type Watcher interface {
+	Watch(port uint16)
+}
+
 // A Meter tells what a machine uses now.
 type Meter interface {
 	Stats(ctx context.Context) (machine.Stats, error)

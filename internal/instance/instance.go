@@ -99,6 +99,8 @@ type Instance struct {
 	// Agent says that the guest agent has said HELLO in this run. It is the machine's word, and is in no record: after a restart of
 	// the daemon it comes with the machine.
 	Agent bool `json:"-"`
+	// Network says the same of the first frame from the guest.
+	Network bool `json:"-"`
 	// Exit is how the last run ended; nil while one is on, or before the first.
 	Exit  *machine.Exit  `json:"exit,omitempty"`
 	IP    string         `json:"ip,omitempty"`

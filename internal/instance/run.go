@@ -83,7 +83,7 @@ func (o *owner) start(opt StartOptions) error {
 	}
 	next.Image.Disk = o.disk()
 	next.Instance.Run++
-	next.Instance.Agent = false
+	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
 	next.Instance.Exit = nil
@@ -168,6 +168,12 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: "the machine went without saying why"})
 	case n.Kind == machine.AgentReady:
 		o.agentReady(n.Time)
+	case n.Kind == machine.NetworkUp:
+		o.networkUp()
+	case n.Kind == machine.Hinted:
+		if o.s.c.Hinted != nil {
+			o.s.c.Hinted(o.id, n.Port, n.Listening)
+		}
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
 		next.Instance.RunningAt = next.Instance.Since
@@ -197,6 +203,15 @@ func (o *owner) agentReady(at time.Time) {
 	}
 }
 
+// networkUp takes in that a frame came from the guest, which a machine that was taken back repeats, too.
+func (o *owner) networkUp() {
+	o.rec.Instance.Network = true
+	o.publish(o.rec.Instance)
+	if o.s.c.NetworkUp != nil {
+		o.s.c.NetworkUp(o.id)
+	}
+}
+
 // ended makes the instance Stopped.
 func (o *owner) ended(e machine.Exit) {
 	o.m, o.notices = nil, nil
@@ -214,7 +229,7 @@ func (o *owner) ended(e machine.Exit) {
 	next.Instance.StoppedAt = next.Instance.Since
 	next.Instance.Exit = &e
 	next.Instance.Ports = nil
-	next.Instance.Agent = false
+	next.Instance.Agent, next.Instance.Network = false, false
 	c.Reason, c.Code = why(e), e.Code
 	o.happened(next, change{event.TypeState, c})
 	attrs := []any{"reason", e.Reason}

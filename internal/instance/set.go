@@ -36,6 +36,10 @@ type Config struct {
 	SaveFailed func()
 	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
 	AgentReady func(id string)
+	// NetworkUp is told likewise of Instance.Network.
+	NetworkUp func(id string)
+	// Hinted is told that the guest's agent says that a port began, or ceased, to be listened on. It must not wait; may be nil.
+	Hinted func(id string, port uint16, listening bool)
 }
 
 // A Set is all instances of one host. Its methods may be called from any goroutine.

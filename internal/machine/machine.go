@@ -56,14 +56,17 @@ type Process struct {
 const MaxProcess = 192 << 10
 
 // A Notice is something a machine says about itself. The order is AgentReady, then Started, then exactly one Exited,
-// which is the last; the first two may be missing. Of Told there may be any number, anywhere before Exited: each is said once, to
-// whoever holds the machine then, and nothing follows from it.
+// which is the last; the first two may be missing. NetworkUp comes once at most, anywhere before Exited. Of Told and Hinted there may be
+// any number, anywhere before Exited: each is said once, to whoever holds the machine then, and nothing follows from it.
 type Notice struct {
 	Kind    NoticeKind
 	Time    time.Time
 	Exit    Exit       // for Exited
 	Level   slog.Level `json:",omitempty"` // for Told
 	Message string     `json:",omitempty"` // for Told: one line
+
+	Port      uint16 `json:",omitempty"` // for Hinted: the watched one
+	Listening bool   `json:",omitempty"` // for Hinted
 }
 
 // NoticeKind says what happened.
@@ -75,6 +78,8 @@ const (
 	Started    NoticeKind = "started"     // the program has been started: the instance is Running
 	Exited     NoticeKind = "exited"      // the machine is gone, with everything that belonged to it
 	Told       NoticeKind = "told"        // a line for the instance's own log: Level and Message
+	NetworkUp  NoticeKind = "network_up"  // a frame came from the guest, the first since its start
+	Hinted     NoticeKind = "hinted"      // the guest says that the watched Port began (Listening) or ceased to be listened on
 )
 
 // Reason is why a machine is gone.

@@ -45,6 +45,13 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		return r.stats()
 	case protocol.MethodPorts:
 		return r.ports, nil
+	case protocol.MethodWatch:
+		var p protocol.Watch
+		if err := decode(params, &p); err != nil {
+			return nil, err
+		}
+		r.watch(p.Port)
+		return nil, nil
 	}
 	return nil, fmt.Errorf("this shim knows no method %q: %w", method, api.Unimplemented)
 }

@@ -88,7 +88,8 @@ type run struct {
 	asks chan ask // stop and kill, to toTheEnd
 
 	mu         sync.Mutex
-	said       bool // the agent said HELLO, so the guest has its network
+	said       bool   // the agent said HELLO, so the guest has its network
+	openPort   uint16 // the watched port, while it is listened on; 0: it is not
 	policyText string
 	lastPolicy health.Policy
 }
@@ -154,7 +155,7 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 	}
 	r.copies.Go(func() { r.drain(ends.output, r.app, &r.output) })
 	r.copies.Go(func() { r.drain(ends.console, r.vmm, &r.console) })
-	r.agent = guest.Open(ends.control, ends.bulk, guest.Options{Boot: bootConfig(c), Log: r.log, Drained: r.output.await})
+	r.agent = guest.Open(ends.control, ends.bulk, guest.Options{Boot: bootConfig(c), Log: r.log, Drained: r.output.await, Listening: r.listening})
 	r.server.serve(r, protocol.Welcome{Build: c.Build, PID: os.Getpid(), VMM: r.vm.PID()})
 	return r, nil
 }
@@ -227,9 +228,9 @@ func (r *run) toTheEnd() {
 	end := time.NewTimer(0)
 	<-end.C
 	events, vmEvents := r.agent.Events(), r.vm.Events()
-	var netDone <-chan struct{} // nil, without a network: never
+	var netSeen, netDone <-chan struct{} // nil, without a network: never
 	if r.net != nil {
-		netDone = r.net.Done()
+		netSeen, netDone = r.net.Seen(), r.net.Done()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
@@ -277,6 +278,9 @@ func (r *run) toTheEnd() {
 				f.stopping = true
 				end.Reset(a.grace + stopMargin)
 			}
+		case <-netSeen:
+			netSeen = nil
+			r.server.notify(machine.Notice{Kind: machine.NetworkUp, Time: time.Now()})
 		case <-netDone:
 			netDone = nil
 			// It ends with the hypervisor, or because the framing was broken: a machine without its network is of no use.

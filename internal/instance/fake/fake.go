@@ -100,6 +100,11 @@ func (d *Driver) Crash(id string, e machine.Exit) bool {
 
 // Tell has the machine of that id say a line for its instance's log; it reports whether there was one that could.
 func (d *Driver) Tell(id string, level slog.Level, message string) bool {
+	return d.Say(id, machine.Notice{Kind: machine.Told, Level: level, Message: message})
+}
+
+// Say has it say a notice that it does not say by itself, and not twice: a machine that is taken back does not repeat it.
+func (d *Driver) Say(id string, n machine.Notice) bool {
 	d.mu.Lock()
 	g := d.on[id]
 	d.mu.Unlock()
@@ -112,7 +117,8 @@ func (d *Driver) Tell(id string, level slog.Level, message string) bool {
 		return false
 	}
 	for _, m := range g.handles {
-		m.tell(machine.Notice{Kind: machine.Told, Time: time.Now(), Level: level, Message: message})
+		n.Time = time.Now()
+		m.tell(n)
 	}
 	return true
 }

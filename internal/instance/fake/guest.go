@@ -47,7 +47,7 @@ type guest struct {
 	site     *site // of serve
 	conns    map[net.Conn]struct{}
 	rx, tx   int64
-	told     int // lines
+	told     int // by Say
 	stopping bool
 }
 

@@ -18,6 +18,7 @@ import (
 
 var commands = map[string]func(args []string) error{
 	"serve":  serve,
+	"toggle": toggle,
 	"listen": listen,
 	"sleep":  sleep,
 	"deaf":   deaf,
