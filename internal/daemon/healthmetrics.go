@@ -55,6 +55,9 @@ func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// loopNames are the controllers that serve starts.
+var loopNames = []string{healthConsumer, helloConsumer, hintConsumer}
+
 // controllerCollector tells of the daemon's own loops.
 type controllerCollector struct{ d *Daemon }
 
@@ -73,7 +76,7 @@ func (c controllerCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is for Prometheus.
 func (c controllerCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, name := range []string{healthConsumer, helloConsumer} {
+	for _, name := range loopNames {
 		ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, truth(c.d.loops.isUp(name)), name)
 		ch <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(c.d.loops.restarts(name)), name)
 	}

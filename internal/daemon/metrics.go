@@ -78,7 +78,7 @@ func newMetrics(d *Daemon) *metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.panics, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.notWritten, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d}, healthCollector{d}, controllerCollector{d},
 	)
-	for _, where := range []string{healthConsumer, helloConsumer, loopPanic, "instance", "handler"} {
+	for _, where := range append([]string{loopPanic, "instance", "handler"}, loopNames...) {
 		m.panics.WithLabelValues(where) // so that the first panic is a rise, from 0
 	}
 	return m

@@ -187,7 +187,11 @@ func TestTheImagesCheckIsKept(t *testing.T) {
 		}
 		in = api.Instance{}
 	}
+	w.into("PATCH", "/instances/web", `{"health_check":{"type":"none"}}`, 200, &in)
 	var e api.ErrorBody
+	if w.into("POST", "/instances/web/health/check", ``, 409, &e); e.Code != "invalid_state" || !strings.Contains(e.Message, "no health check is set") {
+		t.Errorf("a check without a policy: %+v", e)
+	}
 	w.into("PATCH", "/instances/web", `{"health_check":null,"health_check_override":{"timeout":"3s"}}`, 400, &e)
 	if e.Code != "invalid_health_check" {
 		t.Errorf("both: %+v", e)

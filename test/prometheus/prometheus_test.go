@@ -135,8 +135,11 @@ func startDaemon(t *testing.T) *daemon {
 	}
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil || t.Failed() {
+		switch err := cmd.Wait(); {
+		case err != nil:
 			t.Errorf("the daemon ended with %v\n%s", err, &log)
+		case t.Failed():
+			t.Logf("what the daemon said:\n%s", &log)
 		}
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -292,8 +295,11 @@ func startPrometheus(t *testing.T, dir string) *server {
 	}
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil || t.Failed() {
+		switch err := cmd.Wait(); {
+		case err != nil:
 			t.Errorf("Prometheus ended with %v\n%s", err, &log)
+		case t.Failed():
+			t.Logf("what Prometheus said:\n%s", &log)
 		}
 	})
 	return &server{t: t, url: "http://" + addr}
