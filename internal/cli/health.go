@@ -146,8 +146,11 @@ func checkText(raw json.RawMessage, source string) string {
 		s = fmt.Sprintf("connect to :%d", hc.TCP.Port)
 	case hc.GRPC != nil:
 		s = fmt.Sprintf("grpc :%d", hc.GRPC.Port)
+		if service := or(hc.GRPC.Service, ""); service != "" {
+			s += " " + cut(service, 60)
+		}
 	case hc.Exec != nil:
-		s = "run " + strings.Join(hc.Exec.Command, " ")
+		s = "run " + cut(oneLine(strings.Join(hc.Exec.Command, " ")), 120)
 	default:
 		return "none"
 	}
