@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -119,13 +118,6 @@ func (r *run) policy(raw json.RawMessage) (health.Policy, error) {
 	}
 	r.policyText, r.lastPolicy = string(raw), p
 	return p, nil
-}
-
-func (r *run) dial(ctx context.Context, port uint16) (net.Conn, error) {
-	if r.net == nil {
-		return nil, errors.New("the instance has no network")
-	}
-	return r.net.Dial(ctx, port)
 }
 
 // networkUp reports whether the guest can have a network by now.

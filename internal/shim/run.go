@@ -90,6 +90,7 @@ type run struct {
 	mu         sync.Mutex
 	said       bool   // the agent said HELLO, so the guest has its network
 	openPort   uint16 // the watched port, while it is listened on; 0: it is not
+	answered   bool   // the guest has answered a connection of ours
 	policyText string
 	lastPolicy health.Policy
 }

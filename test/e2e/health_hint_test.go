@@ -47,13 +47,14 @@ func (g toggled) post(what string) int {
 	return resp.StatusCode
 }
 
-// order returns when the program has done it.
+// order has the program do something, and returns when it was told to.
 func (g toggled) order(what string) time.Time {
 	g.t.Helper()
+	told := time.Now()
 	if code := g.post(what); code != http.StatusOK {
 		g.t.Fatalf("%s: status %d", what, code)
 	}
-	return time.Now()
+	return told
 }
 
 func (g toggled) health() api.InstanceHealth {
@@ -77,7 +78,9 @@ func (g toggled) update(policy string) api.InstanceHealth {
 func (g toggled) turned(want api.HealthState, since time.Time) time.Time {
 	g.t.Helper()
 	health := g.awaitHealth("web", want)
-	i := slices.IndexFunc(health.Transitions, func(tr api.HealthTransition) bool { return tr.To == want && !tr.Time.Before(since.Truncate(time.Millisecond)) })
+	i := slices.IndexFunc(health.Transitions, func(tr api.HealthTransition) bool {
+		return tr.To == want && !tr.Time.Before(since.Truncate(time.Millisecond))
+	})
 	if i < 0 {
 		g.t.Fatalf("it is %s since before %v: %+v", want, since, health.Transitions)
 	}
@@ -138,7 +141,9 @@ func TestHintsOnARealMachine(t *testing.T) {
 	if now.WindowStartedAt.Equal(*before.WindowStartedAt) || now.WindowStartedAt.Before(changed.Add(-time.Second)) {
 		t.Errorf("the window began at %v, and before at %v", now.WindowStartedAt, before.WindowStartedAt)
 	}
-	if i := slices.IndexFunc(now.Transitions, func(tr api.HealthTransition) bool { return tr.To == api.HealthStateStarting && tr.Time.After(changed.Add(-time.Second)) }); i < 0 {
+	if i := slices.IndexFunc(now.Transitions, func(tr api.HealthTransition) bool {
+		return tr.To == api.HealthStateStarting && tr.Time.After(changed.Add(-time.Second))
+	}); i < 0 {
 		t.Errorf("it was not starting: %+v", now.Transitions)
 	}
 
@@ -225,4 +230,3 @@ func (h *host) agentReady(in api.Instance) time.Time {
 	h.t.Fatalf("no HELLO in\n%s", b)
 	return time.Time{}
 }
-
