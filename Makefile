@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit compat e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
+.PHONY: build demo test unit compat prometheus e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
 
 build: bin/hale
 
@@ -24,7 +24,7 @@ bin/hale: $(AGENT) $(GO_FILES)
 demo: build
 	@$(GO) run ./examples/demo
 
-test: lint unit compat e2e
+test: lint unit compat prometheus e2e
 
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
@@ -35,6 +35,10 @@ unit: $(AGENT)
 # The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
 compat: lint
 	@test/compat/run.sh
+
+# A real Prometheus scrapes a daemon with what examples/prometheus says; its alerts are tested.
+prometheus: build
+	@test/prometheus/run.sh
 
 # Boots real virtual machines.
 e2e: build
@@ -51,8 +55,8 @@ soak-boot: build
 
 lint: check-gen
 	@test -z "$$(gofmt -l api cmd internal sdk test examples bench | tee /dev/stderr)"
-	$(GO) vet -tags e2e,soak ./...
-	$(TOOL) staticcheck -tags e2e,soak ./...
+	$(GO) vet -tags e2e,soak,prometheus ./...
+	$(TOOL) staticcheck -tags e2e,soak,prometheus ./...
 	cd bench && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 	@tools/lint-openapi.sh
 

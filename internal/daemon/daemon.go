@@ -153,6 +153,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
 		AgentReady: d.hellos.add, BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
 		NetworkUp: d.hellos.add, Hinted: d.hints.add,
+		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
 		return err

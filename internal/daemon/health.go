@@ -89,9 +89,7 @@ func observed(in instance.Instance) health.Observed {
 	case instance.Running:
 		o.Phase = health.Running
 	}
-	if p := in.Spec.HealthCheck; p != nil {
-		o.Policy = *p
-	}
+	o.Policy, _ = in.Spec.Policy()
 	return o
 }
 

@@ -74,9 +74,6 @@ func (d *Daemon) watch(in instance.Instance) {
 	if !ok {
 		return
 	}
-	var port uint16
-	if p := in.Spec.HealthCheck; p != nil {
-		port = p.Port()
-	}
-	w.Watch(port)
+	p, _ := in.Spec.Policy()
+	w.Watch(p.Port())
 }

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"time"
 
@@ -110,4 +111,8 @@ type Image struct {
 	WorkingDir string   `json:"working_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	StopSignal string   `json:"stop_signal,omitempty"`
+	// Healthcheck is the image's HEALTHCHECK as its configuration has it, and Shell what its CMD-SHELL runs through: what an update
+	// of the check goes back to.
+	Healthcheck json.RawMessage `json:"healthcheck,omitempty"`
+	Shell       []string        `json:"shell,omitempty"`
 }

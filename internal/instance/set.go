@@ -36,6 +36,8 @@ type Config struct {
 	BootRetries int
 	BootRetried func()
 	Panicked    func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	// SaveFailed is told each time that the disk refused a record or an event, for a metric; may be nil.
+	SaveFailed func()
 	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
 	AgentReady func(id string)
 	// NetworkUp is told likewise of Instance.Network.
@@ -77,6 +79,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	root, err := store.Open(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open instances: %w", err)
+	}
+	if c.SaveFailed == nil {
+		c.SaveFailed = func() {}
 	}
 	s := &Set{
 		c: c, log: c.Log, store: root, ctx: context.WithoutCancel(ctx), closing: make(chan struct{}),
