@@ -51,7 +51,7 @@ type Target struct {
 	Dial func(ctx context.Context, port uint16) (net.Conn, error)
 	// Exec runs a program in the guest and returns when it has ended, or when ctx is done.
 	Exec func(ctx context.Context, r machine.ExecRequest) (machine.ExecExit, error)
-	// NetworkUp reports whether the guest can have a network by now: a frame came from it, its agent said HELLO, or its program
+	// NetworkUp reports whether the guest has a network by now: a frame came from it, or its program
 	// was started. Until then a check over the network would only hang, so nothing is sent. nil: it can.
 	NetworkUp func() bool
 	Version   string // of hale, for the User-Agent

@@ -117,11 +117,12 @@ func (r *run) dial(ctx context.Context, port uint16) (net.Conn, error) {
 	return r.net.Dial(ctx, port)
 }
 
-// networkUp reports whether the guest can have a network by now.
+// networkUp reports whether the guest has a network by now. Its agent's HELLO says nothing of that: the network comes behind it, and what is sent
+// too early is lost, and sent again a second later.
 func (r *run) networkUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.said {
+	if r.started {
 		return true
 	}
 	if r.net == nil {

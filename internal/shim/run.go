@@ -87,7 +87,7 @@ type run struct {
 	asks chan ask // stop and kill, to toTheEnd
 
 	mu         sync.Mutex
-	said       bool // the agent said HELLO, so the guest has its network
+	started    bool // the program, so the guest has its network
 	policyText string
 	lastPolicy health.Policy
 }
@@ -311,12 +311,12 @@ func (r *run) toTheEnd() {
 func (r *run) hear(e guest.Event, f *facts) {
 	switch e.Kind {
 	case guest.Hello:
-		r.mu.Lock()
-		r.said = true
-		r.mu.Unlock()
 		f.hello = true
 	case guest.Started:
 		f.started = true
+		r.mu.Lock()
+		r.started = true
+		r.mu.Unlock()
 	case guest.ProgramFailed:
 		f.failed = e.Message
 		f.program = &program{code: e.Code, message: e.Message}

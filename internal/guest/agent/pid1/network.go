@@ -31,11 +31,12 @@ func setNetwork(n *protocol.Network) error {
 	if err != nil {
 		return err
 	}
-	if err := nl.linkUp(index); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
+	// In this order: the first frame that the card sends says that the guest answers at its address.
 	if err := nl.addAddr(index, n.Addr); err != nil {
 		return fmt.Errorf("address %s: %w", n.Addr, err)
+	}
+	if err := nl.linkUp(index); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if !n.Gateway.IsValid() {
 		return nil
