@@ -29,6 +29,9 @@ type Machine interface {
 	PowerOff()
 }
 
+// A Settler is a Machine with something left to do that its program need not wait for.
+type Settler interface{ Settle() }
+
 // A Config is what an Agent is made of. Open and Machine are required.
 type Config struct {
 	// Open opens a port by its name; it is called again when a port has failed.

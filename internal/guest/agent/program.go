@@ -112,6 +112,9 @@ func (a *Agent) runCommand(cmd *command, stop syscall.Signal) protocol.State {
 	a.start("output", func() { defer close(drained); a.copyOutput(drain, out, &written) })
 	a.setState(func(s *protocol.State) { s.Started = true })
 	a.log.Info("the program has been started", "path", cmd.path, "pid", p.pid)
+	if s, ok := a.c.Machine.(Settler); ok {
+		a.start("settling", s.Settle)
+	}
 
 	a.awaitProgram(p, group, stop)
 	oom := group.oomKills() > 0
