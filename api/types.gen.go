@@ -571,7 +571,8 @@ type ErrorDetail = Detail
 
 // Event Something that happened.
 type Event struct {
-	// Data What there is to say, by type. That of `health` is a `HealthTransition`.
+	// Data What there is to say, by type. That of `health` is a `HealthTransition`. That of `host` says whether the host is suspected, because many instances turned unhealthy at once:
+	// `host_suspect`, `turned_unhealthy`, `healthy_again` and `watched`.
 	Data json.RawMessage `json:"data,omitempty"`
 
 	// ID Its place in the log, for `Last-Event-ID`.
@@ -588,7 +589,7 @@ type Event struct {
 	// Time When it happened.
 	Time time.Time `json:"time"`
 
-	// Type `created`, `state`, `updated`, `health`, `deleted`; `resync` tells the reader to list again. More may come.
+	// Type `created`, `state`, `updated`, `health`, `deleted`, and `host`, which is about no instance; `resync` tells the reader to list again. More may come.
 	//
 	//
 	// Example: state

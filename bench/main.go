@@ -46,12 +46,15 @@ var benches = []bench{
 	{"outbound", benchOutbound},
 	{"image", benchImage},
 	{"cli", benchCLI},
+	{"engine", benchEngine},
 }
 
 // A site is where the benches run and what they have.
 type site struct {
 	binary  string // of hale
 	kernels string
+	nginx   string // the program
+	haproxy string // where its package and its libraries are unpacked
 	against string // another build of hale, to compare boots with; "": none
 	rootfs  string // a root file system, as a tar
 	guest   string // the guest's program
@@ -66,11 +69,16 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == insideCommand {
 		os.Exit(inside(ctx, os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == helperCommand {
+		os.Exit(help(os.Args[2:]))
+	}
 	var s site
 	flag.StringVar(&s.binary, "hale", "bin/hale", "the program to measure")
 	flag.StringVar(&s.kernels, "kernels", ".cache/hale/kernels", "where hale setup left the guest's kernel")
 	flag.StringVar(&s.rootfs, "rootfs", ".cache/images/nginx-rootfs.tar", "a root file system to make an image of")
 	flag.StringVar(&s.against, "against", "", "another build of hale, whose boots are measured beside")
+	flag.StringVar(&s.nginx, "nginx", ".cache/nginx/usr/sbin/nginx", "the program")
+	flag.StringVar(&s.haproxy, "haproxy", ".cache/haproxy", "where its package is unpacked")
 	results := flag.String("results", "bench/results", "directory for the table")
 	only := flag.String("only", "", "names of benches, separated by commas (default all)")
 	flag.Parse()
@@ -85,7 +93,7 @@ func run(ctx context.Context, s *site, results, only string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, p := range []*string{&s.binary, &s.kernels, &s.rootfs, &s.against} {
+	for _, p := range []*string{&s.binary, &s.kernels, &s.rootfs, &s.nginx, &s.haproxy, &s.against} {
 		if *p == "" {
 			continue
 		}

@@ -173,7 +173,7 @@ func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
 		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
 		Log:     d.log,
 		Logger:  d.instances.Logger,
-		Hooks:   d.metrics.healthHooks(),
+		Hooks:   d.healthHooks(),
 	})
 	return nil
 }

@@ -36,7 +36,7 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 			d.forget(e.Instance)
 		case event.TypeCreated, event.TypeState, event.TypeUpdated:
 			d.observe(e.Instance)
-		case event.TypeHealth: // our own
+		case event.TypeHealth, event.TypeHost: // our own
 		}
 		reader.Ack(e.ID)
 	}

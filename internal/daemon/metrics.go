@@ -18,6 +18,7 @@ type metrics struct {
 	probes      *prometheus.CounterVec
 	probeTime   *prometheus.HistogramVec
 	probeLag    prometheus.Histogram
+	probeQueue  *prometheus.HistogramVec
 	transitions *prometheus.CounterVec
 	saveFailed  prometheus.Counter
 
@@ -44,6 +45,10 @@ func newMetrics(d *Daemon) *metrics {
 			Name: "hale_health_probe_lag_seconds", Help: "How long after it was due a probe began.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
+		probeQueue: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "hale_health_probe_queue_seconds", Help: "How long a probe that costs CPU to begin waited for its turn, by type.",
+			Buckets: []float64{.0005, .001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"type"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_health_transitions_total", Help: "Changes of a health status, and whether each was on disk before it was announced.",
 		}, []string{"from", "to", "persisted"}),
@@ -67,7 +72,7 @@ func newMetrics(d *Daemon) *metrics {
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.panics, m.probes, m.probeTime, m.probeLag, m.transitions, m.saveFailed, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d},
+		m.panics, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d},
 	)
 	return m
 }
@@ -76,6 +81,9 @@ func newMetrics(d *Daemon) *metrics {
 func (m *metrics) healthHooks() health.Hooks {
 	return health.Hooks{
 		Began: func(lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
+		Waited: func(t health.Type, queued time.Duration) {
+			m.probeQueue.WithLabelValues(string(t)).Observe(queued.Seconds())
+		},
 		Probed: func(t health.Type, o health.Outcome, cause string, took time.Duration) {
 			m.probes.WithLabelValues(string(t), string(o), cause).Inc()
 			m.probeTime.WithLabelValues(string(t)).Observe(took.Seconds())
@@ -118,11 +126,14 @@ var (
 	oldestDesc    = prometheus.NewDesc("hale_event_consumer_oldest_unread_seconds", "Age of the oldest event that a reader has not handled.", []string{"consumer"}, nil)
 	resyncsDesc   = prometheus.NewDesc("hale_event_consumer_resyncs_total", "How often a reader fell behind what is kept and was told to list again.", []string{"consumer"}, nil)
 	watchedDesc   = prometheus.NewDesc("hale_health_watched", "Instances that are active and have a health check.", nil, nil)
+	flyingDesc    = prometheus.NewDesc("hale_health_probes_in_flight", "Probes that have begun and not ended.", nil, nil)
+	queuedDesc    = prometheus.NewDesc("hale_health_probes_queued", "Probes that wait for their turn to begin.", nil, nil)
+	suspectDesc   = prometheus.NewDesc("hale_health_host_suspect", "1 while so many instances turned unhealthy at once that the host is the likelier culprit.", nil, nil)
 )
 
 // Describe is for Prometheus.
 func (c snapshotCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{instancesDesc, healthDesc, imagesDesc, lagDesc, oldestDesc, resyncsDesc, watchedDesc} {
+	for _, d := range []*prometheus.Desc{instancesDesc, healthDesc, imagesDesc, lagDesc, oldestDesc, resyncsDesc, watchedDesc, flyingDesc, queuedDesc, suspectDesc} {
 		ch <- d
 	}
 }
@@ -149,6 +160,13 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(watchedDesc, float64(c.d.health.Watched()))
+	gauge(flyingDesc, float64(c.d.health.InFlight()))
+	gauge(queuedDesc, float64(c.d.health.Queued()))
+	suspect := 0.0
+	if c.d.health.Suspect() {
+		suspect = 1
+	}
+	gauge(suspectDesc, suspect)
 	c.collectConsumers(ch, gauge)
 }
 

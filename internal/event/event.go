@@ -96,6 +96,7 @@ const (
 	TypeUpdated Type = "updated" // Data: Updated
 	TypeHealth  Type = "health"  // Data: a health.Transition
 	TypeDeleted Type = "deleted" // Data: Deleted
+	TypeHost    Type = "host"    // of no instance; Data: a health.Suspicion
 	TypeResync  Type = "resync"  // never in the log: tells a reader to list again
 )
 

@@ -200,7 +200,7 @@ func (j *journal) Save(id string, blob []byte) error {
 		return j.refuse
 	}
 	j.saves++
-	j.saved[id] = blob
+	j.saved[id] = bytes.Clone(blob)
 	return nil
 }
 

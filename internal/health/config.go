@@ -18,7 +18,8 @@ type Journal interface {
 	// Commit appends t to the event log; nil means that it is on disk. It should return when ctx is done; when it does not, the
 	// transition is announced all the same, as not persisted.
 	Commit(ctx context.Context, id string, t Transition) error
-	// Save writes the instance's health record whole. It need not be durable on return, but it must never be seen torn.
+	// Save writes the instance's health record whole. It need not be durable on return, but it must never be seen torn. The blob is
+	// used again after it.
 	Save(id string, blob []byte) error
 	// Load returns what Save wrote last; nil and no error where there is nothing.
 	Load(id string) ([]byte, error)
@@ -57,6 +58,9 @@ type Config struct {
 	Logger func(id string) *slog.Logger
 	Hooks  Hooks
 	Boot   Boot // zero: this host's
+	// Grain is how much later than it is due a probe may begin, so that several begin together: a process that wakes for each of
+	// thousands spends more on waking than on probing. 0: each begins at its instant.
+	Grain time.Duration
 }
 
 // Why CheckNow did not check.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -138,7 +139,8 @@ func (l *loop) save() {
 }
 
 func (l *loop) write(now time.Time) {
-	blob, err := encode(l.set.clock, l.p, l.s, &l.history)
+	room := blobs.Get().(*[]byte)
+	blob, err := encode((*room)[:0], l.set.clock, l.p, l.s, &l.history)
 	done := make(chan error, 1)
 	l.saver = saver{done: done, last: now, failed: l.saver.failed}
 	if err != nil {
@@ -155,8 +157,13 @@ func (l *loop) write(now time.Time) {
 			done <- err
 		}()
 		err = l.set.config.Journal.Save(l.id, blob)
+		*room = blob
+		blobs.Put(room)
 	}()
 }
+
+// blobs are records that were written, to be used again.
+var blobs = sync.Pool{New: func() any { return new([]byte) }}
 
 // saved takes the outcome of a write. A failure is told once, and tried again at the pace of counters.
 func (l *loop) saved(err error) {

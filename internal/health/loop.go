@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -16,8 +15,6 @@ const (
 	restartPause  = time.Second      // after a panic
 	commitPatient = time.Second      // then a transition is announced without its commit
 )
-
-var errOverdue = errors.New("what probes for us did not answer in time")
 
 // A loop watches one instance. One goroutine, run, owns every field of the first group.
 type loop struct {
@@ -53,18 +50,6 @@ type loop struct {
 	history history
 	changed chan struct{} // closed at the next change; nil: nobody waits
 	over    bool
-}
-
-// A flight is one probe, from the moment it is wanted.
-type flight struct {
-	turn   *turn     // of one that costs CPU to begin; nil: it needs none
-	joined time.Time // since when it waited for its turn
-	start  time.Time // zero: it waits
-	window uint64
-	asked  bool
-	cut    bool // its instance stopped, or its window ended: whatever it answers says nothing
-	ctx    context.Context
-	cancel context.CancelFunc
 }
 
 // A message asks the loop for something.
@@ -123,7 +108,7 @@ func (l *loop) contained() (ended bool) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(time.Until(l.wake()))
+		timer.Reset(l.set.ripple(time.Now(), l.wake()))
 		select {
 		case <-l.ctx.Done():
 			return true
@@ -136,7 +121,7 @@ func (l *loop) contained() (ended bool) {
 		case <-l.turn():
 			l.depart(time.Now())
 		case <-timer.C:
-			l.next(time.Now(), Input{Kind: Tick})
+			l.tick(time.Now())
 		}
 		l.begin()
 		l.save()
@@ -151,12 +136,23 @@ func (l *loop) wake() time.Time {
 			at = t
 		}
 	}
-	if l.flight == nil {
+	if f := l.flight; f == nil {
 		sooner(l.due)
+	} else if !f.late {
+		sooner(f.until)
 	}
 	sooner(l.s.StaleAt(l.p))
 	sooner(l.saver.at())
 	return at
+}
+
+// tick is called when wake said so, or a moment later.
+func (l *loop) tick(now time.Time) {
+	if f := l.flight; f != nil && !f.until.IsZero() && !now.Before(f.until) {
+		f.late = true
+		f.end(errOverdue)
+	}
+	l.next(now, Input{Kind: Tick})
 }
 
 // next takes one step, commits what changed and publishes it.
@@ -261,7 +257,7 @@ func (l *loop) seen(o Observed) {
 			return
 		}
 		f.cut = true
-		f.cancel()
+		f.end(errCutShort)
 	}
 }
 
@@ -303,15 +299,16 @@ func (l *loop) depart(now time.Time) {
 		l.set.hooks.Waited(l.p.Type, now.Sub(f.joined))
 	}
 	l.next(now, Input{Kind: Begun})
-	f.ctx, f.cancel = context.WithTimeoutCause(l.ctx, 4*l.p.Timeout+probeSlack, errOverdue)
-	f.start = now
+	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
+	f.loop, f.policy = l, l.p
 	l.probes++
 	l.set.flying.Add(1)
-	go l.probe(f.ctx, l.p, f.turn)
+	l.set.crew.fly(f)
 }
 
 // probe asks once. Its answer is waited for in every case.
-func (l *loop) probe(ctx context.Context, p Policy, t *turn) {
+func (l *loop) probe(f *flight) {
+	t := f.turn
 	r := Result{Outcome: Inconclusive, Cause: CausePanic, Reason: "the probe panicked: the daemon's log has the stack"}
 	started := idle
 	if t != nil {
@@ -326,7 +323,7 @@ func (l *loop) probe(ctx context.Context, p Policy, t *turn) {
 		l.set.flying.Add(-1)
 		l.results <- r
 	}()
-	r = l.set.config.Probe(ctx, l.id, p, started)
+	r = l.set.config.Probe(f, l.id, f.policy, started)
 }
 
 func idle() {}
@@ -335,8 +332,8 @@ func idle() {}
 func (l *loop) landed(r Result) {
 	f, now := l.flight, time.Now()
 	l.flight, l.free = nil, now
-	overdue := errors.Is(context.Cause(f.ctx), errOverdue)
-	f.cancel()
+	overdue := f.Err() == errOverdue
+	f.end(errLanded)
 	l.slow = f.turn != nil && f.turn.usedUp()
 	if f.window != l.s.Window || l.p.Disabled() {
 		l.unanswered()
@@ -383,7 +380,7 @@ func (l *loop) end() {
 	if f := l.flight; f != nil && f.start.IsZero() {
 		f.turn.end(false)
 	} else if f != nil {
-		f.cancel()
+		f.end(errCutShort)
 		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
 	}
 	l.settle()

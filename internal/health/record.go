@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -55,8 +56,10 @@ type record struct {
 	Transitions []Transition   `json:"transitions"`
 }
 
-func encode(c clock, p Policy, s State, h *history) ([]byte, error) {
-	return json.Marshal(record{
+// encode appends the record to b. The head is encoding/json's; the lists, which are almost all of it and are written every few seconds
+// for each instance, are appended by hand, from the history as it is.
+func encode(b []byte, c clock, p Policy, s State, h *history) ([]byte, error) {
+	head, err := json.Marshal(record{
 		Version: recordVersion, Boot: c.bootID, Policy: p,
 		Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network,
 		Status: s.Status, Last: s.Last, Verdict: s.Verdict, N: s.N, Stale: s.Stale,
@@ -65,8 +68,89 @@ func encode(c clock, p Policy, s State, h *history) ([]byte, error) {
 		Fresh: c.sinceBoot(s.Fresh), Entered: c.sinceBoot(s.Entered), GraceEnd: c.sinceBoot(s.GraceEnd), AgentBy: c.sinceBoot(s.AgentBy),
 		Patience: c.sinceBoot(s.Patience), Hello: c.sinceBoot(s.Hello),
 		Due: c.sinceBoot(s.Due), CountFrom: c.sinceBoot(s.CountFrom), Gap: s.Gap, Pace: s.Pace, Confirming: s.Confirming, Waiting: s.Waiting,
-		Results: h.listResults(), Transitions: h.listTransitions(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	const empty = `"results":null,"transitions":null}` // what a head ends with
+	b = append(b, head[:len(head)-len(empty)]...)
+	b = append(b, `"results":[`...)
+	for i := range h.results.len() {
+		b = h.results.at(i).appendJSON(comma(b, i))
+	}
+	b = append(b, `],"transitions":[`...)
+	for i := range h.transitions.len() {
+		b = h.transitions.at(i).appendJSON(comma(b, i))
+	}
+	return append(b, "]}"...), nil
+}
+
+func comma(b []byte, i int) []byte {
+	if i == 0 {
+		return b
+	}
+	return append(b, ',')
+}
+
+// appendJSON writes a result as encoding/json does the WindowResult that listResults makes of it.
+func (r *packedResult) appendJSON(b []byte) []byte {
+	b = appendTime(append(b, `{"time":`...), r.start)
+	b = strconv.AppendInt(append(b, `,"duration":`...), int64(r.duration), 10)
+	b = appendString(append(b, `,"outcome":`...), string(outcomes[r.outcome]))
+	b = appendGiven(b, `,"reason":`, r.reason)
+	b = appendGiven(b, `,"output":`, r.output)
+	b = appendGiven(b, `,"cause":`, r.cause)
+	if r.definite {
+		b = append(b, `,"definite":true`...)
+	}
+	b = strconv.AppendUint(append(b, `,"window":`...), r.window, 10)
+	return append(b, '}')
+}
+
+// appendJSON writes a transition as encoding/json does the Transition that listTransitions makes of it.
+func (t *packedTransition) appendJSON(b []byte) []byte {
+	b = appendTime(append(b, `{"time":`...), t.time)
+	b = appendString(append(b, `,"from":`...), string(statuses[t.from]))
+	b = appendString(append(b, `,"to":`...), string(statuses[t.to]))
+	b = appendGiven(b, `,"reason":`, t.reason)
+	b = appendGiven(b, `,"output":`, t.output)
+	if t.lost {
+		b = append(b, `,"persisted":false`...)
+	}
+	if t.window != 0 {
+		b = strconv.AppendUint(append(b, `,"window":`...), t.window, 10)
+	}
+	if t.n != 0 {
+		b = strconv.AppendUint(append(b, `,"n":`...), t.n, 10)
+	}
+	b = appendGiven(b, `,"stale":`, stales[t.stale])
+	return append(b, '}')
+}
+
+func appendTime(b []byte, nanoseconds int64) []byte {
+	b = time.Unix(0, nanoseconds).UTC().AppendFormat(append(b, '"'), time.RFC3339Nano)
+	return append(b, '"')
+}
+
+func appendGiven(b []byte, name, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendString(append(b, name...), s)
+}
+
+// appendString writes what needs no escape as it is, and leaves the rest to encoding/json.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				panic(err) // a string can be written
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // decode reads what encode wrote. A record of another boot has no times left that decide anything: its machine is gone.

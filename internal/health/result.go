@@ -27,6 +27,7 @@ const (
 	CauseCutShort  = "cut_short"           // the instance stopped, or entered standby, in the middle
 	CauseNoAnswer  = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
 	CausePanic     = "panic"               // a bug of ours: the stack is in the log
+	CauseStarved   = "starved"             // the host kept the probe or the machine from running
 )
 
 // A Result is the answer to one probe. Its JSON goes from the process that probes to the daemon; durations are nanoseconds.

@@ -21,6 +21,7 @@ type Set struct {
 	cancel context.CancelFunc
 	loopWG sync.WaitGroup
 
+	crew    crew
 	queue   *queue
 	suspect *suspect
 	flying  atomic.Int64 // probes in flight
@@ -154,7 +155,7 @@ func (s *Set) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	s.cancel()
 	done := make(chan struct{})
-	go func() { s.loopWG.Wait(); s.suspect.close(); close(done) }()
+	go func() { s.loopWG.Wait(); s.crew.close(); s.suspect.close(); close(done) }()
 	select {
 	case <-done:
 		return nil
@@ -206,6 +207,17 @@ func (l *loop) forget() {
 	l.forgot.Store(true)
 	l.cancel()
 	<-l.done
+}
+
+// ripple returns how long to wait from now for at: with a grain, until the first of its multiples that is not sooner.
+func (s *Set) ripple(now, at time.Time) time.Duration {
+	d := at.Sub(now)
+	if g := s.config.Grain; g > 0 {
+		if over := at.Sub(s.clock.origin) % g; over > 0 {
+			d += g - over
+		}
+	}
+	return d
 }
 
 func (s *Set) touch(now time.Time) { s.active.Store(now.UnixNano()) }

@@ -26,13 +26,13 @@ func (t Target) exec(s *span, p health.Policy) health.Result {
 	if t.Exec == nil {
 		return inconclusive(health.CauseNoAgent, ErrNoAgent.Error())
 	}
-	e, err := t.Exec(s.within, execRequest(p))
+	e, err := t.Exec(s.context(), execRequest(p))
 	if err != nil {
 		return s.unasked(err)
 	}
 	defer e.Close()
 	t.begun()
-	exit, err := e.Wait(s.within)
+	exit, err := e.Wait(s.context())
 	if err != nil && !errors.Is(err, ErrNoAgent) && s.over() && s.ctx.Err() == nil {
 		exit, err = finish(s, e)
 	}

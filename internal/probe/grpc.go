@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,13 +48,12 @@ func (t Target) grpc(s *span, p health.Policy) health.Result {
 		return *failed
 	}
 	defer conn.Close()
-	unhook := context.AfterFunc(s.within, func() { conn.SetDeadline(aLongTimeAgo) })
-	defer unhook()
+	s.hold(conn)
 	raw := &counted{Conn: conn}
 	c := &call{span: s, check: p.GRPC, raw: raw, in: bufio.NewReader(&bounded{r: raw, left: maxGRPC, over: errGRPC})}
 	_, writeErr := conn.Write(callBytes(p.GRPC, t.Version, s.timeout))
 	r := c.read(writeErr)
-	if c.complete && unhook() {
+	if c.complete && s.drain() {
 		c.leave()
 	}
 	return r
@@ -189,7 +187,7 @@ func (c *call) reply(write func() error) (health.Result, bool) {
 	if c.answered++; c.answered > maxPings {
 		return c.broken(errFlood), true
 	}
-	if err := write(); err != nil && c.span.within.Err() != nil {
+	if err := write(); err != nil && c.span.stopped() {
 		return c.broken(err), true
 	}
 	return health.Result{}, false

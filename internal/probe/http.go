@@ -4,14 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/internal/health"
@@ -37,14 +38,13 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 		return *failed
 	}
 	defer conn.Close()
-	unhook := context.AfterFunc(s.within, func() { conn.SetDeadline(aLongTimeAgo) })
-	defer unhook()
-
-	x := exchange{span: s, begun: t.begun, check: p.HTTP, host: hostOf(p.HTTP), raw: &counted{Conn: conn}}
-	x.conn = x.raw
-	r := x.run(requestBytes(p.HTTP, x.host, t.Version))
+	s.hold(conn)
+	x := exchanges.Get().(*exchange)
+	defer x.free()
+	x.span, x.target, x.check, x.raw.Conn, x.conn = s, &t, p.HTTP, conn, &x.raw
+	r := x.run()
 	r.Duration = time.Since(s.start)
-	if x.answered && unhook() { // nothing else can set a deadline any more
+	if x.answered && s.drain() {
 		x.drain()
 	}
 	return r
@@ -53,44 +53,69 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 // An exchange is one request and its answer.
 type exchange struct {
 	span     *span
-	begun    func()
+	target   *Target
 	check    *health.HTTPCheck
-	host     string
-	raw      *counted // the connection
+	raw      counted  // the connection
 	conn     net.Conn // what is spoken through: raw, or TLS over it
 	answered bool     // there was an answer: the connection can end in order
+	buffer   [4 << 10]byte
+}
+
+// exchanges are kept for their buffers. Nothing that an exchange lent to others is used by them after it.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+func (x *exchange) free() {
+	x.span, x.target, x.check, x.raw, x.conn, x.answered = nil, nil, nil, counted{}, nil, false
+	exchanges.Put(x)
 }
 
 // run sends the request and judges what comes back.
-func (x *exchange) run(request []byte) health.Result {
+func (x *exchange) run() health.Result {
 	if x.check.Scheme == "https" {
-		secure := tls.Client(x.raw, tlsConfig(x.check, x.host))
-		if err := secure.HandshakeContext(x.span.within); err != nil {
+		secure := tls.Client(&x.raw, tlsConfig(x.check, hostOf(x.check)))
+		if err := secure.HandshakeContext(x.span.context()); err != nil {
 			return x.handshakeFailed(err)
 		}
 		x.conn = secure
-		x.begun()
+		x.target.begun()
 	}
 	// A server may answer and close before it has read everything, so an error here is told only if nothing can be read.
-	_, writeErr := x.conn.Write(request)
-	bound := &bounded{r: x.conn, left: maxHeaders, over: errHeaders}
+	_, writeErr := x.conn.Write(appendRequest(x.buffer[:0], x.check, x.target.Version))
+	head, err := x.readPlain()
+	if head.status != 0 && x.check.BodyContains == "" {
+		return x.judge(head.status)
+	}
+	bound := &bounded{r: io.MultiReader(bytes.NewReader(head.read), &failing{x.conn, err}), left: maxHeaders, over: errHeaders}
 	answer, err := readAnswer(bufio.NewReader(bound), x.check.Method)
 	if err != nil {
-		return x.unanswered(cmp.Or(bound.err, unread(x, writeErr), err))
+		return x.unanswered(cmp.Or(bound.err, x.unread(writeErr), err))
+	}
+	if x.check.BodyContains == "" || !x.check.Expects(answer.StatusCode) {
+		return x.judge(answer.StatusCode)
 	}
 	x.answered = true
-	if !x.check.Expects(answer.StatusCode) {
-		return failure(fmt.Sprintf("status %d, expected %s", answer.StatusCode, expected(x.check)))
-	}
-	if x.check.BodyContains == "" {
-		return success(fmt.Sprintf("status %d", answer.StatusCode))
-	}
 	bound.left, bound.over = 16*maxBody, errBody // of raw bytes: chunks of one byte cost six
 	return x.judgeBody(answer)
 }
 
+// judge compares the status.
+func (x *exchange) judge(status int) health.Result {
+	x.answered = true
+	if !x.check.Expects(status) {
+		return failure(fmt.Sprintf("status %d, expected %s", status, expected(x.check)))
+	}
+	return success(statusWords(status))
+}
+
+func statusWords(status int) string {
+	if status == http.StatusOK { // the same words for almost all
+		return "status 200"
+	}
+	return "status " + strconv.Itoa(status)
+}
+
 // unread returns the error of a request that could not be sent, if no answer came in spite of it.
-func unread(x *exchange, writeErr error) error {
+func (x *exchange) unread(writeErr error) error {
 	if x.raw.received > 0 {
 		return nil
 	}
@@ -146,7 +171,7 @@ func (x *exchange) handshakeFailed(err error) health.Result {
 		return failure(fmt.Sprintf("port %d does not speak TLS", x.check.Port))
 	case untrusted:
 		return failure("the certificate is refused: " + words(err))
-	case timedOut(err) || reset(err) || errors.Is(err, io.EOF) || x.span.within.Err() != nil:
+	case timedOut(err) || reset(err) || errors.Is(err, io.EOF) || x.span.stopped():
 		r := x.unanswered(err)
 		if r.Outcome == health.Failure {
 			r.Reason += ", in the TLS handshake"
@@ -190,10 +215,13 @@ func (x *exchange) bodyFailed(err error, quoted string) health.Result {
 
 // drain reads what is left, so that the server sees its connection end in order; one that sends on and on is reset.
 func (x *exchange) drain() {
-	x.raw.SetDeadline(time.Now().Add(drainTime))
-	n, err := io.Copy(io.Discard, io.LimitReader(x.conn, maxDrain))
-	if err == nil && n < maxDrain {
-		return
+	for n := 0; n < maxDrain; {
+		got, err := x.conn.Read(x.buffer[:])
+		if n += got; err == io.EOF {
+			return
+		} else if err != nil {
+			break
+		}
 	}
 	if l, ok := x.raw.Conn.(interface{ SetLinger(int) error }); ok {
 		l.SetLinger(0) // other stacks reset a connection that is closed with data unread
@@ -240,4 +268,17 @@ func (b *bounded) Read(p []byte) (int, error) {
 		b.err = err
 	}
 	return n, err
+}
+
+// A failing reader has failed already, unless err is nil.
+type failing struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return f.r.Read(p)
 }

@@ -79,7 +79,7 @@ func TestRequest(t *testing.T) {
 	} {
 		// The path is quoted by %s only: JSON escapes are not formats.
 		p := policy(t, "%s", `{"http":`+check+`}`)
-		if got := string(requestBytes(p.HTTP, hostOf(p.HTTP), "1.2.3")); got != want {
+		if got := string(appendRequest(nil, p.HTTP, "1.2.3")); got != want {
 			t.Errorf("%s:\n%q, want\n%q", check, got, want)
 		}
 	}
@@ -245,6 +245,36 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if r.Outcome == health.Success && !strings.Contains(answer, "200") {
 			t.Fatalf("%q: a success", answer)
+		}
+	})
+}
+
+// What the short way through the head of an answer says, net/http says too.
+func FuzzPlain(f *testing.F) {
+	for _, answer := range []string{
+		"HTTP/1.1 200 OK\r\n\r\nready", "HTTP/1.0 404\r\n\r\n", "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Length: 3\r\nX_y:\tz \r\n\r\nok\n",
+		"HTTP/1.1 204 No\r\ncontent-length:5\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK\nA: b\r\n\r\n", "HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: odd\r\n\r\n", "HTTP/1.1 000 OK\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+	} {
+		f.Add(answer)
+	}
+	f.Fuzz(func(t *testing.T, answer string) {
+		status, _ := parsePlain([]byte(answer))
+		if status == 0 {
+			return
+		}
+		for _, method := range []string{"GET", "HEAD"} {
+			r, err := readAnswer(bufio.NewReader(strings.NewReader(answer)), method)
+			if err != nil || r.StatusCode != status {
+				t.Fatalf("%q: status %d, but net/http says %v, %v", answer, status, r, err)
+			}
+		}
+		// It comes to the same however the bytes are cut.
+		for n := range answer {
+			if s, more := parsePlain([]byte(answer[:n])); s != status && !(s == 0 && more) {
+				t.Fatalf("%q: status %d, more %v after %d bytes; %d after all", answer, s, more, n, status)
+			}
 		}
 	})
 }

@@ -137,7 +137,7 @@ func (t Target) dial(s *span, port uint16) (net.Conn, *health.Result) {
 		r := inconclusive(health.CauseNoNetwork, "the guest has no network yet")
 		return nil, &r
 	}
-	conn, err := t.Dial(s.within, port)
+	conn, err := t.Dial(patience{s}, port)
 	if err == nil {
 		return conn, nil
 	}

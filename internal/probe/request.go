@@ -2,7 +2,6 @@ package probe
 
 import (
 	"crypto/tls"
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -14,6 +13,9 @@ import (
 
 // header returns what the check's headers give for name, in whatever case it is written there; the first in order if several do.
 func header(c *health.HTTPCheck, name string) (string, bool) {
+	if len(c.Headers) == 0 {
+		return "", false
+	}
 	for _, k := range slices.Sorted(maps.Keys(c.Headers)) {
 		if strings.EqualFold(k, name) {
 			return c.Headers[k], true
@@ -29,14 +31,21 @@ func hostOf(c *health.HTTPCheck) string {
 	return net.JoinHostPort("localhost", strconv.Itoa(int(c.Port)))
 }
 
-// requestBytes is the request as it goes over the wire. The policy was checked: no header can break out of its line.
-func requestBytes(c *health.HTTPCheck, host, version string) []byte {
-	var b strings.Builder
-	line := func(name, value string) { b.WriteString(name + ": " + value + "\r\n") }
-	b.WriteString(c.Method + " " + escape(c.Path) + " HTTP/1.1\r\n")
-	line("Host", host)
+// appendRequest writes the request as it goes over the wire. The policy was checked: no header can break out of its line.
+func appendRequest(b []byte, c *health.HTTPCheck, version string) []byte {
+	line := func(name, value string) {
+		b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+	}
+	b = append(append(b, c.Method...), ' ')
+	b = append(appendEscaped(b, c.Path), " HTTP/1.1\r\n"...)
+	if host, ok := header(c, "Host"); ok {
+		line("Host", host)
+	} else {
+		b = append(strconv.AppendUint(append(b, "Host: localhost:"...), uint64(c.Port), 10), "\r\n"...)
+	}
 	if _, ok := header(c, "User-Agent"); !ok {
-		line("User-Agent", "hale-probe/"+version)
+		b = append(b, "User-Agent: hale-probe/"...)
+		b = append(append(b, version...), "\r\n"...)
 	}
 	if _, ok := header(c, "Accept"); !ok {
 		line("Accept", "*/*")
@@ -45,26 +54,27 @@ func requestBytes(c *health.HTTPCheck, host, version string) []byte {
 	if c.Method == "POST" {
 		line("Content-Length", "0")
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		if !strings.EqualFold(name, "Host") {
-			line(name, c.Headers[name])
+	if len(c.Headers) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+			if !strings.EqualFold(name, "Host") {
+				line(name, c.Headers[name])
+			}
 		}
 	}
-	b.WriteString("\r\n")
-	return []byte(b.String())
+	return append(b, "\r\n"...)
 }
 
-// escape writes what is not ASCII in a path as RFC 3986 has it; the rest is as the person wrote it.
-func escape(path string) string {
-	var b strings.Builder
+// appendEscaped writes what is not ASCII in a path as RFC 3986 has it; the rest is as the person wrote it.
+func appendEscaped(b []byte, path string) []byte {
+	const digits = "0123456789ABCDEF"
 	for i := range len(path) {
 		if c := path[i]; c < 0x80 {
-			b.WriteByte(c)
+			b = append(b, c)
 		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
+			b = append(b, '%', digits[c>>4], digits[c&15])
 		}
 	}
-	return b.String()
+	return b
 }
 
 // tlsConfig is this check's own: nothing is shared with another, no session is resumed.

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -42,7 +43,7 @@ type pulse struct {
 	users int
 	due   time.Time     // the next beat
 	late  time.Duration // all beats before it
-	timer *time.Timer
+	timer *time.Timer   // nil: no probe is in flight. It is not used again: a test's clock is another one in each test.
 }
 
 var thePulse pulse
@@ -51,7 +52,7 @@ var thePulse pulse
 func (p *pulse) join(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.users++; p.users == 1 {
+	if p.users++; p.timer == nil {
 		p.late = 0
 		p.next(now)
 	}
@@ -79,20 +80,19 @@ func (p *pulse) sum(now time.Time) time.Duration { return p.late + max(0, now.Su
 // next sets the next beat. p.mu is held.
 func (p *pulse) next(now time.Time) {
 	p.due = now.Add(tick)
-	if p.timer != nil {
+	if p.timer == nil {
+		p.timer = time.AfterFunc(tick, p.fire)
+	} else {
 		p.timer.Reset(tick)
-		return
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(tick, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.timer != timer { // stopped meanwhile
-			return
-		}
+}
+
+func (p *pulse) fire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users > 0 {
 		p.beat(time.Now())
-	})
-	p.timer = timer
+	}
 }
 
 // beat takes down how late it is. p.mu is held.
@@ -104,8 +104,7 @@ func (p *pulse) beat(now time.Time) {
 // A span is the time of one probe.
 type span struct {
 	ctx     context.Context // of who asked
-	within  context.Context // is done too, for errTimeout, when the probe is over
-	cancel  context.CancelCauseFunc
+	unhook  func() bool
 	timeout time.Duration
 	start   time.Time
 	late    time.Duration // the pulse at start
@@ -115,11 +114,25 @@ type span struct {
 	mu      sync.Mutex
 	timer   *time.Timer
 	due     time.Time // of timer
-	ended   bool
-	lasted  time.Duration // when it was over
+	state   spanState
+	conn    net.Conn                // what waits on it ends with the time; nil: nothing does
+	inner   context.Context         // is done when the time is over; nil: nobody has asked for it
+	cancel  context.CancelCauseFunc // of inner
+	lasted  time.Duration           // when it was over
 	waited  time.Duration
 	starved bool
 }
+
+// A spanState is what becomes of the time of a probe.
+type spanState int
+
+const (
+	running  spanState = iota
+	over               // the probe has had all the time that it gets
+	cut                // who asked no longer wants to know
+	draining           // there is a verdict, and the connection has a moment to end in order
+	done
+)
 
 // begin starts the time of a probe; end must be called.
 func (t Target) begin(ctx context.Context, start time.Time, timeout time.Duration) *span {
@@ -127,19 +140,23 @@ func (t Target) begin(ctx context.Context, start time.Time, timeout time.Duratio
 	if s.delays != nil {
 		s.before = s.delays(nil)
 	}
-	s.within, s.cancel = context.WithCancelCause(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(timeout, s.check)
+	s.unhook = context.AfterFunc(ctx, s.cutShort)
 	return s
 }
 
 func (s *span) end() {
 	s.mu.Lock()
-	s.ended = true
-	s.timer.Stop()
+	s.state, s.conn = done, nil
+	cancel := s.cancel
 	s.mu.Unlock()
-	s.cancel(nil)
+	s.timer.Stop()
+	s.unhook()
+	if cancel != nil {
+		cancel(nil)
+	}
 	thePulse.leave()
 }
 
@@ -147,7 +164,12 @@ func (s *span) end() {
 func (s *span) check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	switch s.state {
+	case running:
+	case draining:
+		s.conn.SetDeadline(aLongTimeAgo)
+		return
+	default:
 		return
 	}
 	now := time.Now()
@@ -163,8 +185,82 @@ func (s *span) check() {
 		return
 	}
 	s.lasted, s.waited, s.starved = lasted, wait, !hadTime(s.timeout, lasted, wait)
-	s.cancel(errTimeout)
+	s.stop(over)
 }
+
+// cutShort is called when who asked no longer wants to know.
+func (s *span) cutShort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == running {
+		s.stop(cut)
+	}
+}
+
+// stop ends whatever waits. s.mu is held.
+func (s *span) stop(why spanState) {
+	s.state = why
+	if s.conn != nil {
+		s.conn.SetDeadline(aLongTimeAgo)
+	}
+	if s.cancel != nil && why == over {
+		s.cancel(errTimeout)
+	}
+}
+
+// hold has what waits on the connection end with the time of the probe.
+func (s *span) hold(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = conn
+	if s.state != running {
+		conn.SetDeadline(aLongTimeAgo)
+	}
+}
+
+// drain gives the connection a moment more, whatever the time of the probe; false if that is over.
+func (s *span) drain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != running || s.ctx.Err() != nil {
+		return false
+	}
+	s.state = draining
+	s.timer.Reset(drainTime)
+	return true
+}
+
+// stopped reports whether the time of the probe is over, for whatever reason.
+func (s *span) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == over || s.ctx.Err() != nil
+}
+
+// context returns one that is done when the time of the probe is over.
+func (s *span) context() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inner == nil {
+		s.inner, s.cancel = context.WithCancelCause(s.ctx)
+		switch s.state {
+		case running, draining, cut:
+		case over:
+			s.cancel(errTimeout)
+		case done:
+			s.cancel(nil)
+		}
+	}
+	return s.inner
+}
+
+// A patience is the context of a span, made when somebody asks for its channel: most connections open at once, and nobody does.
+type patience struct{ *span }
+
+func (p patience) Deadline() (time.Time, bool) { return p.ctx.Deadline() }
+func (p patience) Done() <-chan struct{}       { return p.context().Done() }
+func (p patience) Err() error                  { return p.context().Err() }
+func (p patience) Value(key any) any           { return p.context().Value(key) }
 
 // wait returns what the host has kept from the probe up to now: the larger of the tick's lateness and the delay of the virtual
 // processor that waited most.
@@ -183,7 +279,11 @@ func (s *span) wait(now time.Time) time.Duration {
 }
 
 // over reports whether the probe has had all the time that it gets.
-func (s *span) over() bool { return s.within.Err() != nil && context.Cause(s.within) == errTimeout }
+func (s *span) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == over
+}
 
 // overdue is what a probe amounts to that did not get its answer.
 func (s *span) overdue(format string, args ...any) health.Result {

@@ -138,21 +138,21 @@ func silent() Target {
 			return ours, nil
 		},
 		Exec: func(context.Context, machine.ExecRequest) (Execution, error) {
-			return &running{killed: make(chan struct{})}, nil
+			return &command{killed: make(chan struct{})}, nil
 		},
 	}
 }
 
-// running is a command that ends when it is killed, or by itself.
-type running struct {
+// A command is one that ends when it is killed, or by itself.
+type command struct {
 	ends   <-chan time.Time
 	exit   machine.ExecExit
 	killed chan struct{}
 }
 
-func (r *running) Kill(context.Context) error { close(r.killed); return nil }
-func (r *running) Close() error               { return nil }
-func (r *running) Wait(ctx context.Context) (machine.ExecExit, error) {
+func (r *command) Kill(context.Context) error { close(r.killed); return nil }
+func (r *command) Close() error               { return nil }
+func (r *command) Wait(ctx context.Context) (machine.ExecExit, error) {
 	select {
 	case <-r.killed:
 		return machine.ExecExit{Code: 137, Signal: "SIGKILL", Output: []byte("so far")}, nil
@@ -288,7 +288,7 @@ func TestStarvedExits(t *testing.T) {
 			target := Target{
 				RunDelay: delays(c.waits),
 				Exec: func(context.Context, machine.ExecRequest) (Execution, error) {
-					return &running{ends: time.After(2 * s), exit: c.exit, killed: make(chan struct{})}, nil
+					return &command{ends: time.After(2 * s), exit: c.exit, killed: make(chan struct{})}, nil
 				},
 			}
 			r := Run(t.Context(), target, policy(t, `{"timeout":"3s","exec":{"command":["x"]}}`))
@@ -310,7 +310,7 @@ func TestExecTimeout(t *testing.T) {
 		reason string
 		output string
 	}{
-		{"killed", func() Execution { return &running{killed: make(chan struct{})} }, 2 * s, health.Failure, "timeout after 2s: the command was killed", "so far"},
+		{"killed", func() Execution { return &command{killed: make(chan struct{})} }, 2 * s, health.Failure, "timeout after 2s: the command was killed", "so far"},
 		{"answers after all", func() Execution { return lastMoment{} }, 2 * s, health.Success, "exit code 0", ""},
 		{"hangs", func() Execution { return hanging{} }, 9 * s, health.Failure, "timeout after 2s: the guest agent did not answer", ""},
 		{"lost", func() Execution { return lost{} }, 2 * s, health.Inconclusive, ErrNoAgent.Error(), ""},

@@ -182,6 +182,7 @@ func (s *Server) nothing(mux *http.ServeMux) http.Handler {
 func (s *Server) GetHealth(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.Health{
 		Status: "ok", Version: s.config.Version, StartedAt: &s.config.Started, Controllers: s.config.Controllers(),
+		HostSuspect: s.config.Health.Suspect(),
 	})
 }
 

@@ -1,0 +1,145 @@
+// Package peer asks many targets over and over, in a process of its own: with hale's health engine, or with one of the programs and
+// libraries that it is compared with. Each peer does what its users get by default, and nothing that it would not do there.
+package peer
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/halevm/hale/bench/target"
+)
+
+// A Config says what is to be asked, and by whom.
+type Config struct {
+	Peer     string // a key of peers
+	Type     string // http or tcp
+	Targets  []target.Address
+	Interval time.Duration
+	Timeout  time.Duration
+	// Of hale:
+	Policy string // the rest of a health_check, "" for a common one
+	Grain  time.Duration
+	Full   bool // histories are full from the beginning
+}
+
+// A Request asks a peer for something.
+type Request struct {
+	Profile string // write a profile of the processor to this file from now on; "-": end it
+	Reset   bool   // forget lags and counts
+	Collect bool   // garbage, before memory is read
+	Look    bool   // count the unhealthy
+}
+
+// Stats is what a peer knows of itself.
+type Stats struct {
+	Probes     int64
+	Failures   int64
+	Lag        Quantiles // of a probe's start behind its due time; hale only
+	Goroutines int
+	Files      int
+	Memory     int64 // resident, of this process alone
+	Watched    int
+	Unhealthy  int
+}
+
+// A watcher asks until the process ends.
+type watcher interface {
+	stats(s *Stats, look bool)
+	reset()
+}
+
+var peers = map[string]func(Config) (watcher, error){
+	"hale":       newHale,
+	"kubernetes": newKubernetes,
+	"client":     newClient,
+	"serial":     newSerial,
+	"floor":      newFloor,
+}
+
+// Serve is the main function of a peer.
+func Serve(in *json.Decoder, out *json.Encoder) error {
+	if err := target.RaiseFiles(); err != nil {
+		return err
+	}
+	var c Config
+	if err := in.Decode(&c); err != nil {
+		return err
+	}
+	if peers[c.Peer] == nil {
+		return fmt.Errorf("no peer %q", c.Peer)
+	}
+	w, err := peers[c.Peer](c)
+	if err != nil {
+		return err
+	}
+	if err := out.Encode("here"); err != nil {
+		return err
+	}
+	for {
+		var r Request
+		if err := in.Decode(&r); err != nil {
+			return err
+		}
+		if err := profile(r.Profile); err != nil {
+			return err
+		}
+		if r.Reset {
+			w.reset()
+		}
+		if r.Collect {
+			runtime.GC()
+		}
+		s := Stats{Goroutines: runtime.NumGoroutine()}
+		w.stats(&s, r.Look)
+		if err := s.ofProcess(); err != nil {
+			return err
+		}
+		if err := out.Encode(s); err != nil {
+			return err
+		}
+	}
+}
+
+func profile(to string) error {
+	switch to {
+	case "":
+		return nil
+	case "-":
+		pprof.StopCPUProfile()
+		return nil
+	}
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
+}
+
+func (s *Stats) ofProcess() error {
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	s.Files = len(files)
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return err
+	}
+	var pages, resident int64
+	if _, err := fmt.Sscan(string(b), &pages, &resident); err != nil {
+		return err
+	}
+	s.Memory = resident * int64(unix.Getpagesize())
+	return nil
+}
+
+// stagger returns when the i-th target's first probe is due, so that those of all are spread over one interval.
+func (c *Config) stagger(i int) time.Duration {
+	return c.Interval * time.Duration(i) / time.Duration(len(c.Targets))
+}

@@ -1,0 +1,25 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/health"
+)
+
+// healthHooks are what health tells: to the metrics, and of the host to the event log.
+func (d *Daemon) healthHooks() health.Hooks {
+	h := d.metrics.healthHooks()
+	h.Suspected = d.suspected
+	return h
+}
+
+// suspected writes the event of a suspicion against the host that arose or ended.
+func (d *Daemon) suspected(what health.Suspicion) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.loops.ctx), time.Second)
+	defer cancel()
+	if _, err := d.events.Append(ctx, event.TypeHost, "", "", what); err != nil {
+		d.log.Error("the event of the suspicion against the host is not on disk", "err", err)
+	}
+}

@@ -1,0 +1,165 @@
+package health
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A flight is one probe, from the moment it is wanted. It is the context of its probe too: what a context costs that has a parent, a
+// timer and a channel would be a good part of what a probe costs here. The loop's own timer ends one that takes too long, the loop ends
+// with its context, and few ask for the channel.
+type flight struct {
+	loop   *loop
+	policy Policy
+	turn   *turn     // of one that costs CPU to begin; nil: it needs none
+	joined time.Time // since when it waited for its turn
+	start  time.Time // zero: it waits
+	until  time.Time // then it is overdue
+	window uint64
+	asked  bool
+	cut    bool // its instance stopped, or its window ended: whatever it answers says nothing
+	late   bool // it is overdue, and was told so
+
+	mu    sync.Mutex
+	err   error         // why its probe is to end; nil: it is not
+	done  chan struct{} // closed with err; nil: nobody asked
+	after []*func()     // called with err
+}
+
+// An endError is why a probe is to end: in words of our own, and of a kind that the users of a context know.
+type endError struct {
+	words string
+	kind  error
+}
+
+func (e *endError) Error() string { return e.words }
+func (e *endError) Unwrap() error { return e.kind }
+
+var (
+	errOverdue  error = &endError{"what probes for us did not answer in time", context.DeadlineExceeded}
+	errCutShort error = &endError{"its instance stopped, or its window ended", context.Canceled}
+	errLanded   error = &endError{"its probe is over", context.Canceled}
+)
+
+// end tells the probe to end. The first reason stays.
+func (f *flight) end(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return
+	}
+	f.err = why
+	if f.done != nil {
+		close(f.done)
+	}
+	for _, do := range f.after {
+		go (*do)()
+	}
+	f.after = nil
+}
+
+// Deadline is a method of context.Context, as the next three are.
+func (f *flight) Deadline() (time.Time, bool) { return f.until, true }
+
+// Done returns a channel that is closed when the probe is to end.
+func (f *flight) Done() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.done != nil:
+	case f.err != nil:
+		f.done = closedChannel
+	default:
+		f.done = make(chan struct{})
+	}
+	return f.done
+}
+
+// Err returns why the probe is to end; nil while it is not.
+func (f *flight) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Value returns nothing: a flight holds none.
+func (f *flight) Value(any) any { return nil }
+
+// AfterFunc has do called, in a goroutine of its own, when the probe is to end; stop takes that back, as context.AfterFunc's does.
+// Package context knows this method too.
+func (f *flight) AfterFunc(do func()) (stop func() bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		go do()
+		return func() bool { return false }
+	}
+	entry := &do
+	f.after = append(f.after, entry)
+	return func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for i, e := range f.after {
+			if e == entry {
+				f.after = append(f.after[:i], f.after[i+1:]...)
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// A crew is the goroutines that probes run in. One that has landed waits for the next flight, so that its stack, which a probe has
+// made large, is used again.
+type crew struct {
+	mu   sync.Mutex
+	idle []chan *flight // the one that landed last is the first to go
+	over bool
+	wg   sync.WaitGroup
+}
+
+// maxIdle is how many wait. Many probes that hang at a time would leave many behind.
+const maxIdle = 64
+
+// fly runs a flight's probe.
+func (c *crew) fly(f *flight) {
+	c.mu.Lock()
+	if n := len(c.idle); n > 0 {
+		member := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		c.mu.Unlock()
+		member <- f
+		return
+	}
+	c.mu.Unlock()
+	c.wg.Go(func() { c.work(f) })
+}
+
+func (c *crew) work(f *flight) {
+	next := make(chan *flight, 1)
+	for f != nil {
+		f.loop.probe(f)
+		f = nil // its memory is not kept while this waits
+		c.mu.Lock()
+		if c.over || len(c.idle) == maxIdle {
+			c.mu.Unlock()
+			return
+		}
+		c.idle = append(c.idle, next)
+		c.mu.Unlock()
+		f = <-next
+	}
+}
+
+// close ends those that wait. No flight begins any more.
+func (c *crew) close() {
+	c.mu.Lock()
+	c.over = true
+	for _, member := range c.idle {
+		close(member)
+	}
+	c.idle = nil
+	c.mu.Unlock()
+	c.wg.Wait()
+}
