@@ -351,3 +351,23 @@ func TestAgentAfterRestartOfOneThatRested(t *testing.T) {
 		t.Errorf("%+v", m.s)
 	}
 }
+
+// A wait has no gap, is no edge, and is over with the next result.
+func TestWaitIsNoGap(t *testing.T) {
+	const slow = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","tcp":{"port":80}}`
+	m := newSim(t, slow)
+	m.phase(Initializing)
+	m.probe(good)
+	m.is(StatusStarting, 1, 0, time.Second) // an edge
+	m.probe(noNetwork)
+	if !m.due.IsZero() || m.s.Gap != 0 {
+		t.Fatalf("%+v", m.s)
+	}
+	w := *m
+	w.next(Input{Kind: Restarted, Hash: 3e9}) // within the interval, and not within a second
+	w.is(StatusStarting, 1, 0, 3*time.Second)
+	m.asked(dunno)
+	m.is(StatusStarting, 1, 0, 10*time.Second) // of the kind of no edge
+	m.sees(Input{Phase: Initializing, Network: true})
+	m.is(StatusStarting, 1, 0, 10*time.Second) // nothing waited
+}
