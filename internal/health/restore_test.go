@@ -302,6 +302,11 @@ func TestPauseKeepsTheSchedule(t *testing.T) {
 	}
 	m.probe(bad) // asked for, and sooner than the gap that the last failure set
 	m.is(StatusHealthy, 0, 1, 8*time.Second)
+	m.next(Input{Kind: Asking})
+	m.phase(Inactive)
+	if m.s.Asked || !m.due.IsZero() {
+		t.Error("what was asked of it is kept")
+	}
 	// Over the end of the gap one probe serves both.
 	m.phase(Inactive)
 	m.pass(time.Minute)
