@@ -100,7 +100,7 @@ func (r *Reference) Logged(p *health.Policy, now time.Time, to health.Status) {
 }
 
 func (r *Reference) takeSeen(in *health.Input) {
-	before, onItsWay := r.Phase(), r.onItsWay()
+	before, onItsWay, hello := r.Phase(), r.onItsWay(), r.hello()
 	active := in.Phase != health.Inactive
 	again := active && in.Phase == health.Initializing && r.entered() != nil
 	first, run := active && r.number == 0, active && in.Run != r.run
@@ -145,17 +145,17 @@ func (r *Reference) takeSeen(in *health.Input) {
 		r.hit(SeenUnprobed)
 		return
 	}
-	hello := r.hello()
 	switch {
 	case in.Phase == health.Running && r.entered() == nil:
 		r.enter(in)
-		if !in.Restored.IsZero() {
-			hello = r.restore + guestTime
+		if hello = never; !in.Restored.IsZero() {
+			hello = r.entered().restored + guestTime
 		}
-	case begins, before == health.Inactive:
-		if !begins {
-			r.hit(SeenResumed)
-		}
+	case begins:
+		hello = never
+		r.add(fact{kind: asked})
+	case before == health.Inactive:
+		r.hit(SeenResumed)
 		r.add(fact{kind: asked})
 	case onItsWay && r.there() && r.waits():
 		r.hit(GuestAwaited)
