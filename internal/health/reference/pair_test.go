@@ -15,26 +15,52 @@ type pair struct {
 	state health.State
 	due   time.Time
 	view  View
+	next  func(health.State, health.Policy, time.Time, health.Input) (health.State, time.Time)
 	// What Next says of an agent that is gone: the words are its own, but always the same.
 	noAgent string
 	taken   uint64 // inputs, in all
 }
 
-func newPair(base time.Time) *pair { return &pair{base: base, ref: New(base)} }
+func newPair(base time.Time) *pair { return &pair{base: base, ref: New(base), next: health.State.Next} }
 
 func (d *pair) reset() {
 	d.ref.Reset()
-	*d = pair{base: d.base, ref: d.ref, noAgent: d.noAgent, taken: d.taken}
+	*d = pair{base: d.base, ref: d.ref, next: d.next, noAgent: d.noAgent, taken: d.taken}
 }
 
 // take puts one input to both, and returns what differs then.
 func (d *pair) take(p *health.Policy, at time.Duration, in *health.Input) string {
 	d.taken++
 	now := d.base.Add(at)
-	d.state, d.due = d.state.Next(*p, now, *in)
+	before := d.state.Verdict
+	d.state, d.due = d.next(d.state, *p, now, *in)
 	d.ref.Take(p, now, in)
 	d.ref.See(&d.view)
+	if broken := d.promises(p, at, before); broken != "" {
+		return broken
+	}
 	return d.compare(p)
+}
+
+// promises returns which of the rules' sentences about any history Next has broken: those need no second opinion.
+func (d *pair) promises(p *health.Policy, at time.Duration, before health.Status) string {
+	s, r := &d.state, d.ref
+	switch {
+	case p.Disabled():
+	case s.Phase == health.Initializing && s.Status != health.StatusStarting && !r.justRestarted():
+		return "  always starting while Initializing\n"
+	case s.Phase == health.Running && at < r.graceEnd() && s.Failures != 0:
+		return "  failures that count are 0 during the grace\n"
+	case s.Verdict == health.StatusUnhealthy && before == health.StatusStarting && s.SuccessAt.IsZero() &&
+		at-r.graceEnd() < time.Duration(p.FailureThreshold-1)*(p.Interval-p.Interval/20):
+		return "  unhealthy before any success never comes sooner than (failure_threshold - 1) x 0.95 x interval after the grace\n"
+	}
+	return ""
+}
+
+// justRestarted reports whether the daemon is back, and nothing has been seen since: what is shown stays until then.
+func (r *Reference) justRestarted() bool {
+	return len(r.facts) > 0 && r.facts[len(r.facts)-1].kind == restarted
 }
 
 // logged is what a daemon that starts does with a transition that its record has not seen.

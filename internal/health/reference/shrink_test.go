@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/halevm/hale/internal/health"
@@ -141,4 +142,52 @@ func (d *pair) print(steps []step) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// A Next that is wrong in one small thing is found out, and the history is cut to what it takes.
+func TestShrink(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		wrong func(before, after *health.State, in *health.Input)
+		most  int
+		text  string
+	}{
+		{"an inconclusive result ends the streak", func(_, after *health.State, in *health.Input) {
+			if in.Kind == health.Probed && in.Result.Outcome == health.Inconclusive {
+				after.Successes = 0
+			}
+		}, 5, "Successes"},
+		{"a pause is a new window", func(before, after *health.State, in *health.Input) {
+			if before.Phase == health.Inactive && after.Phase == health.Running && after.Window == before.Window {
+				after.Window++
+			}
+		}, 3, "Window"},
+		{"a restart of the daemon clears a streak", func(_, after *health.State, in *health.Input) {
+			if in.Kind == health.Restarted {
+				after.Failures = 0
+			}
+		}, 4, "Failures"},
+	} {
+		w := newWorld(somePolicies(t, 64), time.Now())
+		w.pair.next = func(s health.State, p health.Policy, now time.Time, in health.Input) (health.State, time.Time) {
+			next, due := s.Next(p, now, in)
+			test.wrong(&s, &next, &in)
+			return next, due
+		}
+		found := false
+		for i := uint64(0); i < 1000 && !found; i++ {
+			var all []step
+			if w.history(i, &all) == "" {
+				continue
+			}
+			found = true
+			few, diff := w.pair.shrink(all)
+			if len(few) > test.most || !strings.Contains(diff, test.text) {
+				t.Errorf("%s: at most %d steps and %s were to be told; got\n%s%s", test.name, test.most, test.text, w.pair.print(few), diff)
+			}
+		}
+		if !found {
+			t.Errorf("%s: nothing differed in 1000 histories", test.name)
+		}
+	}
 }
