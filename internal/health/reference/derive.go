@@ -160,9 +160,13 @@ func (r *Reference) staleAt() instant {
 	if r.queuedAt() != never || !r.canTurnStale() {
 		return never
 	}
-	latest := never
+	latest, waited := never, false
 	for i := range r.facts {
-		if at := r.measured(&r.facts[i]); at != never {
+		latest = max(latest, r.measured(&r.facts[i]))
+		waited = waited || r.facts[i].kind == queued
+	}
+	for i := range r.facts {
+		if at := r.measured(&r.facts[i]); waited && at != never {
 			latest = max(latest, at+r.queuedSince(at, i))
 		}
 	}
