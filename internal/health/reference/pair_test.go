@@ -45,6 +45,16 @@ func (d *pair) take(p *health.Policy, at time.Duration, in *health.Input) string
 // promises returns which of the rules' sentences about any history Next has broken: those need no second opinion.
 func (d *pair) promises(p *health.Policy, at time.Duration, before health.Status) string {
 	s, r := &d.state, d.ref
+	for _, t := range [...]time.Time{s.Since, s.CheckedAt, s.SuccessAt, s.FailureAt, s.WindowAt} {
+		if t != t.Round(0) {
+			return "  what is shown is of the wall clock\n"
+		}
+	}
+	for _, t := range [...]time.Time{s.Fresh, s.Entered, s.GraceEnd, s.AgentBy, s.Patience, s.Hello, s.Due, s.Queued, s.CountFrom, s.HintFree, d.due} {
+		if !t.IsZero() && t == t.Round(0) {
+			return "  what decides is monotonic\n"
+		}
+	}
 	switch {
 	case p.Disabled():
 	case s.Phase == health.Initializing && s.Status != health.StatusStarting && !r.justRestarted():

@@ -285,6 +285,9 @@ func (w *world) tell(changed bool) string {
 	case 1:
 		in.Entered = w.pair.base.Add(w.now + time.Second)
 	}
+	if w.chance(50) { // as they come from a record
+		in.Entered, in.Restored = in.Entered.Round(0), in.Restored.Round(0)
+	}
 	return w.take(in)
 }
 
