@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit compat prometheus e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
+.PHONY: build demo test unit reference compat prometheus e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
 
 build: bin/hale
 
@@ -24,13 +24,17 @@ bin/hale: $(AGENT) $(GO_FILES)
 demo: build
 	@$(GO) run ./examples/demo
 
-test: lint unit compat prometheus e2e
+test: lint unit reference compat prometheus e2e
 
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
 	@tools/need.sh gcc gcc libc6-dev # for the race detector
 	$(GO) test -race -timeout 5m ./...
 	cd bench && $(GO) test -race -timeout 1m ./...
+
+# A million random histories, put to the decision about health and to what was written from the rules' text alone. make unit puts 20,000.
+reference:
+	HALE_HISTORIES=1000000 $(GO) test -timeout 15m -v -run TestNext ./internal/health/reference
 
 # The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
 compat: lint
