@@ -12,6 +12,7 @@ import (
 	"github.com/halevm/hale/bench/target"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/probe"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // hale is the product's own engine: its Set with loops, decisions and histories, and its probes. Only the dial function is the
@@ -25,7 +26,9 @@ type hale struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	slack()
+	if err := slack.Set(slack.Probing); err != nil { // as the daemon does
+		return nil, err
+	}
 	h := &hale{targets: make(map[string]probe.Target, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {
@@ -38,7 +41,6 @@ func newHale(c Config) (watcher, error) {
 			return probe.Run(ctx, t, p)
 		},
 		Journal: nowhere{full},
-		Grain:   c.Grain,
 		Hooks: health.Hooks{
 			Began: h.lag.add,
 			Probed: func(_ health.Type, o health.Outcome, _ string, _ time.Duration) {

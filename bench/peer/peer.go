@@ -24,8 +24,7 @@ type Config struct {
 	Timeout  time.Duration
 	// Of hale:
 	Policy string // the rest of a health_check, "" for a common one
-	Grain  time.Duration
-	Full   bool // histories are full from the beginning
+	Full   bool   // histories are full from the beginning
 }
 
 // A Request asks a peer for something.

@@ -58,9 +58,6 @@ type Config struct {
 	Logger func(id string) *slog.Logger
 	Hooks  Hooks
 	Boot   Boot // zero: this host's
-	// Grain is how much later than it is due a probe may begin, so that several begin together: a process that wakes for each of
-	// thousands spends more on waking than on probing. 0: each begins at its instant.
-	Grain time.Duration
 }
 
 // Why CheckNow did not check.

@@ -108,7 +108,7 @@ func (l *loop) contained() (ended bool) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(l.set.ripple(time.Now(), l.wake()))
+		timer.Reset(time.Until(l.wake()))
 		select {
 		case <-l.ctx.Done():
 			return true
