@@ -47,6 +47,10 @@ var benches = []bench{
 	{"image", benchImage},
 	{"cli", benchCLI},
 	{"engine", benchEngine},
+	{"lag", benchLag},
+	{"memory", benchMemory},
+	{"start", benchStart},
+	{"starved", benchStarved},
 }
 
 // A site is where the benches run and what they have.

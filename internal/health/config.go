@@ -38,7 +38,7 @@ type Quarantine interface {
 
 // Hooks are told what happens, for metrics. Each may be nil; they are called from many goroutines and must return at once.
 type Hooks struct {
-	Began      func(lag time.Duration)            // a probe began, or joined the queue, so long after it was due
+	Began      func(id string, lag time.Duration) // a probe began, or joined the queue, so long after it was due
 	Waited     func(t Type, queued time.Duration) // one that costs CPU to begin had its turn after so long
 	Probed     func(t Type, o Outcome, cause string, took time.Duration)
 	Transition func(from, to Status, persisted bool)

@@ -270,7 +270,7 @@ func (l *loop) begin() {
 	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
 		return
 	}
-	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
+	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
 	if !l.p.queues() {
 		l.flight = f

@@ -238,7 +238,7 @@ func (s *Set) suspected(what Suspicion) {
 // orNothing fills in hooks that do nothing.
 func (h Hooks) orNothing() Hooks {
 	if h.Began == nil {
-		h.Began = func(time.Duration) {}
+		h.Began = func(string, time.Duration) {}
 	}
 	if h.Waited == nil {
 		h.Waited = func(Type, time.Duration) {}
