@@ -50,6 +50,8 @@ var benches = []bench{
 	{"lag", benchLag},
 	{"memory", benchMemory},
 	{"start", benchStart},
+	{"product", benchProduct},
+	{"restart", benchRestart},
 	{"starved", benchStarved},
 }
 

@@ -57,6 +57,8 @@ func (r row) cells() []string {
 	}
 	var limit, value float64
 	switch {
+	case r.zero:
+		value = r.figure
 	case r.most != 0:
 		limit, value = r.most, r.figure
 	case r.mostRatio != 0:
