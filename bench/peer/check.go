@@ -25,6 +25,7 @@ func (h *hale) check(a *asked, p health.Policy, r health.Result) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.n++
+	h.checked.Add(1)
 	fate := target.FateOf(h.config.Seed, a.index, e.n)
 	want, reason, definite := health.Failure, "", false
 	switch fate {

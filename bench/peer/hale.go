@@ -26,6 +26,7 @@ type hale struct {
 	probes   atomic.Int64
 	failures atomic.Int64
 	wrong    atomic.Int64
+	checked  atomic.Int64
 	lag      histogram // of targets that are none of the others
 	opened   time.Duration
 	mu       sync.Mutex
@@ -178,7 +179,7 @@ func (h *hale) stats(s *Stats, look bool) {
 			h.compare(a, snap)
 		}
 	}
-	s.Wrong = h.wrong.Load()
+	s.Wrong, s.Checked = h.wrong.Load(), h.checked.Load()
 }
 
 // nowhere is a journal that is given everything, as the product's is, and keeps nothing. Each instance begins with the same record.

@@ -53,6 +53,7 @@ type Stats struct {
 	Unhealthy  int
 	Opened     time.Duration // when the watch began, by target.Uptime
 	Moves      []Move
+	Checked    int64    // results that were compared with what the targets did
 	Wrong      int64    // results, or statuses, that are not what the targets did
 	Words      []string // about them
 }
