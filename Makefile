@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit reference compat prometheus e2e crash soak-boot lint gen check-gen bench microbench fuzz clean
+.PHONY: build demo test unit reference compat prometheus e2e crash soak soak-boot lint gen check-gen bench microbench fuzz clean
 
 build: bin/hale
 
@@ -70,9 +70,13 @@ gen:
 check-gen:
 	@tools/check-gen.sh
 
-# Everything beside its reference, in one table below bench/results: less than ten minutes. ONLY=boot,image runs some of it.
+# Everything beside its reference, in one table below bench/results: about half an hour. ONLY=boot,image runs some of it.
 bench: build
 	@bench/run.sh $(if $(ONLY),-only $(ONLY)) $(if $(AGAINST),-against $(AGAINST))
+
+# An hour, or as long as HALE_SOAK says, of targets that fail at random, and whether what the engine says of them is what they did.
+soak: build
+	@bench/run.sh -only soak
 
 # What single functions take.
 microbench: $(AGENT)

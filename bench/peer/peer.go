@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"time"
 
@@ -24,16 +25,20 @@ type Config struct {
 	Timeout  time.Duration
 	// Of hale:
 	Policy string // the rest of a health_check, "" for a common one
-	Grain  time.Duration
-	Full   bool // histories are full from the beginning
+	Full   bool   // histories are full from the beginning
+	Wait   bool   // for a Request to Start
+	Others int    // the first so many targets are bad on purpose: their lag is not counted
+	Seed   uint64 // the targets are fickle, by this seed, and what the engine says of them is checked
 }
 
 // A Request asks a peer for something.
 type Request struct {
-	Profile string // write a profile of the processor to this file from now on; "-": end it
-	Reset   bool   // forget lags and counts
-	Collect bool   // garbage, before memory is read
-	Look    bool   // count the unhealthy
+	Profile string        // write a profile of the processor to this file from now on; "-": end it
+	Reset   bool          // forget lags and counts
+	Collect bool          // garbage, before memory is read
+	Look    bool          // count the unhealthy, and tell the moves since the last Reset
+	Start   bool          // begin to watch
+	Spread  time.Duration // of the first probes
 }
 
 // Stats is what a peer knows of itself.
@@ -46,6 +51,11 @@ type Stats struct {
 	Memory     int64 // resident, of this process alone
 	Watched    int
 	Unhealthy  int
+	Opened     time.Duration // when the watch began, by target.Uptime
+	Moves      []Move
+	Checked    int64    // results that were compared with what the targets did
+	Wrong      int64    // results, or statuses, that are not what the targets did
+	Words      []string // about them
 }
 
 // A watcher asks until the process ends.
@@ -93,7 +103,10 @@ func Serve(in *json.Decoder, out *json.Encoder) error {
 			w.reset()
 		}
 		if r.Collect {
-			runtime.GC()
+			debug.FreeOSMemory()
+		}
+		if h, ok := w.(*hale); ok {
+			h.request(r)
 		}
 		s := Stats{Goroutines: runtime.NumGoroutine()}
 		w.stats(&s, r.Look)

@@ -17,6 +17,7 @@ import (
 	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/host"
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/slack"
 	"github.com/halevm/hale/internal/token"
 )
 
@@ -34,6 +35,9 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			// What whoever started it left open is no machine's.
 			if err := sandbox.KeepFromChildren(3); err != nil {
 				return fmt.Errorf("close descriptors for children: %w", err)
+			}
+			if err := slack.Set(slack.Probing); err != nil {
+				return fmt.Errorf("let timers fire together: %w", err)
 			}
 			if err := s.resolve(); err != nil {
 				return err

@@ -95,7 +95,7 @@ const loopPanic = "health loop"
 // healthHooks count what the health loops tell.
 func (m *metrics) healthHooks() health.Hooks {
 	return health.Hooks{
-		Began: func(lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
+		Began: func(_ string, lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
 		Waited: func(t health.Type, queued time.Duration) {
 			m.probeQueue.WithLabelValues(string(t)).Observe(queued.Seconds())
 		},

@@ -108,7 +108,7 @@ func (l *loop) contained() (ended bool) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(l.set.ripple(time.Now(), l.wake()))
+		timer.Reset(time.Until(l.wake()))
 		select {
 		case <-l.ctx.Done():
 			return true
@@ -270,7 +270,7 @@ func (l *loop) begin() {
 	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
 		return
 	}
-	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
+	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
 	if !l.p.queues() {
 		l.flight = f
