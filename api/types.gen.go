@@ -592,7 +592,7 @@ type Event struct {
 	// Time When it happened.
 	Time time.Time `json:"time"`
 
-	// Type `created`, `state`, `updated`, `health`, `deleted`, and `host`, which is about no instance; `resync` tells the reader to list again. More may come.
+	// Type `created`, `state`, `boot_retry`, `updated`, `health`, `deleted`, and `host`, which is about no instance; `resync` tells the reader to list again. More may come.
 	//
 	//
 	// Example: state
@@ -1016,6 +1016,9 @@ type ImageStatus string
 type Instance struct {
 	// AutoStandby When an idle instance is put to sleep.
 	AutoStandby *AutoStandbyPolicy `json:"auto_standby,omitempty"`
+
+	// Boots How many boots its last start took: more than one where the guest did not come up at first.
+	Boots int `json:"boots,omitempty"`
 
 	// Cmd In place of the image's command; unset, the image's, unless an entrypoint is given.
 	Cmd []string `json:"cmd,omitzero"`

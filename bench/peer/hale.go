@@ -25,6 +25,7 @@ type hale struct {
 }
 
 func newHale(c Config) (watcher, error) {
+	slack()
 	h := &hale{targets: make(map[string]probe.Target, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {

@@ -58,6 +58,8 @@ type Config struct {
 	UIDs    string // FIRST-LAST, where root's machines have their uids from; sandbox.DefaultRange
 	// AllowNets are private ranges that all instances may reach, beside their own; see egress.ParseRange.
 	AllowNets []netip.Prefix
+	// BootRetries is how often a machine is booted again that ended before its agent said a word.
+	BootRetries int
 	// Registries is where the host's own credentials for registries are.
 	Registries registry.DockerConfig
 	Log        *slog.Logger
@@ -149,7 +151,8 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		AllowNets:  d.config.AllowNets,
 		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
 		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
-		AgentReady: d.hellos.add, NetworkUp: d.hellos.add, Hinted: d.hints.add,
+		AgentReady: d.hellos.add, BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
+		NetworkUp: d.hellos.add, Hinted: d.hints.add,
 		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {

@@ -15,6 +15,8 @@ type metrics struct {
 	registry *prometheus.Registry
 	panics   *prometheus.CounterVec
 
+	bootRetries prometheus.Counter
+
 	probes      *prometheus.CounterVec
 	probeTime   *prometheus.HistogramVec
 	probeLag    prometheus.Histogram
@@ -35,6 +37,9 @@ func newMetrics(d *Daemon) *metrics {
 		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_panics_total", Help: "Panics that were contained, by the loop or handler that panicked.",
 		}, []string{"where"}),
+		bootRetries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hale_boot_retries_total", Help: "Machines that were booted again because they ended before their agent said a word.",
+		}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_health_probes_total", Help: "Probes, by type and outcome, and the cause of an inconclusive one.",
 		}, []string{"type", "outcome", "cause"}),
@@ -76,7 +81,7 @@ func newMetrics(d *Daemon) *metrics {
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.panics, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.notWritten, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d}, healthCollector{d}, controllerCollector{d},
+		m.panics, m.bootRetries, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.notWritten, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d}, healthCollector{d}, controllerCollector{d},
 	)
 	for _, where := range append([]string{loopPanic, "instance", "handler"}, loopNames...) {
 		m.panics.WithLabelValues(where) // so that the first panic is a rise, from 0

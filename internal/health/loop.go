@@ -152,6 +152,9 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
+	if stale := l.s.StaleAt(l.p); l.flight == nil && !l.due.IsZero() && !now.Before(l.due) && (stale.IsZero() || now.Before(stale)) {
+		return // a probe begins, and that is a step too
+	}
 	l.next(now, Input{Kind: Tick})
 }
 

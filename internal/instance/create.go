@@ -207,7 +207,7 @@ func (s *Set) reserve(spec Spec, img Image) (*owner, error) {
 	}
 	t := now()
 	r := record{Image: img, Instance: Instance{
-		ID: newID(), Spec: spec, State: Initializing, Since: t, CreatedAt: t, StartedAt: t, Run: 1,
+		ID: newID(), Spec: spec, State: Initializing, Since: t, CreatedAt: t, StartedAt: t, Run: 1, Boots: 1, BootedAt: t,
 	}}
 	if !spec.NoNetwork {
 		addr, err := s.pool.take()

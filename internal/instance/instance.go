@@ -96,6 +96,9 @@ type Instance struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Run       uint64    `json:"run"` // grows by one at each start
+	// Boots is how many boots the last start took, up to now, and BootedAt when the last of them began: see Config.BootRetries.
+	Boots    int       `json:"boots,omitempty"`
+	BootedAt time.Time `json:"booted_at,omitzero"`
 	// Agent says that the guest agent has said HELLO in this run. It is the machine's word, and is in no record: after a restart of
 	// the daemon it comes with the machine.
 	Agent bool `json:"-"`

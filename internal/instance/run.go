@@ -83,6 +83,7 @@ func (o *owner) start(opt StartOptions) error {
 	}
 	next.Image.Disk = o.disk()
 	next.Instance.Run++
+	next.Instance.Boots, next.Instance.BootedAt = 1, next.Instance.Since
 	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
@@ -212,11 +213,14 @@ func (o *owner) networkUp() {
 	}
 }
 
-// ended makes the instance Stopped.
+// ended makes the instance Stopped, unless its machine is booted once more.
 func (o *owner) ended(e machine.Exit) {
 	o.m, o.notices = nil, nil
 	if e.Time.IsZero() {
 		e.Time = now()
+	}
+	if o.bootAgain(e) {
+		return
 	}
 	switch {
 	case o.because == daemonStopped:
@@ -367,6 +371,9 @@ func (o *owner) takeBack() {
 		}
 		o.attach(m)
 		o.log.Info("taken back")
+	case known && o.earlier(e.Exit):
+		o.log.Info("the last daemon was about to boot it once more", "boot", o.rec.Instance.Boots)
+		o.goOn()
 	case known:
 		o.ended(e.Exit)
 	case errors.Is(err, api.NotFound):

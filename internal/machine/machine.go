@@ -114,13 +114,15 @@ func (r Reason) GuestFault() bool {
 
 // An Exit is how a machine ended.
 type Exit struct {
-	Reason  Reason    `json:"reason"`
-	Code    *int      `json:"code,omitempty"`    // the program's exit code (128+n for signal n), where it is known
-	Signal  string    `json:"signal,omitempty"`  // "SIGKILL", where the program died of one
-	Message string    `json:"message,omitempty"` // one line for a person
-	Console string    `json:"console,omitempty"` // the console's last lines (at most 4 KiB), for a panic or a boot that failed
-	OOM     bool      `json:"oom,omitempty"`     // the guest's kernel killed the program for want of memory
-	Time    time.Time `json:"time"`
+	Reason  Reason `json:"reason"`
+	Code    *int   `json:"code,omitempty"`    // the program's exit code (128+n for signal n), where it is known
+	Signal  string `json:"signal,omitempty"`  // "SIGKILL", where the program died of one
+	Message string `json:"message,omitempty"` // one line for a person
+	Console string `json:"console,omitempty"` // the console's last lines (at most 4 KiB), for a panic or a boot that failed
+	OOM     bool   `json:"oom,omitempty"`     // the guest's kernel killed the program for want of memory
+	// Silent says that the guest ended, or was given up, before its agent said HELLO: nothing of the image has run.
+	Silent bool      `json:"silent,omitempty"`
+	Time   time.Time `json:"time"`
 }
 
 // An ExecRequest asks the guest agent to run a program beside the image's own.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
@@ -75,9 +77,9 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]pending // nil: the connection has ended
 
-	lines   rate // of lines for the instance's log; the reader's, as are dropped and hints
-	dropped bool
-	hints   rate
+	lines   *rate.Limiter // of lines for the instance's log
+	dropped bool          // some were; the reader's
+	hints   *rate.Limiter
 
 	watched watcher
 
@@ -340,7 +342,7 @@ func (m *Machine) begun(id uint64) {
 // told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for, and a shim is not
 // trusted to keep to its own bounds.
 func (m *Machine) told(n machine.Notice) {
-	if len(m.notices) >= noticeRoom-noticeOnce || !m.lines.allows(time.Now()) {
+	if len(m.notices) >= noticeRoom-noticeOnce || !m.lines.Allow() {
 		if !m.dropped {
 			m.dropped = true
 			m.log.Warn("lines for the instance's log are dropped: there are too many")
@@ -355,7 +357,7 @@ func (m *Machine) told(n machine.Notice) {
 // hinted passes on what the guest says of the watched port. A shim keeps to half of this rate, and an owner that does not read is ending
 // the machine.
 func (m *Machine) hinted(n machine.Notice) {
-	if len(m.notices) < noticeRoom-noticeOnce && m.hints.allows(time.Now()) {
+	if len(m.notices) < noticeRoom-noticeOnce && m.hints.Allow() {
 		m.notices <- n
 	}
 }

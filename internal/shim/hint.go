@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/machine"
 )
@@ -18,7 +20,7 @@ const (
 // A hint is the guest's last word on the checked port, until a daemon has taken it. A newer word takes its place, so that nothing piles
 // up; what comes sooner than the rate allows is held back until it does. server.mu guards it.
 type hint struct {
-	rate    rate
+	rate    *rate.Limiter
 	held    *machine.Notice // to be let go
 	waiting bool            // somebody lets it go when the rate allows
 	ready   *machine.Notice // to be taken by a connection
@@ -38,7 +40,7 @@ func (s *server) letGo() {
 	if h.held == nil || h.waiting {
 		return
 	}
-	if !h.rate.allows(time.Now()) {
+	if !h.rate.Allow() {
 		h.waiting = true
 		time.AfterFunc(hintEvery, func() {
 			s.mu.Lock()

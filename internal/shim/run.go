@@ -224,7 +224,7 @@ func (r *run) toTheEnd() {
 	var f facts
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	boot := newBoot(r.c.BootDeadline)
+	boot := newBoot(r.c.BootDeadline, func() turns { return turnsOf(r.vm.PID()) })
 	// end is when the machine is killed if it has not gone by itself: after the program's end, or an orderly stop.
 	end := time.NewTimer(0)
 	<-end.C
@@ -291,7 +291,13 @@ func (r *run) toTheEnd() {
 			f.killed = true
 			r.vm.Kill()
 		case <-boot.timer.C:
-			boot.failed(&f)
+			if boot.respite() {
+				continue
+			}
+			if seen := boot.failed(&f, r.vm); seen != "" {
+				r.log.Warn("the guest does not come up; what its processors do follows")
+				r.vmm.Write([]byte(seen))
+			}
 			f.diskFull, _ = r.disk.stands()
 			r.vm.Kill()
 		case <-end.C:
@@ -316,6 +322,7 @@ func (r *run) hear(e guest.Event, f *facts) {
 		r.mu.Lock()
 		r.said = true
 		r.mu.Unlock()
+		f.hello = true
 	case guest.Started:
 		f.started = true
 	case guest.ProgramFailed:

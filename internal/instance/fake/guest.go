@@ -70,7 +70,7 @@ func (g *guest) boot(ctx context.Context) machine.Exit {
 	if name == "panic" {
 		const line = "Kernel panic - not syncing: attempted to run the program panic"
 		g.console(line)
-		return machine.Exit{Reason: machine.GuestPanic, Message: line, Console: "booting\n" + line}
+		return machine.Exit{Reason: machine.GuestPanic, Message: line, Console: "booting\n" + line, Silent: true}
 	}
 	g.say(machine.Notice{Kind: machine.AgentReady}, ready)
 	g.console("agent ready")
