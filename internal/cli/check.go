@@ -3,6 +3,8 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -97,6 +99,28 @@ func (f *checkFlags) check() (whole, override json.RawMessage, err error) {
 	}
 	whole, err = json.Marshal(hc)
 	return whole, nil, err
+}
+
+// onto is a check in force with the numbers of the flags in it, nil if there is none that somebody asked for: then they change the image's.
+func (f *checkFlags) onto(inst api.Instance) (json.RawMessage, error) {
+	var policy, changes map[string]json.RawMessage
+	if inst.HealthCheckSource != api.HealthCheckSourceRequest || noCheck(inst) {
+		return nil, nil
+	}
+	if err := json.Unmarshal(inst.HealthCheck, &policy); err != nil {
+		return nil, fmt.Errorf("the daemon's answer: %w", err)
+	}
+	hc := new(api.HealthCheck)
+	f.details(hc)
+	b, err := json.Marshal(hc)
+	if err == nil {
+		err = json.Unmarshal(b, &changes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(policy, changes)
+	return json.Marshal(policy)
 }
 
 // flagOf is the flag behind a field of a check, and what of it where that is a part; "" if there is none.

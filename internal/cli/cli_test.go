@@ -228,11 +228,21 @@ func TestSeveralNames(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("PATCH /instances/web", fleet()[0])
+	imageChecked, none := fleet()[0], fleet()[0]
+	imageChecked.HealthCheck, imageChecked.HealthCheckSource = json.RawMessage(`{"type":"exec","exec":{"command":["a"]},"interval":"30s"}`), api.HealthCheckSourceImage
+	none.HealthCheck, none.HealthCheckSource = json.RawMessage(`{"type":"none"}`), api.HealthCheckSourceRequest
+	none.HealthStatus = &api.InstanceHealthStatus{Status: api.HealthStateDisabled}
+	asked := imageChecked
+	asked.HealthCheck, asked.HealthCheckSource = json.RawMessage(`{"type":"tcp","tcp":{"port":80},"interval":"10s","failure_threshold":3}`), api.HealthCheckSourceRequest
+	d.answer("GET /instances/web", imageChecked, none, asked)
 	for _, tt := range []struct{ args, want string }{
 		{"--health-tcp :80 --health-interval 5s", `{"health_check":{"interval":"5s","tcp":{"port":80}}}`},
 		{"--no-healthcheck", `{"health_check":{"type":"none"}}`},
 		{"--image-healthcheck", `{"health_check":null}`},
 		{"--health-retries 5", `{"health_check_override":{"failure_threshold":5}}`},
+		{"--health-retries 5", `{"health_check_override":{"failure_threshold":5}}`},
+		{"--health-retries 5 --health-timeout 1s", `{"health_check":{"failure_threshold":5,"interval":"10s","tcp":{"port":80},"timeout":"1s","type":"tcp"}}`},
+		{"--health-cmd true --health-retries 5", `{"health_check_override":{"cmd":"true","failure_threshold":5}}`},
 		{"-e A=1 --unset-env B", `{"env":{"A":"1","B":null}}`},
 		{"--ttl 0s", `{"ttl":"0s"}`},
 	} {
@@ -378,6 +388,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 		})
 		d.answer("POST /instances", no)
 		d.answer("PATCH /instances/nginx", no)
+		d.answer("GET /instances/nginx", fleet()[0])
 		for _, cmd := range []string{"run", "update"} {
 			code, _, stderr := d.hale(append(append([]string{cmd}, strings.Fields(tt.args)...), "nginx")...)
 			if code != exitUsage || !strings.HasPrefix(stderr, "hale: name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {

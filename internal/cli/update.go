@@ -20,8 +20,8 @@ func (a *app) updateCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "update NAME", Short: "Change the health check, the environment, or the time to live", GroupID: groupInstances, Args: cobra.ExactArgs(1),
-		Long: `Change an instance in place. A health check replaces the old one whole; --health-cmd, and numbers alone, are changes to the
-image's own check, whatever was in force. The environment is merged, and used from the next
+		Long: `Change an instance in place. A health check replaces the old one whole; numbers alone, such as --health-interval, change the
+one in force, and --health-cmd the image's own. The environment is merged, and used from the next
 start. The time to live counts from now; 0s takes it away.`,
 		Example: "  hale update web --health-http :80/ --health-interval 5s\n  hale update web --no-healthcheck\n  hale update web --ttl 0s",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,6 +48,19 @@ start. The time to live counts from now; 0s takes it away.`,
 			c, err := a.client()
 			if err != nil {
 				return err
+			}
+			if req.HealthCheckOverride != nil && !check.given("cmd") {
+				inst, err := c.Instance(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				whole, err := check.onto(inst)
+				if err != nil {
+					return err
+				}
+				if whole != nil {
+					req.HealthCheck, req.HealthCheckOverride = whole, nil
+				}
 			}
 			inst, err := c.UpdateInstance(cmd.Context(), args[0], req)
 			if err != nil {

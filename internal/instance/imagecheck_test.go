@@ -82,6 +82,11 @@ func TestTheImagesCheckOutlivesTheDaemon(t *testing.T) {
 	s = h.open()
 	see("/bin/ash -c old every 7s request")
 	update(instance.HealthUpdate{}, images)
+	since = h.events.Last()
+	update(instance.HealthUpdate{}, images) // it is the image's already
+	if told := h.told(since); len(told) > 0 {
+		t.Errorf("going back to what is in force is told as %v", told)
+	}
 	h.close(s)
 	s = h.open()
 	see(images)
