@@ -26,8 +26,8 @@ const (
 	CauseDiskFull  = "disk_full"           // the machine stands still, for the host's disk has no room for what it writes
 	CauseCutShort  = "cut_short"           // the instance stopped, or entered standby, in the middle
 	CauseNoAnswer  = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
-	CauseStarved   = "starved"             // the host kept the probe or the machine from running
 	CausePanic     = "panic"               // a bug of ours: the stack is in the log
+	CauseStarved   = "starved"             // the host kept the probe or the machine from running
 )
 
 // A Result is the answer to one probe. Its JSON goes from the process that probes to the daemon; durations are nanoseconds.

@@ -40,7 +40,9 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 	defer conn.Close()
 	s.hold(conn)
 	x := exchanges.Get().(*exchange)
-	defer x.free()
+	if p.HTTP.Scheme != "https" { // crypto/tls may still be closing the connection, on a goroutine of its own
+		defer x.free()
+	}
 	x.span, x.target, x.check, x.raw.Conn, x.conn = s, &t, p.HTTP, conn, &x.raw
 	r := x.run()
 	r.Duration = time.Since(s.start)

@@ -110,6 +110,9 @@ func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
 	default:
 		r = inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
 	}
+	if r.Outcome != health.Success {
+		r.Wait = s.wait(time.Now())
+	}
 	return r
 }
 

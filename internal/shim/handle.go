@@ -102,7 +102,7 @@ func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health
 		Dial: r.dial, Exec: r.execCheck, NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
 		Begun: begun, Version: r.c.Build,
 	}
-	return r.disk.probe(func() health.Result { return probe.Run(ctx, target, policy) }), nil
+	return r.disk.probe(func() health.Result { return r.unlessEnding(ctx, probe.Run(ctx, target, policy)) }), nil
 }
 
 // policy decodes a policy, which is nearly always the one of the probe before.

@@ -91,6 +91,7 @@ type run struct {
 	said       bool   // the agent said HELLO, so the guest has its network
 	openPort   uint16 // the watched port, while it is listened on; 0: it is not
 	answered   bool   // the guest has answered a connection of ours
+	over       bool   // the program has ended, or could not be started
 	policyText string
 	lastPolicy health.Policy
 }
@@ -311,6 +312,11 @@ func (r *run) toTheEnd() {
 
 // hear takes down what the agent said.
 func (r *run) hear(e guest.Event, f *facts) {
+	if e.Kind == guest.ProgramFailed || e.Kind == guest.ProgramExited {
+		r.mu.Lock()
+		r.over = true
+		r.mu.Unlock()
+	}
 	switch e.Kind {
 	case guest.Hello:
 		r.mu.Lock()

@@ -62,6 +62,7 @@ type Agent struct {
 	state   protocol.State
 	changed chan struct{} // closed and replaced with each change of state
 	image   image         // of the program, once booted
+	program *process      // nil: not started
 	dying   bool          // a panic is being reported
 	checks  []*group      // of captured execs that were still there after they were killed
 }

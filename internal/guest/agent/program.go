@@ -105,6 +105,9 @@ func (a *Agent) runCommand(cmd *command, stop syscall.Signal) protocol.State {
 		fault := cmd.failedStart(err)
 		return failedState(fault.code, fault)
 	}
+	a.mu.Lock()
+	a.program = p
+	a.mu.Unlock()
 	var written atomic.Uint64
 	drained := make(chan struct{})
 	drain, abandon := context.WithCancel(a.ctx)
