@@ -46,6 +46,7 @@ var benches = []bench{
 	{"outbound", benchOutbound},
 	{"image", benchImage},
 	{"cli", benchCLI},
+	{"hints", benchHints},
 	{"engine", benchEngine},
 }
 

@@ -78,7 +78,9 @@ func (g toggled) update(policy string) api.InstanceHealth {
 func (g toggled) turned(want api.HealthState, since time.Time) time.Time {
 	g.t.Helper()
 	health := g.awaitHealth("web", want)
-	i := slices.IndexFunc(health.Transitions, func(tr api.HealthTransition) bool { return tr.To == want && !tr.Time.Before(since.Truncate(time.Millisecond)) })
+	i := slices.IndexFunc(health.Transitions, func(tr api.HealthTransition) bool {
+		return tr.To == want && !tr.Time.Before(since.Truncate(time.Millisecond))
+	})
 	if i < 0 {
 		g.t.Fatalf("it is %s since before %v: %+v", want, since, health.Transitions)
 	}
@@ -139,7 +141,9 @@ func TestHintsOnARealMachine(t *testing.T) {
 	if now.WindowStartedAt.Equal(*before.WindowStartedAt) || now.WindowStartedAt.Before(changed.Add(-time.Second)) {
 		t.Errorf("the window began at %v, and before at %v", now.WindowStartedAt, before.WindowStartedAt)
 	}
-	if i := slices.IndexFunc(now.Transitions, func(tr api.HealthTransition) bool { return tr.To == api.HealthStateStarting && tr.Time.After(changed.Add(-time.Second)) }); i < 0 {
+	if i := slices.IndexFunc(now.Transitions, func(tr api.HealthTransition) bool {
+		return tr.To == api.HealthStateStarting && tr.Time.After(changed.Add(-time.Second))
+	}); i < 0 {
 		t.Errorf("it was not starting: %+v", now.Transitions)
 	}
 
@@ -226,4 +230,3 @@ func (h *host) agentReady(in api.Instance) time.Time {
 	h.t.Fatalf("no HELLO in\n%s", b)
 	return time.Time{}
 }
-

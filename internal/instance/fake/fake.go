@@ -28,6 +28,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -121,6 +122,19 @@ func (d *Driver) Say(id string, n machine.Notice) bool {
 		m.tell(n)
 	}
 	return true
+}
+
+// Watched are the ports that the machine of that id was told to watch, one after the other, by all who held it.
+func (d *Driver) Watched(id string) []uint16 {
+	d.mu.Lock()
+	g := d.on[id]
+	d.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.watches)
 }
 
 // Surviving is a Driver whose machines outlive the instance.Set that started them, and are found again by the next.

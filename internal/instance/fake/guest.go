@@ -48,6 +48,7 @@ type guest struct {
 	conns    map[net.Conn]struct{}
 	rx, tx   int64
 	told     int // by Say
+	watches  []uint16
 	stopping bool
 }
 
