@@ -234,9 +234,7 @@ func (s State) awaits(p Policy, now time.Time) bool {
 // healthy decides so, which ends the grace.
 func (s State) healthy(now time.Time) State {
 	s.Verdict = StatusHealthy
-	if now.Before(s.GraceEnd) {
-		s.GraceEnd = now
-	}
+	s.GraceEnd = past(now, s.GraceEnd)
 	return s
 }
 
