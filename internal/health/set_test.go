@@ -488,7 +488,7 @@ func TestPanicBeforeAProbe(t *testing.T) {
 					panic("a hook has a bug")
 				}
 			}
-			b.Set.hooks.Began = func(time.Duration) { hook() }
+			b.Set.hooks.Began = func(string, time.Duration) { hook() }
 			b.Set.hooks.Waited = func(Type, time.Duration) { hook() }
 			b.seen(1, Running, policy)
 			time.Sleep(time.Minute)
