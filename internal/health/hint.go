@@ -49,10 +49,5 @@ func (s State) heed(p Policy, now time.Time) State {
 	return s
 }
 
-// hintAt returns when the limiter has a token; the zero time, or one that has passed, for now.
-func (s State) hintAt() time.Time {
-	if s.HintFree.IsZero() {
-		return s.HintFree
-	}
-	return s.HintFree.Add(-(hintBurst - 1) * hintEvery)
-}
+// hintAt returns when the limiter has a token; one that has passed for now.
+func (s State) hintAt() time.Time { return s.HintFree.Add(-(hintBurst - 1) * hintEvery) }

@@ -69,6 +69,9 @@ func TestQueueOfTheSlow(t *testing.T) {
 		first := q.join(true) // nobody is there: at once
 		slow := []*turn{q.join(true), q.join(true)}
 		quick := []*turn{q.join(false), q.join(false)}
+		if q.len() != 4 {
+			t.Errorf("%d wait", q.len())
+		}
 		var order []string
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -321,5 +324,16 @@ func TestStaleWithoutTimeQueued(t *testing.T) {
 	m.phase(Inactive)
 	if !m.s.Queued.IsZero() {
 		t.Error("still queued")
+	}
+}
+
+// A result that comes without its turn's end ends the wait as well.
+func TestProbedEndsTheWait(t *testing.T) {
+	m := healthySim(t, steady)
+	m.next(Input{Kind: Queued})
+	m.pass(time.Hour)
+	m.next(Input{Kind: Probed, Result: dunno, Hash: half})
+	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(m.p).Equal(want) {
+		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
 	}
 }

@@ -302,6 +302,11 @@ func TestPauseKeepsTheSchedule(t *testing.T) {
 	}
 	m.probe(bad) // asked for, and sooner than the gap that the last failure set
 	m.is(StatusHealthy, 0, 1, 8*time.Second)
+	m.next(Input{Kind: Asking})
+	m.phase(Inactive)
+	if m.s.Asked || !m.due.IsZero() {
+		t.Error("what was asked of it is kept")
+	}
 	// Over the end of the gap one probe serves both.
 	m.phase(Inactive)
 	m.pass(time.Minute)
@@ -350,4 +355,52 @@ func TestAgentAfterRestartOfOneThatRested(t *testing.T) {
 	if m.s.Status != StatusUnhealthy {
 		t.Errorf("%+v", m.s)
 	}
+}
+
+// A wait has no gap, is no edge, and is over with the next result.
+func TestWaitIsNoGap(t *testing.T) {
+	const slow = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","tcp":{"port":80}}`
+	m := newSim(t, slow)
+	m.phase(Initializing)
+	m.probe(good)
+	m.is(StatusStarting, 1, 0, time.Second) // an edge
+	m.probe(noNetwork)
+	if !m.due.IsZero() || m.s.Gap != 0 {
+		t.Fatalf("%+v", m.s)
+	}
+	w := *m
+	w.next(Input{Kind: Restarted, Hash: 3e9}) // within the interval, and not within a second
+	w.is(StatusStarting, 1, 0, 3*time.Second)
+	m.asked(dunno)
+	m.is(StatusStarting, 1, 0, 10*time.Second) // of the kind of no edge
+	m.sees(Input{Phase: Initializing, Network: true})
+	m.is(StatusStarting, 1, 0, 10*time.Second) // nothing waited
+}
+
+// The entry into Running begins the pace anew: the edge and the wait of before are over. A streak that stands at the threshold is enough.
+func TestEntryBeginsAnew(t *testing.T) {
+	const policy = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","success_threshold":2,"tcp":{"port":80}}`
+	m := newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(good)
+	m.is(StatusStarting, 1, 0, time.Second)
+	m.phase(Running)
+	m.probe(dunno)
+	m.is(StatusStarting, 1, 0, 10*time.Second)
+
+	m = newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(noNetwork)
+	m.phase(Running)
+	if m.s.Waiting || m.s.Confirming {
+		t.Errorf("%+v", m.s)
+	}
+
+	m = newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(good)
+	m.probe(good)
+	m.is(StatusStarting, 2, 0, time.Second)
+	m.phase(Running)
+	m.is(StatusHealthy, 2, 0, 0)
 }

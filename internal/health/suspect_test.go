@@ -25,6 +25,9 @@ func newWatch(t *testing.T) *watch {
 	w.suspect = newSuspect(func(what Suspicion) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if !what.Time.Equal(time.Now()) {
+			t.Errorf("%+v is told at %v", what, time.Now())
+		}
 		what.Time = time.Time{}
 		w.told = append(w.told, what)
 	})
@@ -143,6 +146,14 @@ func TestSuspicionEnds(t *testing.T) {
 		w.is(true)
 		w.rises(6)
 		w.is(false, Suspicion{Turned: 6, Healthy: 3})
+	})
+	bubble("as many again", func(w *watch) {
+		w.falls(10, 6, 7, 8, 9, 10)
+		w.is(true)
+		w.rises(1, 2, 3, 4)
+		w.is(true)
+		w.rises(5)
+		w.is(false, Suspicion{Turned: 10, Healthy: 5})
 	})
 	bubble("one that falls again", func(w *watch) {
 		w.rises(1, 2)

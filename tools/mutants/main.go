@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"go/parser"
@@ -72,107 +71,71 @@ func run(files []string, explained, quick, only string, workers, most int, list 
 		return err
 	}
 	defer os.RemoveAll(dir)
-	outcomes := make([]outcome, len(all))
+	valid, err := check(all)
+	if err != nil {
+		return err
+	}
+	binary, err := assemble(valid, dir)
+	if err != nil {
+		return err
+	}
+	fmt.Println(len(valid), "mutants;", len(all)-len(valid), "more do not compile")
+	all = valid
+	survived := make([]bool, len(all))
 	next := make(chan int)
 	var wg sync.WaitGroup
-	for w := range workers {
+	for range workers {
 		wg.Go(func() {
 			for i := range next {
-				outcomes[i] = judge(all[i], filepath.Join(dir, fmt.Sprint(w)), quick)
-				if outcomes[i] == survived {
+				if survived[i] = survives(binary, filepath.Dir(files[0]), i+1, quick); survived[i] {
 					fmt.Println("survives:", all[i])
 				}
 			}
 		})
+	}
+	if !survives(binary, filepath.Dir(files[0]), 0, "") {
+		return fmt.Errorf("the tests fail without a change")
 	}
 	for i := range all {
 		next <- i
 	}
 	close(next)
 	wg.Wait()
-	return report(all, outcomes, page, most)
+	return report(all, survived, page, most)
 }
 
-// An outcome is what became of a mutant.
-type outcome int
-
-const (
-	noticed outcome = iota
-	survived
-	invalid // it does not compile
-)
-
-func report(all []mutant, outcomes []outcome, page string, most int) error {
-	var count [3]int
-	unexplained := 0
-	for i, o := range outcomes {
-		count[o]++
-		if o == survived && !strings.Contains(page, all[i].String()) {
+func report(all []mutant, survived []bool, page string, most int) error {
+	count, unexplained := 0, 0
+	for i, m := range all {
+		if !survived[i] {
+			continue
+		}
+		count++
+		if !strings.Contains(page, m.String()) {
 			unexplained++
-			fmt.Println("unexplained:", all[i])
+			fmt.Println("unexplained:", m)
 		}
 	}
-	fmt.Printf("%d mutants: %d noticed, %d survive, %d of them unexplained; %d more do not compile\n",
-		count[noticed]+count[survived], count[noticed], count[survived], unexplained, count[invalid])
-	if unexplained > 0 || count[survived] > most {
+	fmt.Printf("%d mutants: %d noticed, %d survive, %d of them unexplained\n", len(all), len(all)-count, count, unexplained)
+	if unexplained > 0 || count > most {
 		return fmt.Errorf("at most %d may survive, each explained", most)
 	}
 	return nil
 }
 
-// judge runs the tests of a mutant's package.
-func judge(m mutant, dir, quick string) outcome {
-	args := []string{"-failfast", "-rapid.shrinktime=1ms", "-rapid.nofailfile"}
-	if quick != "" {
-		if o := test(m, dir, 30*time.Second, append(args, "-test.skip="+quick)); o != survived {
-			return o
-		}
+// survives runs the tests on mutant n, those that take long only on what survives the others.
+func survives(binary, dir string, n int, quick string) bool {
+	pass := func(limit time.Duration, args ...string) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		tests := exec.CommandContext(ctx, binary, append(args, "-test.failfast", "-rapid.shrinktime=1ms", "-rapid.nofailfile")...)
+		tests.Dir, tests.Env = dir, append(os.Environ(), fmt.Sprintf("%s=%d", variable, n))
+		return tests.Run() == nil
 	}
-	return test(m, dir, 3*time.Minute, args)
-}
-
-func test(m mutant, dir string, limit time.Duration, args []string) outcome {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		panic(err)
+	if quick != "" && !pass(30*time.Second, "-test.skip="+quick) {
+		return false
 	}
-	abs, err := filepath.Abs(m.file)
-	if err != nil {
-		panic(err)
-	}
-	changed, overlay, binary := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "tests")
-	write(changed, m.source)
-	j, err := json.Marshal(map[string]map[string]string{"Replace": {abs: changed}})
-	if err != nil {
-		panic(err)
-	}
-	write(overlay, j)
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".")
-	build.Dir = filepath.Dir(abs)
-	if out, err := build.CombinedOutput(); err != nil {
-		if os.Getenv("MUTANTS_DEBUG") != "" {
-			fmt.Printf("%s: %s\n", m, out)
-		}
-		return invalid
-	}
-	for i, a := range args { // flags of the package testing have a prefix in a test binary
-		if a == "-failfast" {
-			args[i] = "-test.failfast"
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit+10*time.Second)
-	defer cancel()
-	tests := exec.CommandContext(ctx, binary, append(args, "-test.timeout="+limit.String())...)
-	tests.Dir = filepath.Dir(abs)
-	if err := tests.Run(); err != nil {
-		return noticed
-	}
-	return survived
-}
-
-func write(name string, b []byte) {
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		panic(err)
-	}
+	return pass(3*time.Minute)
 }
 
 // mutate finds what can be changed in one file.

@@ -13,7 +13,19 @@ import (
 type mutant struct {
 	file, line, from, to string // line: its text
 	n                    int    // of those that are otherwise told in the same words
-	source               []byte
+	source               []byte // the whole file
+	in                   *function
+	copy                 string // of the function, with the change and without a name: see assemble
+}
+
+// A function holds mutants.
+type function struct {
+	name       string
+	start, end int    // in its file
+	named      int    // where its name ends
+	body       int    // where its body begins
+	call       string // "s.%s(p, now)"
+	results    bool
 }
 
 // String tells it in words that stay the same while the line does.
@@ -31,6 +43,7 @@ type visitor struct {
 	src   []byte
 	file  *token.File
 	seen  map[string]int
+	in    *function
 	found []mutant
 }
 
@@ -52,6 +65,8 @@ func (v *visitor) replace(from, end int, to string) {
 	}
 	m := mutant{file: v.name, line: line, from: brief(string(v.src[from:end])), to: brief(to)}
 	m.source = bytes.Join([][]byte{v.src[:from], []byte(to), v.src[end:]}, nil)
+	m.in = v.in
+	m.copy = string(v.src[v.in.named:from]) + to + string(v.src[end:v.in.end])
 	v.seen[m.String()]++
 	m.n = v.seen[m.String()]
 	v.found = append(v.found, m)
@@ -78,7 +93,25 @@ func (v *visitor) decl(d ast.Decl) {
 			}
 		}
 	}
+	v.in = &function{
+		name: f.Name.Name, start: v.file.Offset(f.Pos()), end: v.file.Offset(f.End()), named: v.file.Offset(f.Name.End()),
+		body: v.file.Offset(f.Body.Lbrace) + 1, call: v.callOf(f), results: len(results) > 0,
+	}
 	ast.Inspect(f.Body, func(n ast.Node) bool { return v.node(n, results) })
+}
+
+// callOf returns a call of a function from within it, with its own arguments, and %s for its name.
+func (v *visitor) callOf(f *ast.FuncDecl) string {
+	call := "%s("
+	if f.Recv != nil {
+		call = f.Recv.List[0].Names[0].Name + "." + call
+	}
+	for _, p := range f.Type.Params.List {
+		for _, name := range p.Names {
+			call += name.Name + ", "
+		}
+	}
+	return strings.TrimSuffix(call, ", ") + ")"
 }
 
 var opposite = map[token.Token]token.Token{
