@@ -27,7 +27,7 @@
 // The trees are laid over each other (overlay.go); the result is put in the order in which it can be written while each layer is read
 // once more (plan.go), and described to the writer of the file system (outline.go), while the files' content goes from the layers
 // to the disk beside it (disk.go). Memory grows with the number of files, never with their size. See
-// docs/design/0007-from-tar-to-disk.md.
+// docs/design/0010-from-tar-to-disk.md.
 //
 // The package knows nothing of instances but what Options.InUse tells it, and leaves it to internal/registry how a registry is
 // spoken to.
