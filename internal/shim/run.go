@@ -91,7 +91,7 @@ type run struct {
 	said       bool   // the agent said HELLO, so the guest has its network
 	openPort   uint16 // the watched port, while it is listened on; 0: it is not
 	answered   bool   // the guest has answered a connection of ours
-	over       bool   // the program has ended, or could not be started
+	program    programLife
 	policyText string
 	lastPolicy health.Policy
 }
@@ -312,11 +312,6 @@ func (r *run) toTheEnd() {
 
 // hear takes down what the agent said.
 func (r *run) hear(e guest.Event, f *facts) {
-	if e.Kind == guest.ProgramFailed || e.Kind == guest.ProgramExited {
-		r.mu.Lock()
-		r.over = true
-		r.mu.Unlock()
-	}
 	switch e.Kind {
 	case guest.Hello:
 		r.mu.Lock()
@@ -324,10 +319,13 @@ func (r *run) hear(e guest.Event, f *facts) {
 		r.mu.Unlock()
 	case guest.Started:
 		f.started = true
+		r.lives(started)
 	case guest.ProgramFailed:
+		r.lives(ending)
 		f.failed = e.Message
 		f.program = &program{code: e.Code, message: e.Message}
 	case guest.ProgramExited:
+		r.lives(ending)
 		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
 	case guest.Lost:
 		if f.program == nil { // else it goes as it should

@@ -2,9 +2,12 @@ package agent
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
+	"syscall"
 )
 
 // ending reports whether the program has ended or is about to. What ends closes its connections first, and is reaped last: in between
@@ -22,7 +25,10 @@ func (a *Agent) ending() bool {
 	default:
 	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
-	return err == nil && exiting(stat)
+	if err != nil { // it was reaped a moment ago
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	}
+	return exiting(stat)
 }
 
 // exiting reads the flags of a process from its stat.
