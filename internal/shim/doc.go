@@ -16,6 +16,9 @@
 // The instance is Running all the time: nothing of its own has changed. Whatever a guest's agent was asked for and has not answered
 // for 10 s fails, as ever.
 //
+// A program that ends closes its connections, and its port refuses, some time before its end can be told. So a check that failed asks the
+// agent whether the program is ending, and is inconclusive if it is.
+//
 // What a shim has to say to a person goes into the instance's own log, as a notice of kind machine.Told: a voice says lines at a bounded
 // rate, and each line goes to one daemon, later if none is there. A machine.Notice of the other kinds is told to every daemon.
 //
