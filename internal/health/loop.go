@@ -96,9 +96,7 @@ func (l *loop) contained() (ended bool) {
 		l.load()
 	}
 	if f := l.flight; f != nil && f.start.IsZero() { // it never began
-		if f.turn != nil {
-			f.turn.end(false)
-		}
+		f.turn.end(false)
 		l.flight = nil
 	}
 	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
@@ -119,7 +117,7 @@ func (l *loop) contained() (ended bool) {
 		case err := <-l.saver.done:
 			l.saved(err)
 		case <-l.turn():
-			l.depart(time.Now())
+			l.depart(l.flight, time.Now())
 		case <-timer.C:
 			l.tick(time.Now())
 		}
@@ -152,7 +150,7 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	l.next(now, Input{Kind: Tick})
+	l.next(now, Input{}) // a Tick
 }
 
 // next takes one step, commits what changed and publishes it.
@@ -166,7 +164,11 @@ func (l *loop) next(now time.Time, in Input) {
 		l.commit(&made)
 		t = &made
 	}
-	if in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted || l.s == before {
+	switch in.Kind {
+	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
+		return
+	}
+	if l.s == before {
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
@@ -270,14 +272,13 @@ func (l *loop) begin() {
 	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
 	if !l.p.queues() {
-		l.flight = f
-		l.depart(now)
+		l.depart(f, now)
 		return
 	}
 	f.turn = l.set.queue.join(l.slow)
 	l.flight = f
 	if f.turn.came() {
-		l.depart(now)
+		l.depart(f, now)
 		return
 	}
 	l.next(now, Input{Kind: Queued})
@@ -285,15 +286,14 @@ func (l *loop) begin() {
 
 // turn is closed when the probe that waits for its turn may begin.
 func (l *loop) turn() <-chan struct{} {
-	if f := l.flight; f != nil && f.start.IsZero() && f.turn != nil {
+	if f := l.flight; f != nil && f.start.IsZero() {
 		return f.turn.granted
 	}
 	return nil
 }
 
 // depart begins the probe whose turn it is.
-func (l *loop) depart(now time.Time) {
-	f := l.flight
+func (l *loop) depart(f *flight, now time.Time) {
 	f.asked = l.s.Due.IsZero() || now.Before(l.s.Due)
 	if f.turn != nil {
 		l.set.hooks.Waited(l.p.Type, now.Sub(f.joined))
@@ -301,6 +301,7 @@ func (l *loop) depart(now time.Time) {
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
 	f.loop, f.policy = l, l.p
+	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
 	l.set.crew.fly(f)

@@ -376,3 +376,31 @@ func TestWaitIsNoGap(t *testing.T) {
 	m.sees(Input{Phase: Initializing, Network: true})
 	m.is(StatusStarting, 1, 0, 10*time.Second) // nothing waited
 }
+
+// The entry into Running begins the pace anew: the edge and the wait of before are over. A streak that stands at the threshold is enough.
+func TestEntryBeginsAnew(t *testing.T) {
+	const policy = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","success_threshold":2,"tcp":{"port":80}}`
+	m := newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(good)
+	m.is(StatusStarting, 1, 0, time.Second)
+	m.phase(Running)
+	m.probe(dunno)
+	m.is(StatusStarting, 1, 0, 10*time.Second)
+
+	m = newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(noNetwork)
+	m.phase(Running)
+	if m.s.Waiting || m.s.Confirming {
+		t.Errorf("%+v", m.s)
+	}
+
+	m = newSim(t, policy)
+	m.phase(Initializing)
+	m.probe(good)
+	m.probe(good)
+	m.is(StatusStarting, 2, 0, time.Second)
+	m.phase(Running)
+	m.is(StatusHealthy, 2, 0, 0)
+}

@@ -199,12 +199,11 @@ func (s State) open(p Policy, now time.Time) State {
 // probe at once; and successes from before are worth what they are.
 func (s State) enter(p Policy, now time.Time, in Input) State {
 	entered := now
-	if !in.PolicyChanged && !in.Entered.IsZero() && in.Entered.Before(now) {
-		entered = now.Add(-now.Sub(in.Entered)) // with now's monotonic reading, whatever in.Entered has
+	if !in.PolicyChanged && !in.Entered.IsZero() {
+		entered = past(now, in.Entered)
 	}
 	if !in.Restored.IsZero() {
-		on := now.Add(-max(now.Sub(in.Restored), 0))
-		s.Patience = on.Add(patience)
+		s.Patience = past(now, in.Restored).Add(patience)
 		s.Hello = s.Patience
 	}
 	s.Entered, s.GraceEnd = entered, later(entered, s.Hello).Add(p.StartPeriod)
@@ -235,9 +234,7 @@ func (s State) awaits(p Policy, now time.Time) bool {
 // healthy decides so, which ends the grace.
 func (s State) healthy(now time.Time) State {
 	s.Verdict = StatusHealthy
-	if now.Before(s.GraceEnd) {
-		s.GraceEnd = now
-	}
+	s.GraceEnd = past(now, s.GraceEnd)
 	return s
 }
 
@@ -369,6 +366,9 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// past returns t, or now if that is sooner, with now's monotonic reading, whatever t has.
+func past(now, t time.Time) time.Time { return now.Add(-max(now.Sub(t), 0)) }
 
 // wall returns t as it is shown and kept: without a monotonic reading.
 func wall(t time.Time) time.Time { return t.Round(0).UTC() }

@@ -51,7 +51,7 @@ func (s State) replay(log []Transition) State {
 		}
 		if t.Window != s.Window {
 			// The record knows nothing of that window; the controller's first word opens it anew.
-			s = State{Run: s.Run, Window: t.Window, Phase: s.Phase, Agent: s.Agent, Last: s.Last, Verdict: StatusStarting}
+			s = State{Run: s.Run, Window: t.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Last: s.Last, Verdict: StatusStarting}
 		}
 		s.N, s.Stale = t.N, t.Stale
 		if t.From != t.To {
