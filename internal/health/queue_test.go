@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -273,6 +274,29 @@ func TestTurnsAreGivenUp(t *testing.T) {
 		c.probed("loses")
 		c.seen("waits", 1, Running, crowdPolicy)
 		close(hold)
+		c.close()
+	})
+}
+
+// A panic while a probe waits for its turn gives that up, too.
+func TestPanicWhileQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, func(ctx context.Context, id string, started func()) Result {
+			<-ctx.Done()
+			return dunno
+		})
+		for i := range 40 { // each holds its turn for 50 ms
+			c.seen(fmt.Sprint("hangs ", i), 1, Running, crowdPolicy)
+		}
+		c.seen("x", 1, Running, crowdPolicy)
+		c.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
+		c.seen("x", 1, Inactive, crowdPolicy)
+		time.Sleep(restartPause + 20*ms)
+		synctest.Wait()
+		if n := c.Queued(); n != 40-21 {
+			t.Errorf("%d wait", n)
+		}
+		c.probed("x")
 		c.close()
 	})
 }

@@ -308,6 +308,39 @@ func TestOverdue(t *testing.T) {
 	})
 }
 
+// One that does not even end when it is told to is waited for, and nothing else.
+func TestOverdueAndDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(bad, time.Minute)
+		b.ignore(true)
+		time.Sleep(62 * time.Second)
+		s := b.is(StatusHealthy)
+		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != time.Minute || b.count() > 3 {
+			t.Errorf("%+v, %d probes", last, b.count())
+		}
+		b.close()
+	})
+}
+
+// Every step of a loop is activity.
+func TestLastActivity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		time.Sleep(time.Minute)
+		if !b.LastActivity().Equal(b.start) {
+			t.Errorf("%v", b.LastActivity())
+		}
+		b.seen(1, Inactive, pacedPolicy)
+		if !b.LastActivity().Equal(time.Now()) {
+			t.Errorf("%v", b.LastActivity())
+		}
+		b.close()
+	})
+}
+
 func TestStaleIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -481,22 +514,115 @@ func TestPanicBeforeAProbe(t *testing.T) {
 	for _, policy := range []string{pacedPolicy, execPolicy} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			panics := 3
-			hook := func() {
-				if panics > 0 {
-					panics--
-					panic("a hook has a bug")
+			hook := func() func() {
+				panics := 3
+				return func() {
+					if panics > 0 {
+						panics--
+						panic("a hook has a bug")
+					}
 				}
 			}
-			b.Set.hooks.Began = func(string, time.Duration) { hook() }
-			b.Set.hooks.Waited = func(Type, time.Duration) { hook() }
+			began, waited := hook(), hook()
+			b.Set.hooks.Began = func(string, time.Duration) { began() }
+			b.Set.hooks.Waited = func(Type, time.Duration) { waited() }
+			want := int64(3)
+			if policy == execPolicy {
+				want = 6
+			}
 			b.seen(1, Running, policy)
 			time.Sleep(time.Minute)
 			b.is(StatusHealthy)
-			if b.panics.Load() != 3 || b.Queued() != 0 {
+			if b.panics.Load() != want || b.Queued() != 0 {
 				t.Errorf("%d panics, %d queued", b.panics.Load(), b.Queued())
 			}
 			b.close()
 		})
 	}
+}
+
+// The loop wakes for what is due without a probe: staleness, and counters that are to be written.
+func TestWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, `{"interval":"1h","timeout":"2s","start_period":"0s","confirm_interval":"1h","http":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		for range 2 {
+			if _, err := b.CheckNow(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		_, saves := b.journal.record()
+		time.Sleep(saveEvery - 2*time.Second - 1)
+		_, early := b.journal.record()
+		time.Sleep(1)
+		if _, n := b.journal.record(); n != saves+1 || early != saves {
+			t.Errorf("%d writes, %d, %d", saves, early, n)
+		}
+		b.answers(dunno, 0)
+		last := b.start.Add(time.Minute + time.Second)
+		time.Sleep(time.Until(last.Add(3*(time.Hour+2*time.Second) - 1)))
+		if b.is(StatusHealthy).Stale {
+			t.Error("too early")
+		}
+		time.Sleep(1)
+		if !b.is(StatusHealthy).Stale {
+			t.Error("not told in time")
+		}
+		b.close()
+	})
+}
+
+// That a probe was asked for, waits for its turn or has begun is published to nobody, and is no reason to write.
+func TestBeginningsAreNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		const slow = `{"interval":"1h","timeout":"1s","start_period":"0s",`
+		quiet := func(do func()) {
+			t.Helper()
+			changed := b.Changed("a")
+			_, saves := b.journal.record()
+			do()
+			synctest.Wait()
+			select {
+			case <-changed:
+				t.Error("published")
+			default:
+			}
+			if _, n := b.journal.record(); n != saves {
+				t.Error("written")
+			}
+		}
+		b.seen(1, Running, slow+`"http":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		b.answers(refusal, time.Second)
+		n := b.count()
+		quiet(func() { b.Ask("a") })
+		time.Sleep(time.Minute)
+		quiet(func() { b.Hint("a", 80, true) })
+		b.answers(good, time.Second)
+		b.Ask("a")
+		time.Sleep(time.Minute)
+		quiet(func() { b.Hint("a", 80, false) })
+		if got := b.count() - n; got < 3 {
+			t.Errorf("%d probes", got)
+		}
+		time.Sleep(time.Minute)
+		b.answers(good, 0)
+		b.seen(1, Running, slow+`"exec":{"command":["x"]}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		holder := b.queue.join(false)
+		quiet(func() { b.Ask("a") })
+		if b.Queued() != 1 {
+			t.Errorf("%d queued", b.Queued())
+		}
+		holder.end(false)
+		b.is(StatusHealthy)
+		b.close()
+	})
 }
