@@ -256,10 +256,10 @@ func (l *loop) seen(o Observed) {
 			f.turn.end(false)
 			l.flight = nil
 			l.unanswered()
-			return
+		} else {
+			f.cut = true
+			f.end(errCutShort)
 		}
-		f.cut = true
-		f.end(errCutShort)
 	}
 }
 

@@ -187,6 +187,10 @@ func TestCheckNow(t *testing.T) {
 		if _, err := b.CheckNow(t.Context(), "a"); !errors.Is(err, ErrInactive) {
 			t.Error(err)
 		}
+		synctest.Wait()
+		if n := len(b.loop("a", false).waiters); n != 0 {
+			t.Errorf("%d wait for what was refused", n)
+		}
 		b.answers(good, 100*ms)
 		b.seen(1, Running, pacedPolicy)
 		time.Sleep(50 * ms)
@@ -364,6 +368,9 @@ func TestStaleIsTold(t *testing.T) {
 		n := len(b.journal.log)
 		if b.journal.log[n-2].Stale != StaleInconclusive || b.journal.log[n-1].Stale != "" {
 			t.Errorf("%+v", b.journal.log)
+		}
+		if log := b.log.String(); strings.Count(log, "stale=no_conclusive_result") != 1 || strings.Count(log, "was=starting") != 1 || strings.Count(log, "was=") != 1 {
+			t.Errorf("the log: %s", log)
 		}
 	})
 }
@@ -623,6 +630,26 @@ func TestBeginningsAreNoNews(t *testing.T) {
 		}
 		holder.end(false)
 		b.is(StatusHealthy)
+		b.close()
+	})
+}
+
+// What Sync hands on reaches the decision: the entry into Running was long ago, and so is the grace over.
+func TestSyncHandsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(bad, 0)
+		p := mustParse(t, `{"start_period":"30s","failure_threshold":1,"tcp":{"port":80}}`)
+		b.Sync(Observed{ID: "a", Run: 1, Phase: Running, Policy: p, Entered: time.Now().Add(-40 * time.Second)})
+		b.is(StatusUnhealthy)
+		b.answers(noAgent, 0)
+		o := Observed{ID: "a", Run: 2, Phase: Initializing, Policy: mustParse(t, execPolicy)}
+		b.Sync(o)
+		b.probed(0, 0)
+		time.Sleep(time.Minute)
+		o.Agent = true
+		b.Sync(o)
+		b.probed(0, 0, time.Minute)
 		b.close()
 	})
 }
