@@ -271,17 +271,13 @@ func (l *loop) begin() {
 	}
 	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
-	if !l.p.queues() {
+	if l.p.queues() {
+		f.turn = l.set.queue.join(l.slow)
+		l.flight = f
+		l.next(now, Input{Kind: Queued})
+	} else {
 		l.depart(f, now)
-		return
 	}
-	f.turn = l.set.queue.join(l.slow)
-	l.flight = f
-	if f.turn.came() {
-		l.depart(f, now)
-		return
-	}
-	l.next(now, Input{Kind: Queued})
 }
 
 // turn is closed when the probe that waits for its turn may begin.

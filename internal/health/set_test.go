@@ -653,3 +653,19 @@ func TestSyncHandsOn(t *testing.T) {
 		b.close()
 	})
 }
+
+// What came due during a flight that was asked for follows at once when that has landed, and is not late.
+func TestDueInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t) // which checks the lag
+		b.answers(bad, 0)
+		b.seen(1, Running, pacedPolicy)
+		b.probed(0)
+		b.answers(bad, 500*ms)
+		time.Sleep(900 * ms)
+		b.Ask("a")
+		time.Sleep(500 * ms)
+		b.probed(0, 900*ms, 1400*ms)
+		b.close()
+	})
+}
