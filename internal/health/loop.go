@@ -338,9 +338,11 @@ func (l *loop) landed(r Result) {
 	}
 	r = r.clean()
 	r.Start, r.Queued = f.start, f.start.Sub(f.joined)
-	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
+	took := now.Sub(f.start)
+	if r.Duration <= 0 {
 		r.Duration = took
 	}
+	r.Duration = min(r.Duration, took)
 	switch {
 	case f.cut:
 		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}

@@ -170,7 +170,10 @@ func TestPauseInFlight(t *testing.T) {
 		b.seen(1, Running, policy)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if n := len(s.Results); n != 3 || s.Results[1].Cause != CauseCutShort || s.Results[2].Outcome != Success {
+		cut := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: time.Second, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort,
+		}}
+		if n := len(s.Results); n != 3 || s.Results[1] != cut || s.Results[2].Outcome != Success {
 			t.Errorf("%+v", s.Results)
 		}
 		b.close()
@@ -271,7 +274,7 @@ func TestPanics(t *testing.T) {
 		b.answers(Result{Reason: "panic"}, 0)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || b.panics.Load() != 2 {
+		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || !strings.Contains(last.Reason, "panicked") || b.panics.Load() != 2 {
 			t.Errorf("%+v, %d panics", last, b.panics.Load())
 		}
 		b.close()
@@ -305,8 +308,11 @@ func TestOverdue(t *testing.T) {
 		b.answers(bad, time.Hour)
 		time.Sleep(17 * time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != 14*time.Second {
-			t.Errorf("%+v", last)
+		want := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: 14 * time.Second, Outcome: Inconclusive, Cause: CauseNoAnswer, Reason: errOverdue.Error(),
+		}}
+		if s.Results[1] != want {
+			t.Errorf("%+v, want %+v", s.Results[1], want)
 		}
 		b.close()
 	})
