@@ -259,10 +259,10 @@ func (l *loop) seen(o Observed) {
 			f.turn.end(false)
 			l.flight = nil
 			l.unanswered()
-			return
+		} else {
+			f.cut = true
+			f.end(errCutShort)
 		}
-		f.cut = true
-		f.end(errCutShort)
 	}
 }
 
@@ -274,17 +274,13 @@ func (l *loop) begin() {
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
-	if !l.p.queues() {
+	if l.p.queues() {
+		f.turn = l.set.queue.join(l.slow)
+		l.flight = f
+		l.next(now, Input{Kind: Queued})
+	} else {
 		l.depart(f, now)
-		return
 	}
-	f.turn = l.set.queue.join(l.slow)
-	l.flight = f
-	if f.turn.came() {
-		l.depart(f, now)
-		return
-	}
-	l.next(now, Input{Kind: Queued})
 }
 
 // turn is closed when the probe that waits for its turn may begin.
@@ -345,9 +341,11 @@ func (l *loop) landed(r Result) {
 	}
 	r = r.clean()
 	r.Start, r.Queued = f.start, f.start.Sub(f.joined)
-	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
+	took := now.Sub(f.start)
+	if r.Duration <= 0 {
 		r.Duration = took
 	}
+	r.Duration = min(r.Duration, took)
 	switch {
 	case f.cut:
 		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}

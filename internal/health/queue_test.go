@@ -10,6 +10,16 @@ import (
 	"time"
 )
 
+// came reports whether the turn has come.
+func (t *turn) came() bool {
+	select {
+	case <-t.granted:
+		return true
+	default:
+		return false
+	}
+}
+
 // First come first served, one turn for each slot, held until it ends or 50 ms.
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -360,4 +370,33 @@ func TestProbedEndsTheWait(t *testing.T) {
 	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(m.p).Equal(want) {
 		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
 	}
+}
+
+// The same in the loop.
+func TestNotStaleWhileQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		b.seen(1, Running, `{"interval":"10s","timeout":"1s","start_period":"0s","exec":{"command":["x"]}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Second)
+		for range 1000 { // fifty seconds of others
+			b.queue.join(false)
+		}
+		b.answers(dunno, 0)
+		b.Ask("a")
+		time.Sleep(49 * time.Second)
+		if b.is(StatusHealthy).Stale || b.count() != 1 {
+			t.Error("stale while it is queued")
+		}
+		time.Sleep(33*time.Second - 1)
+		if b.is(StatusHealthy).Stale || b.count() == 1 {
+			t.Error("the time queued is counted")
+		}
+		time.Sleep(1)
+		if !b.is(StatusHealthy).Stale {
+			t.Error("never stale")
+		}
+		b.close()
+	})
 }

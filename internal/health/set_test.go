@@ -170,7 +170,10 @@ func TestPauseInFlight(t *testing.T) {
 		b.seen(1, Running, policy)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if n := len(s.Results); n != 3 || s.Results[1].Cause != CauseCutShort || s.Results[2].Outcome != Success {
+		cut := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: time.Second, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort,
+		}}
+		if n := len(s.Results); n != 3 || s.Results[1] != cut || s.Results[2].Outcome != Success {
 			t.Errorf("%+v", s.Results)
 		}
 		b.close()
@@ -186,6 +189,10 @@ func TestCheckNow(t *testing.T) {
 		b.seen(0, Inactive, pacedPolicy)
 		if _, err := b.CheckNow(t.Context(), "a"); !errors.Is(err, ErrInactive) {
 			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(b.loop("a", false).waiters); n != 0 {
+			t.Errorf("%d wait for what was refused", n)
 		}
 		b.answers(good, 100*ms)
 		b.seen(1, Running, pacedPolicy)
@@ -267,7 +274,7 @@ func TestPanics(t *testing.T) {
 		b.answers(Result{Reason: "panic"}, 0)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || b.panics.Load() != 2 {
+		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || !strings.Contains(last.Reason, "panicked") || b.panics.Load() != 2 {
 			t.Errorf("%+v, %d panics", last, b.panics.Load())
 		}
 		b.close()
@@ -301,8 +308,11 @@ func TestOverdue(t *testing.T) {
 		b.answers(bad, time.Hour)
 		time.Sleep(17 * time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != 14*time.Second {
-			t.Errorf("%+v", last)
+		want := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: 14 * time.Second, Outcome: Inconclusive, Cause: CauseNoAnswer, Reason: errOverdue.Error(),
+		}}
+		if s.Results[1] != want {
+			t.Errorf("%+v, want %+v", s.Results[1], want)
 		}
 		b.close()
 	})
@@ -364,6 +374,9 @@ func TestStaleIsTold(t *testing.T) {
 		n := len(b.journal.log)
 		if b.journal.log[n-2].Stale != StaleInconclusive || b.journal.log[n-1].Stale != "" {
 			t.Errorf("%+v", b.journal.log)
+		}
+		if log := b.log.String(); strings.Count(log, "stale=no_conclusive_result") != 1 || strings.Count(log, "was=starting") != 1 || strings.Count(log, "was=") != 1 {
+			t.Errorf("the log: %s", log)
 		}
 	})
 }
@@ -623,6 +636,42 @@ func TestBeginningsAreNoNews(t *testing.T) {
 		}
 		holder.end(false)
 		b.is(StatusHealthy)
+		b.close()
+	})
+}
+
+// What Sync hands on reaches the decision: the entry into Running was long ago, and so is the grace over.
+func TestSyncHandsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(bad, 0)
+		p := mustParse(t, `{"start_period":"30s","failure_threshold":1,"tcp":{"port":80}}`)
+		b.Sync(Observed{ID: "a", Run: 1, Phase: Running, Policy: p, Entered: time.Now().Add(-40 * time.Second)})
+		b.is(StatusUnhealthy)
+		b.answers(noAgent, 0)
+		o := Observed{ID: "a", Run: 2, Phase: Initializing, Policy: mustParse(t, execPolicy)}
+		b.Sync(o)
+		b.probed(0, 0)
+		time.Sleep(time.Minute)
+		o.Agent = true
+		b.Sync(o)
+		b.probed(0, 0, time.Minute)
+		b.close()
+	})
+}
+
+// What came due during a flight that was asked for follows at once when that has landed, and is not late.
+func TestDueInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t) // which checks the lag
+		b.answers(bad, 0)
+		b.seen(1, Running, pacedPolicy)
+		b.probed(0)
+		b.answers(bad, 500*ms)
+		time.Sleep(900 * ms)
+		b.Ask("a")
+		time.Sleep(500 * ms)
+		b.probed(0, 900*ms, 1400*ms)
 		b.close()
 	})
 }

@@ -370,3 +370,30 @@ func TestCountFrom(t *testing.T) {
 		t.Error("a failure that counts did not set it")
 	}
 }
+
+// Staleness clears both streaks.
+func TestStaleClearsFailures(t *testing.T) {
+	m := healthySim(t, steady)
+	m.probe(bad)
+	m.pass(33*time.Second - 1)
+	if m.s.Failures != 1 || m.s.Stale != "" {
+		t.Fatalf("%+v", m.s)
+	}
+	m.pass(1)
+	if m.s.Failures != 0 || m.s.Stale != StaleInconclusive {
+		t.Errorf("%+v", m.s)
+	}
+}
+
+// Always starting while Initializing, whatever a start has read from the log.
+func TestInitializingIsStarting(t *testing.T) {
+	for _, v := range []Status{StatusHealthy, StatusUnhealthy} {
+		m := newSim(t, steady)
+		m.phase(Initializing)
+		m.s.Verdict = v
+		m.pass(1)
+		if m.s.Status != StatusStarting {
+			t.Errorf("%s", m.s.Status)
+		}
+	}
+}

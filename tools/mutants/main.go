@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,16 +27,17 @@ func main() {
 	quick := flag.String("quick", "", "a `pattern` of tests that take long: they are left out at first, and run on what survives the others")
 	never := flag.String("never", "", "a `pattern` of tests that are not run at all: what they measure, the copies of functions change")
 	only := flag.String("only", "", "only mutants whose description holds this `text`")
+	again := flag.String("again", "", "the output of an earlier run, as a `file`: only what survived then")
 	most := flag.Int("most", 10, "how many may survive")
 	list := flag.Bool("list", false, "tell what would be changed, and change nothing")
 	flag.Parse()
-	if err := run(flag.Args(), *explained, *quick, *never, *only, *workers, *most, *list); err != nil {
+	if err := run(flag.Args(), *explained, *quick, *never, *only, *again, *workers, *most, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(files []string, explained, quick, never, only string, workers, most int, list bool) error {
+func run(files []string, explained, quick, never, only, again string, workers, most int, list bool) error {
 	var page string
 	if explained != "" {
 		b, err := os.ReadFile(explained)
@@ -43,6 +45,14 @@ func run(files []string, explained, quick, never, only string, workers, most int
 			return err
 		}
 		page = string(b)
+	}
+	var before []string
+	if again != "" {
+		b, err := os.ReadFile(again)
+		if err != nil {
+			return err
+		}
+		before = strings.Split(string(b), "\n")
 	}
 	var all []mutant
 	for _, name := range files {
@@ -55,7 +65,7 @@ func run(files []string, explained, quick, never, only string, workers, most int
 			return err
 		}
 		for _, m := range found {
-			if strings.Contains(m.String(), only) {
+			if strings.Contains(m.String(), only) && (again == "" || slices.Contains(before, "survives: "+m.String())) {
 				all = append(all, m)
 			}
 		}
