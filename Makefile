@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit compat e2e crash soak soak-boot lint gen check-gen bench microbench fuzz clean
+.PHONY: build demo test unit compat e2e crash soak soak-boot lint gen check-gen bench microbench fuzz mutants clean
 
 build: bin/hale
 
@@ -73,6 +73,12 @@ soak: build
 # What single functions take.
 microbench: $(AGENT)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Changes one thing after another in the health engine's decision and loop, and tells which change no test notices: half an hour.
+# docs/design/0009-mutants.md explains the few that may. ONLY=text runs those whose description holds it.
+mutants:
+	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' \
+		../internal/health/{state,pace,hint,loop,queue,suspect,transition}.go
 
 # Twenty seconds for each decoder of outside bytes.
 fuzz: $(AGENT)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -297,4 +298,35 @@ func TestDaemonRestartShowsWhatRests(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A record that an older version wrote is read: what it does not hold is zero.
+func TestOldRecord(t *testing.T) {
+	blob, err := os.ReadFile("testdata/record-before-restore.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, s, h, err := decode(clock{bootID: "b", origin: epoch, uptime: time.Hour}, blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := healthySim(t, steady)
+	m.probe(bad)
+	m.s.Flying = false
+	if s != m.s || !p.Equal(m.p) {
+		t.Errorf("read\n%+v\nwant\n%+v", s, m.s)
+	}
+	if r, tr := h.listResults(), h.listTransitions(); len(r) != 2 || len(tr) != 1 || r[1].Reason != bad.Reason || tr[0].To != StatusHealthy {
+		t.Errorf("%+v, %+v", r, tr)
+	}
+	// And gone on from.
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.saved["a"] = []byte(strings.Replace(string(blob), `"boot":"b"`, `"boot":"boot"`, 1))
+		b.seen(1, Running, steady)
+		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 || s.StaleReason != StaleRestarted || len(b.journal.aside) != 0 {
+			t.Errorf("%+v, set aside %q", s, b.journal.aside)
+		}
+		b.close()
+	})
 }

@@ -11,7 +11,9 @@ import (
 // A machine drives Next through any history that the loop could, and checks what must hold in all of them.
 type machine struct {
 	sim
+	o       Input // what the controller knows
 	flying  bool
+	queued  bool
 	asked   bool
 	start   time.Time
 	window  uint64
@@ -28,10 +30,16 @@ func TestInvariants(t *testing.T) {
 			"policy": m.drawPolicy,
 			"begin":  m.begin,
 			"end":    m.end,
-			"ask":    func(*rapid.T) { m.step(t, Input{Kind: Asking}) },
-			"pass":   func(t *rapid.T) { m.drawPass(t); m.step(t, Input{}) },
+			"queue":  m.queue,
+			"guest":  m.drawGuest,
+			"hint": func(t *rapid.T) {
+				port := m.p.Port() + uint16(rapid.IntRange(0, 1).Draw(t, "port"))
+				m.step(t, Input{Kind: Hinted, Port: port, Listening: rapid.Bool().Draw(t, "listening")})
+			},
+			"ask":  func(*rapid.T) { m.step(t, Input{Kind: Asking}) },
+			"pass": func(t *rapid.T) { m.drawPass(t); m.step(t, Input{}) },
 			"restart": func(t *rapid.T) {
-				m.flying = false
+				m.flying, m.queued = false, false
 				m.s = m.recorded(t)
 				m.step(t, Input{Kind: Restarted, Hash: m.hash(t)})
 			},
@@ -79,12 +87,15 @@ func (m *machine) step(t *rapid.T, in Input) {
 	if m.s.Window != before.Window {
 		m.succeed = false
 	}
+	if m.s.Queued.IsZero() { // it was given up
+		m.queued = false
+	}
 	told := before.Status != "" && (m.s.Status != before.Status || m.s.Stale != before.Stale && m.s.Stale != StaleRestarted)
 	if (m.s.N != before.N) != told || m.s.N > before.N+1 {
 		t.Fatalf("transition %d after %d: %s to %s, stale %q to %q", m.s.N, before.N, before.Status, m.s.Status, before.Stale, m.s.Stale)
 	}
 	if told {
-		m.s.transition(before, m.p, m.now, in)
+		m.s.transition(&before, m.p, m.now, &in)
 	}
 	if in.Kind == Probed && before.Phase != Inactive && in.Result.Outcome == Inconclusive && in.Result.Cause == CauseResources {
 		if m.s.Successes != before.Successes && m.s.Stale == before.Stale || m.s.Verdict != before.Verdict {
@@ -93,7 +104,7 @@ func (m *machine) step(t *rapid.T, in Input) {
 	}
 	if m.s.Verdict == StatusUnhealthy && before.Verdict != StatusUnhealthy && !m.succeed && m.s.Window == before.Window {
 		least := time.Duration(m.p.FailureThreshold-1) * (m.p.Interval - m.p.Interval/20)
-		if grace := m.s.Entered.Add(m.p.StartPeriod); m.now.Before(grace.Add(least)) {
+		if grace := later(m.s.Entered, m.s.Hello).Add(m.p.StartPeriod); m.now.Before(grace.Add(least)) {
 			t.Fatalf("unhealthy %v after the grace, and not %v at the least", m.now.Sub(grace), least)
 		}
 	}
@@ -104,7 +115,31 @@ func (m *machine) drawPhase(t *rapid.T) {
 	if m.s.Phase == Inactive && phase != Inactive && rapid.Bool().Draw(t, "new run") {
 		m.run++
 	}
-	m.step(t, Input{Kind: Seen, Run: m.run, Phase: phase, Entered: m.now})
+	if m.o.Run != m.run {
+		m.o.Agent, m.o.Network, m.o.Restored = false, false, time.Time{}
+		if phase == Running && rapid.Bool().Draw(t, "restored") {
+			m.o.Restored = m.now
+		}
+	}
+	m.o.Kind, m.o.Run, m.o.Phase, m.o.Entered = Seen, m.run, phase, m.now
+	m.step(t, m.o)
+}
+
+// drawGuest is what the guest shows of itself.
+func (m *machine) drawGuest(t *rapid.T) {
+	m.o.Kind, m.o.Run, m.o.Phase = Seen, m.run, m.s.Phase
+	m.o.Agent, m.o.Network = m.o.Agent || rapid.Bool().Draw(t, "agent"), m.o.Network || rapid.Bool().Draw(t, "network")
+	m.step(t, m.o)
+}
+
+// queue is a probe that waits for its turn.
+func (m *machine) queue(t *rapid.T) {
+	if m.flying || m.queued || m.due.IsZero() {
+		t.Skip()
+	}
+	m.now = later(m.now, m.due)
+	m.queued = true
+	m.step(t, Input{Kind: Queued})
 }
 
 func (m *machine) drawPolicy(t *rapid.T) {
@@ -115,7 +150,9 @@ func (m *machine) drawPolicy(t *rapid.T) {
 	changed := !p.Equal(m.p)
 	window, probing := m.s.Window, m.s.Phase != Inactive && !p.Disabled()
 	m.p = p
-	m.step(t, Input{Kind: Seen, Run: m.run, Phase: m.s.Phase, PolicyChanged: changed})
+	in := m.o
+	in.Kind, in.Run, in.Phase, in.PolicyChanged = Seen, m.run, m.s.Phase, changed
+	m.step(t, in)
 	if changed && probing && (m.s.Window != window+1 || m.s.Verdict != StatusStarting) {
 		t.Fatal("a new policy without a new window")
 	}
@@ -125,7 +162,10 @@ func (m *machine) begin(t *rapid.T) {
 	if m.flying || m.due.IsZero() {
 		t.Skip()
 	}
-	m.now = later(m.now, m.due)
+	if !m.queued {
+		m.now = later(m.now, m.due)
+	}
+	m.queued = false
 	m.flying, m.asked, m.start, m.window = true, m.s.Due.IsZero() || m.now.Before(m.s.Due), m.now, m.s.Window
 	m.step(t, Input{Kind: Begun})
 }
@@ -151,19 +191,25 @@ func (m *machine) check(t *rapid.T) {
 	if s.Successes > 0 && s.Failures > 0 {
 		t.Fatal("two streaks at once")
 	}
-	if s.Failures > 0 && s.inGrace(m.now) {
+	if s.Failures > 0 && (s.inGrace(m.now) || m.now.Before(s.Hello)) {
 		t.Fatal("failures count inside the grace")
+	}
+	if s.Hints > hintsInVain || s.HintFree.Sub(m.now) > hintBurst*hintEvery {
+		t.Fatalf("%d hints asked, and the limiter is full again in %v", s.Hints, s.HintFree.Sub(m.now))
+	}
+	if s.Kept != NoHint && !s.Flying && !m.queued && m.due.IsZero() {
+		t.Fatal("a hint is kept, and nothing comes")
 	}
 	if (s.Status == StatusHealthy || s.Status == StatusUnhealthy) && (s.Phase != Running || m.p.Disabled()) {
 		t.Fatalf("%s while %s", s.Status, s.Phase)
 	}
-	if s.Phase == Running && !m.p.Disabled() && !m.flying && m.due.IsZero() {
+	if s.Phase == Running && !m.p.Disabled() && !m.flying && !m.queued && m.due.IsZero() {
 		t.Fatal("no probe will ever come again")
 	}
 	if !s.probing(m.p) && !m.due.IsZero() {
 		t.Fatal("a probe is due though nothing is watched")
 	}
-	if late := m.due.Sub(m.now); !m.due.IsZero() && late > m.p.Interval+m.p.Interval/20 {
+	if late := m.due.Sub(m.now); !m.due.IsZero() && late > m.p.Interval+m.p.Interval/20 && !(s.Waiting && late <= patience) {
 		t.Fatalf("the next probe comes in %v", late)
 	}
 	if s.Last != "" && s.Status != StatusUnknown {

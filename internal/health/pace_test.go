@@ -129,3 +129,13 @@ func TestJitter(t *testing.T) {
 		}
 	}
 }
+
+// The hash of an id is the same in every process, and in every version: an instance keeps its place.
+func TestHashIsKept(t *testing.T) {
+	if got := hashID("k3v9x2mp"); got != 0x9f9019f26f85dcd0 {
+		t.Errorf("%#x", got)
+	}
+	if got := mix(1); got != 0x5692161d100b05e5 {
+		t.Errorf("%#x", got)
+	}
+}

@@ -392,3 +392,111 @@ func TestHistoryIsBounded(t *testing.T) {
 		b.close()
 	})
 }
+
+// The agent's word brings the probe forward, and what follows confirms it.
+func TestHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.Hint("a", 80, true) // nobody knows it
+		const policy = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
+		b.answers(refusal, 0)
+		b.seen(1, Running, policy)
+		b.probed(0)
+		time.Sleep(3 * time.Second)
+		b.answers(good, 200*ms)
+		b.Hint("a", 81, true)
+		b.Hint("a", 80, false)
+		b.probed(0)
+		b.Hint("a", 80, true)
+		time.Sleep(200 * ms)
+		b.is(StatusHealthy)
+		b.probed(0, 3*time.Second)
+
+		// During a probe it is kept.
+		time.Sleep(time.Second)
+		go b.CheckNow(t.Context(), "a")
+		synctest.Wait()
+		b.answers(refusal, 0)
+		b.Hint("a", 80, false)
+		time.Sleep(200*ms - 1)
+		b.probed(0, 3*time.Second, 4200*ms)
+		time.Sleep(1)
+		b.probed(0, 3*time.Second, 4200*ms, 4400*ms)
+		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Second)
+		b.is(StatusUnhealthy)
+		b.probed(0, 3*time.Second, 4200*ms, 4400*ms, 5400*ms, 6400*ms)
+
+		// The limiter's delay is the loop's, too.
+		for range 4 {
+			b.Hint("a", 80, true)
+			synctest.Wait()
+		}
+		n := b.count()
+		if n != 9 {
+			t.Errorf("%d probes", n)
+		}
+		time.Sleep(100*ms - 1)
+		if b.count() != n {
+			t.Error("too early")
+		}
+		time.Sleep(1)
+		if b.count() != n+1 {
+			t.Error("not at all")
+		}
+		b.close()
+	})
+}
+
+// What Next waits for comes with Sync.
+func TestNetworkComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		o := Observed{ID: "a", Run: 1, Phase: Initializing, Policy: mustParse(t, pacedPolicy)}
+		b.answers(noNetwork, 0)
+		b.Sync(o)
+		time.Sleep(time.Minute)
+		b.probed(0)
+		o.Network = true
+		b.Sync(o)
+		b.probed(0, time.Minute)
+		o = Observed{ID: "a", Run: 2, Phase: Running, Policy: o.Policy, Restored: time.Now().Add(-time.Second)}
+		b.Sync(o)
+		b.probed(0, time.Minute, time.Minute)
+		time.Sleep(9*time.Second - 1)
+		b.probed(0, time.Minute, time.Minute)
+		time.Sleep(1)
+		b.probed(0, time.Minute, time.Minute, 69*time.Second)
+		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.close()
+	})
+}
+
+// A panic before a probe has begun does not end the checks.
+func TestPanicBeforeAProbe(t *testing.T) {
+	for _, policy := range []string{pacedPolicy, execPolicy} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			panics := 3
+			hook := func() {
+				if panics > 0 {
+					panics--
+					panic("a hook has a bug")
+				}
+			}
+			b.Set.hooks.Began = func(string, time.Duration) { hook() }
+			b.Set.hooks.Waited = func(Type, time.Duration) { hook() }
+			b.seen(1, Running, policy)
+			time.Sleep(time.Minute)
+			b.is(StatusHealthy)
+			if b.panics.Load() != 3 || b.Queued() != 0 {
+				t.Errorf("%d panics, %d queued", b.panics.Load(), b.Queued())
+			}
+			b.close()
+		})
+	}
+}

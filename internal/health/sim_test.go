@@ -13,6 +13,9 @@ type sim struct {
 	s   State
 	due time.Time
 	run uint64
+
+	before State // the last step
+	in     Input
 }
 
 var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -21,7 +24,19 @@ func newSim(t *testing.T, policy string) *sim {
 	return &sim{t: t, p: mustParse(t, policy), now: epoch, run: 1}
 }
 
-func (m *sim) next(in Input) { m.s, m.due = m.s.Next(m.p, m.now, in) }
+func (m *sim) next(in Input) {
+	m.before, m.in = m.s, in
+	m.s, m.due = m.s.Next(m.p, m.now, in)
+}
+
+// told is the transition that the last step was.
+func (m *sim) told() Transition {
+	m.t.Helper()
+	if m.s.N == m.before.N {
+		m.t.Fatal("the last step is no transition")
+	}
+	return m.s.transition(&m.before, m.p, m.now, &m.in)
+}
 
 func (m *sim) phase(p Phase) { m.next(Input{Kind: Seen, Run: m.run, Phase: p, Entered: m.now}) }
 

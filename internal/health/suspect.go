@@ -30,8 +30,8 @@ type suspect struct {
 	recent  []fall          // in the last suspectWithin, one for each instance; the oldest first
 	turned  map[string]bool // while it stands: who turned, and whether it is healthy again
 	well    int             // how many of them are
-	until   time.Time       // while it stands: then it ends
-	timer   *time.Timer     // at until; nil: it does not stand
+	last    time.Time       // the last turn
+	timer   *time.Timer     // ends it; nil: it does not stand
 	untold  []Suspicion
 	telling bool // a goroutine does
 	wg      sync.WaitGroup
@@ -67,12 +67,12 @@ func (s *suspect) moved(id string, from, to Status, now time.Time, watched int) 
 
 // fell takes that a healthy instance turned unhealthy.
 func (s *suspect) fell(id string, now time.Time, watched int) {
+	s.last = now
 	if s.timer != nil {
 		if s.turned[id] {
 			s.well--
 		}
 		s.turned[id] = false
-		s.until = now.Add(suspectFor)
 		return
 	}
 	s.recent = slices.DeleteFunc(s.recent, func(f fall) bool { return f.id == id || now.Sub(f.at) > suspectWithin })
@@ -85,7 +85,6 @@ func (s *suspect) fell(id string, now time.Time, watched int) {
 		s.turned[f.id] = false
 	}
 	s.recent = nil
-	s.until = now.Add(suspectFor)
 	s.timer = time.AfterFunc(suspectFor, s.expire)
 	s.announce(Suspicion{Time: wall(now), Suspect: true, Turned: len(s.turned), Watched: watched})
 }
@@ -105,7 +104,7 @@ func (s *suspect) rose(id string, now time.Time) {
 func (s *suspect) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch left := time.Until(s.until); {
+	switch left := time.Until(s.last.Add(suspectFor)); {
 	case s.timer == nil: // it has just ended
 	case left > 0: // others have turned since
 		s.timer.Reset(left)
