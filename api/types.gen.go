@@ -785,7 +785,7 @@ type HealthCheckGRPC struct {
 	// Port The port in the guest.
 	Port int `json:"port"`
 
-	// Service The service to ask for; unset, the server as a whole.
+	// Service The service to ask for, at most 1024 bytes; unset, the server as a whole.
 	Service *string `json:"service,omitempty"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ func newHale(c Config) (watcher, error) {
 	if err := slack.Set(slack.Probing); err != nil { // as the daemon does
 		return nil, err
 	}
+	debug.SetGCPercent(slack.GCPercent)
 	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {

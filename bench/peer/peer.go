@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,8 @@ type Stats struct {
 	Goroutines int
 	Files      int
 	Memory     int64 // resident, of this process alone
+	Heap       int64 // of that, what is alive, and what is not yet collected
+	Stacks     int64
 	Watched    int
 	Unhealthy  int
 	Opened     time.Duration // when the watch began, by target.Uptime
@@ -127,6 +130,13 @@ func profile(to string) error {
 		pprof.StopCPUProfile()
 		return nil
 	}
+	if name, ok := strings.CutPrefix(to, "heap:"); ok {
+		f, err := os.Create(name)
+		if err != nil {
+			return err
+		}
+		return pprof.WriteHeapProfile(f)
+	}
 	f, err := os.Create(to)
 	if err != nil {
 		return err
@@ -149,6 +159,9 @@ func (s *Stats) ofProcess() error {
 		return err
 	}
 	s.Memory = resident * int64(unix.Getpagesize())
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s.Heap, s.Stacks = int64(m.HeapAlloc), int64(m.StackInuse)
 	return nil
 }
 

@@ -14,7 +14,7 @@ type flight struct {
 	policy Policy
 	turn   *turn     // of one that costs CPU to begin; nil: it needs none
 	joined time.Time // since when it waited for its turn
-	start  time.Time // zero: it waits
+	start  time.Time // zero: it waits for its turn
 	until  time.Time // then it is overdue
 	window uint64
 	asked  bool

@@ -96,9 +96,7 @@ func (l *loop) contained() (ended bool) {
 		l.load()
 	}
 	if f := l.flight; f != nil && f.start.IsZero() { // it never began
-		if f.turn != nil {
-			f.turn.end(false)
-		}
+		f.turn.end(false)
 		l.flight = nil
 	}
 	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
@@ -119,7 +117,7 @@ func (l *loop) contained() (ended bool) {
 		case err := <-l.saver.done:
 			l.saved(err)
 		case <-l.turn():
-			l.depart(time.Now())
+			l.depart(l.flight, time.Now())
 		case <-timer.C:
 			l.tick(time.Now())
 		}
@@ -155,7 +153,7 @@ func (l *loop) tick(now time.Time) {
 	if stale := l.s.StaleAt(l.p); l.flight == nil && !l.due.IsZero() && !now.Before(l.due) && (stale.IsZero() || now.Before(stale)) {
 		return // a probe begins, and that is a step too
 	}
-	l.next(now, Input{Kind: Tick})
+	l.next(now, Input{}) // a Tick
 }
 
 // next takes one step, commits what changed and publishes it.
@@ -169,7 +167,11 @@ func (l *loop) next(now time.Time, in Input) {
 		l.commit(&made)
 		t = &made
 	}
-	if in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted || l.s == before {
+	switch in.Kind {
+	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
+		return
+	}
+	if l.s == before {
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
@@ -257,10 +259,10 @@ func (l *loop) seen(o Observed) {
 			f.turn.end(false)
 			l.flight = nil
 			l.unanswered()
-			return
+		} else {
+			f.cut = true
+			f.end(errCutShort)
 		}
-		f.cut = true
-		f.end(errCutShort)
 	}
 }
 
@@ -272,31 +274,25 @@ func (l *loop) begin() {
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
-	if !l.p.queues() {
+	if l.p.queues() {
+		f.turn = l.set.queue.join(l.slow)
 		l.flight = f
-		l.depart(now)
-		return
+		l.next(now, Input{Kind: Queued})
+	} else {
+		l.depart(f, now)
 	}
-	f.turn = l.set.queue.join(l.slow)
-	l.flight = f
-	if f.turn.came() {
-		l.depart(now)
-		return
-	}
-	l.next(now, Input{Kind: Queued})
 }
 
 // turn is closed when the probe that waits for its turn may begin.
 func (l *loop) turn() <-chan struct{} {
-	if f := l.flight; f != nil && f.start.IsZero() && f.turn != nil {
+	if f := l.flight; f != nil && f.start.IsZero() {
 		return f.turn.granted
 	}
 	return nil
 }
 
 // depart begins the probe whose turn it is.
-func (l *loop) depart(now time.Time) {
-	f := l.flight
+func (l *loop) depart(f *flight, now time.Time) {
 	f.asked = l.s.Due.IsZero() || now.Before(l.s.Due)
 	if f.turn != nil {
 		l.set.hooks.Waited(l.p.Type, now.Sub(f.joined))
@@ -304,6 +300,7 @@ func (l *loop) depart(now time.Time) {
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
 	f.loop, f.policy = l, l.p
+	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
 	l.set.crew.fly(f)
@@ -344,9 +341,11 @@ func (l *loop) landed(r Result) {
 	}
 	r = r.clean()
 	r.Start, r.Queued = f.start, f.start.Sub(f.joined)
-	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
+	took := now.Sub(f.start)
+	if r.Duration <= 0 {
 		r.Duration = took
 	}
+	r.Duration = min(r.Duration, took)
 	switch {
 	case f.cut:
 		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}

@@ -26,9 +26,9 @@ const (
 
 var zeros [blockSize]byte
 
-// A diskFile is a new file that the writer of the file system writes mostly once from its beginning to its end. What the writer
-// writes is cut into pieces; copiers put the content of files where a piece has tickets for it, and the piece into the file. Zeros beyond everything
-// written so far become holes. Its methods are for one goroutine.
+// A diskFile is a new file that the writer of the file system writes mostly once from its beginning to its end. What it writes
+// is cut into pieces; copiers put the content of files where a piece has tickets for it, and the piece into the file. Zeros
+// beyond everything written so far become holes. Its methods are for one goroutine.
 type diskFile struct {
 	ctx    context.Context // ends with the first copier that fails, too
 	f      *os.File
