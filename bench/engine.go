@@ -57,8 +57,6 @@ func benchEngine(ctx context.Context, s *site) (err error) {
 	return nil
 }
 
-func grain() time.Duration { d, _ := time.ParseDuration(os.Getenv("GRAIN")); return d }
-
 func microseconds(v float64) string { return fmt.Sprintf("%.1f µs", v) }
 
 // A contender is one of those whose cost is compared.
@@ -105,7 +103,7 @@ func (s *site) cost(ctx context.Context, f *farm, c contender) (us float64, err 
 		}
 		defer stop()
 	} else {
-		config := peer.Config{Peer: c.peer, Type: c.check, Targets: f.all(), Interval: engineInterval, Timeout: engineInterval, Grain: grain(), Full: true}
+		config := peer.Config{Peer: c.peer, Type: c.check, Targets: f.all(), Interval: engineInterval, Timeout: engineInterval, Full: true}
 		h, err := startHelper(ctx, "peer", config, "GOMAXPROCS=1")
 		if err != nil {
 			return 0, err

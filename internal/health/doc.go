@@ -160,12 +160,13 @@
 //
 // Seen. Phase, Agent and Network become the Input's. Run does if the Phase is active. A window begins if PolicyChanged, or if
 // active and (Run changed, or Window was 0, or Initializing while Entered is not zero). A new window keeps Run, Phase, Agent,
-// Network, Status, Since, Last and N, sets Verdict to starting and everything else to zero; if the policy is not disabled, Window
-// is one more than before, WindowAt and Fresh are now; if it is, Window stays and both are zero. If the instance is not probed
-// after that, Asked, Queued and Kept are cleared and the Input is done. Otherwise: if it was Inactive and no window began, Fresh is
-// now. Then the first of these that holds: Running and Entered is zero: the entry into Running, below. A window began, or it was
-// Inactive: Asked. Waiting is set, or Due is zero, and what the check needs is there by this Input and was not before: Asked. At
-// last, if Agent and now is before Hello: Hello is now, and unless the Verdict is healthy GraceEnd is now + start_period.
+// Network, Status, Since, Last, N and AgentBy (the ten seconds that an agent has after a restore and after the daemon's start are no
+// matter of windows), sets Verdict to starting and everything else to zero; if the policy is not disabled, Window is one more than
+// before, WindowAt and Fresh are now; if it is, Window stays and both are zero. If the instance is not probed after that, Asked,
+// Queued and Kept are cleared and the Input is done. Otherwise: if it was Inactive and no window began, Fresh is now. Then the first
+// of these that holds: Running and Entered is zero: the entry into Running, below. A window began, or it was Inactive: Asked.
+// Waiting is set, or Due is zero, and what the check needs is there by this Input and was not before: Asked. At last, if Agent and
+// now is before Hello: Hello is now, and unless the Verdict is healthy GraceEnd is now + start_period.
 //
 // What the check needs is there if Agent, or if Network and the check is http, tcp or grpc. It is still on its way if it is not
 // there, and Entered is zero or now is before Patience; "was not before" above means: it was still on its way, by the state before
@@ -175,7 +176,8 @@
 // not zero, Patience and Hello are 10 s after it (a Restored after now counts as now). GraceEnd is the later of Entered and Hello,
 // + start_period. AgentBy is the latest of itself, Entered and Patience; Fresh the later of itself and Entered. Asked is set; Due,
 // Pace, Confirming and Waiting are cleared; Gap is left. If Successes ≥ success_threshold, or Verdict is healthy (read from the log
-// by a restart), it becomes healthy.
+// by a restart), it becomes healthy. An entry that is told after the policy came after it, whatever its moment says, for one record
+// of the controller's carries both. One that is told late is no later for a wait in the queue that was over when it was told.
 //
 // To become healthy: Verdict is healthy, and GraceEnd is now if it was later.
 //
@@ -194,14 +196,15 @@
 // thus: if Queued is not zero, Fresh moves by the time since the later of Queued and Fresh (never back), and Queued is zero.
 //
 // Probed. The wait ends as in Begun, and Flying is cleared. If the policy is disabled that is all. If the instance is Inactive the
-// Result counts as inconclusive (cut_short), with its Start and Duration. If it is inconclusive with agent_not_connected, Entered
-// is not zero and its Start is not before AgentBy, it counts as a failure with a reason of ours, not definite, with its Start and
-// Duration. Then CheckedAt is its Start. A success: Failures is 0, SuccessAt its Start, Successes one more; if Running and
-// Successes ≥ success_threshold it becomes healthy. It counts. A failure: Successes is 0, FailureAt its Start, Error its Reason. If
-// Entered is zero, or its Start is before GraceEnd or before Hello, GraceFailures grows by one and it does not count. Otherwise it
-// counts if it was not Asked, or Failures is 0, or its Start is not before CountFrom; then Failures grows by one, and Verdict is
-// unhealthy if that reaches failure_threshold. If it is conclusive, Stale is "" and Fresh is now. If it counts, or was not Asked,
-// or Due is zero, the gap is fixed, below. If it is a failure that counts, CountFrom is Due.
+// Result counts as inconclusive (cut_short), with its Start and Duration; that of a probe in the flight of which it was Inactive for
+// a while is for the caller to make the same of. If it is inconclusive with agent_not_connected, Entered is not zero and its Start
+// is not before AgentBy, it counts as a failure with a reason of ours, not definite, with its Start and Duration. Then CheckedAt is
+// its Start. A success: Failures is 0, SuccessAt its Start, Successes one more; if Running and Successes ≥ success_threshold it
+// becomes healthy. It counts. A failure: Successes is 0, FailureAt its Start, Error its Reason. If Entered is zero, or its Start is
+// before GraceEnd or before Hello, GraceFailures grows by one and it does not count. Otherwise it counts if it was not Asked, or
+// Failures is 0, or its Start is not before CountFrom; then Failures grows by one, and Verdict is unhealthy if that reaches
+// failure_threshold. If it is conclusive, Stale is "" and Fresh is now. If it counts, or was not Asked, or Due is zero, the gap is
+// fixed, below. If it is a failure that counts, CountFrom is Due.
 //
 // To fix the gap, from now: if what the check needs is still on its way by now, and the result is inconclusive with no_machine,
 // no_network or agent_not_connected, then Due is Patience (zero while Entered is), Gap is 0, Confirming is false and Waiting is

@@ -106,7 +106,7 @@ func (l *loop) contained() (ended bool) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(l.set.ripple(time.Now(), l.wake()))
+		timer.Reset(time.Until(l.wake()))
 		select {
 		case <-l.ctx.Done():
 			return true
@@ -149,6 +149,9 @@ func (l *loop) tick(now time.Time) {
 	if f := l.flight; f != nil && !f.until.IsZero() && !now.Before(f.until) {
 		f.late = true
 		f.end(errOverdue)
+	}
+	if stale := l.s.StaleAt(l.p); l.flight == nil && !l.due.IsZero() && !now.Before(l.due) && (stale.IsZero() || now.Before(stale)) {
+		return // a probe begins, and that is a step too
 	}
 	l.next(now, Input{}) // a Tick
 }
@@ -269,7 +272,7 @@ func (l *loop) begin() {
 	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
 		return
 	}
-	l.set.hooks.Began(now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
+	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
 	if l.p.queues() {
 		f.turn = l.set.queue.join(l.slow)

@@ -537,7 +537,7 @@ func TestPanicBeforeAProbe(t *testing.T) {
 				}
 			}
 			began, waited := hook(), hook()
-			b.Set.hooks.Began = func(time.Duration) { began() }
+			b.Set.hooks.Began = func(string, time.Duration) { began() }
 			b.Set.hooks.Waited = func(Type, time.Duration) { waited() }
 			want := int64(3)
 			if policy == execPolicy {

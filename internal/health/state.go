@@ -187,7 +187,7 @@ func (s State) seen(p Policy, now time.Time, in Input) State {
 
 // open begins a window. With no policy there is nothing to observe, and no window.
 func (s State) open(p Policy, now time.Time) State {
-	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, Verdict: StatusStarting}
+	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, AgentBy: s.AgentBy, Verdict: StatusStarting}
 	if !p.Disabled() {
 		next.Window++
 		next.WindowAt, next.Fresh = wall(now), now
