@@ -160,12 +160,10 @@ func (l *loop) tick(now time.Time) {
 func (l *loop) next(now time.Time, in Input) {
 	l.set.touch(now)
 	before := l.s
-	l.s, l.due = before.Next(l.p, now, in)
+	l.due = l.s.step(l.p, now, &in)
 	var t *Transition
 	if l.s.N != before.N {
-		made := l.s.transition(before, l.p, now, in)
-		l.commit(&made)
-		t = &made
+		t = l.announce(&before, now, &in)
 	}
 	switch in.Kind {
 	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
@@ -177,11 +175,18 @@ func (l *loop) next(now time.Time, in Input) {
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
 		l.saver.dirty(t != nil)
 	}
-	l.publish(t, in)
+	l.publish(t, &in)
+}
+
+// announce commits the transition from before.
+func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
+	t := l.s.transition(before, l.p, now, in)
+	l.commit(&t)
+	return &t
 }
 
 // publish makes the state visible to readers.
-func (l *loop) publish(t *Transition, in Input) {
+func (l *loop) publish(t *Transition, in *Input) {
 	l.mu.Lock()
 	l.shown = l.s
 	if in.Kind == Probed {
@@ -299,11 +304,11 @@ func (l *loop) depart(f *flight, now time.Time) {
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.loop, f.policy = l, l.p
+	f.policy = l.p
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
-	l.set.crew.fly(f)
+	l.set.crew.do(func() { l.probe(f) })
 }
 
 // probe asks once. Its answer is waited for in every case.
