@@ -675,3 +675,24 @@ func TestDueInFlight(t *testing.T) {
 		b.close()
 	})
 }
+
+// A check that is taken away and given back begins anew.
+func TestCheckIsTakenAwayAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(bad, 0)
+		b.seen(1, Running, `null`)
+		b.is(StatusDisabled)
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusStarting); s.Results[len(s.Results)-1].Window != 2 || s.ConsecutiveSuccesses != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.close()
+		if got := b.journal.path(); got != "unknown>starting starting>healthy healthy>disabled disabled>starting" {
+			t.Error(got)
+		}
+	})
+}
