@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/halevm/hale/internal/version.version=$(VERSION)
 AGENT := internal/kernel/agentbin/bin/hale-guest
 GO_FILES := $(shell find api cmd internal sdk -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
 
-.PHONY: build demo test unit reference compat e2e crash soak-boot lint gen check-gen bench microbench fuzz mutants clean
+.PHONY: build demo test unit reference compat prometheus e2e crash soak soak-boot lint gen check-gen bench microbench fuzz mutants clean
 
 build: bin/hale
 
@@ -24,7 +24,7 @@ bin/hale: $(AGENT) $(GO_FILES)
 demo: build
 	@$(GO) run ./examples/demo
 
-test: lint unit reference compat e2e
+test: lint unit reference compat prometheus e2e
 
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
@@ -39,6 +39,10 @@ reference:
 # The public client of the API that ours is compatible with, unchanged. lint has seen to npm.
 compat: lint
 	@test/compat/run.sh
+
+# A real Prometheus scrapes a daemon with what examples/prometheus says; its alerts are tested.
+prometheus: build
+	@test/prometheus/run.sh
 
 # Boots real virtual machines.
 e2e: build
@@ -55,8 +59,8 @@ soak-boot: build
 
 lint: check-gen
 	@test -z "$$(gofmt -l api cmd internal sdk test examples bench | tee /dev/stderr)"
-	$(GO) vet -tags e2e,soak ./...
-	$(TOOL) staticcheck -tags e2e,soak ./...
+	$(GO) vet -tags e2e,soak,prometheus ./...
+	$(TOOL) staticcheck -tags e2e,soak,prometheus ./...
 	cd bench && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 	@tools/lint-openapi.sh
 
@@ -66,18 +70,22 @@ gen:
 check-gen:
 	@tools/check-gen.sh
 
-# Everything beside its reference, in one table below bench/results: less than ten minutes. ONLY=boot,image runs some of it.
+# Everything beside its reference, in one table below bench/results: about half an hour. ONLY=boot,image runs some of it.
 bench: build
 	@bench/run.sh $(if $(ONLY),-only $(ONLY)) $(if $(AGAINST),-against $(AGAINST))
+
+# An hour, or as long as HALE_SOAK says, of targets that fail at random, and whether what the engine says of them is what they did.
+soak: build
+	@bench/run.sh -only soak
 
 # What single functions take.
 microbench: $(AGENT)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# Changes one thing after another in the health engine's decision and loop, and tells which change no test notices: half an hour.
+# Changes one thing after another in the health engine's decision and loop, and tells which change no test notices: ten minutes.
 # docs/design/0009-mutants.md explains the few that may. ONLY=text runs those whose description holds it.
 mutants:
-	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' \
+	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' -never TestMemory \
 		../internal/health/{state,pace,hint,loop,queue,suspect,transition}.go
 
 # Twenty seconds for each decoder of outside bytes.

@@ -426,6 +426,9 @@ type CreateInstanceRequest struct {
 	// HealthCheck How the work inside is checked. Unset, as the image says; `{"type":"none"}` is not at all.
 	HealthCheck json.RawMessage `json:"health_check,omitempty"`
 
+	// HealthCheckOverride Single fields to change of the image's own check. Excludes `health_check`.
+	HealthCheckOverride json.RawMessage `json:"health_check_override,omitempty"`
+
 	// HotplugSize Memory that may be added while the machine runs. This server has none to add.
 	HotplugSize Size       `json:"hotplug_size,omitempty"`
 	Hypervisor  Hypervisor `json:"hypervisor,omitempty"`
@@ -589,7 +592,7 @@ type Event struct {
 	// Time When it happened.
 	Time time.Time `json:"time"`
 
-	// Type `created`, `state`, `updated`, `health`, `deleted`, and `host`, which is about no instance; `resync` tells the reader to list again. More may come.
+	// Type `created`, `state`, `boot_retry`, `updated`, `health`, `deleted`, and `host`, which is about no instance; `resync` tells the reader to list again. More may come.
 	//
 	//
 	// Example: state
@@ -822,6 +825,50 @@ type HealthCheckHTTPMethod string
 // HealthCheckHTTPScheme The scheme.
 type HealthCheckHTTPScheme string
 
+// HealthCheckOverride Single fields to change of the image's own check (its HEALTHCHECK), as docker run's flags do. A field that is absent here is the image's, and hale's own default where the image gives none. It is
+// worked out once, when the request comes; the policy that it makes is the request's. Without `cmd` it needs an image that has a check. Unknown fields are refused.
+type HealthCheckOverride struct {
+	// Cmd A command for the image's shell (`/bin/sh -c` unless it names another), in place of the image's test.
+	//
+	// Example: pg_isready -q
+	Cmd *string `json:"cmd,omitempty"`
+
+	// ConfirmInterval As in `HealthCheck`; at most the interval in force.
+	//
+	// Example: 1s
+	ConfirmInterval *string `json:"confirm_interval,omitempty"`
+
+	// FailureThreshold As in `HealthCheck`.
+	//
+	// Example: 3
+	FailureThreshold *int `json:"failure_threshold,omitempty"`
+
+	// Interval As in `HealthCheck`.
+	//
+	// Example: 10s
+	Interval *string `json:"interval,omitempty"`
+
+	// StartInterval As in `HealthCheck`; at most the interval in force.
+	//
+	// Example: 500ms
+	StartInterval *string `json:"start_interval,omitempty"`
+
+	// StartPeriod As in `HealthCheck`.
+	//
+	// Example: 30s
+	StartPeriod *string `json:"start_period,omitempty"`
+
+	// SuccessThreshold As in `HealthCheck`.
+	//
+	// Example: 1
+	SuccessThreshold *int `json:"success_threshold,omitempty"`
+
+	// Timeout As in `HealthCheck`.
+	//
+	// Example: 2s
+	Timeout *string `json:"timeout,omitempty"`
+}
+
 // HealthCheckSource Where the policy in force comes from.
 type HealthCheckSource string
 
@@ -911,8 +958,11 @@ type Image struct {
 	// Error Why it failed.
 	Error *string `json:"error,omitempty"`
 
-	// HealthCheck Its own check; absent where it has none.
+	// HealthCheck Its own check, as instances without one of theirs get it; absent where it has none.
 	HealthCheck json.RawMessage `json:"health_check,omitempty"`
+
+	// HealthCheckWarnings What of its HEALTHCHECK could not be taken as it stands.
+	HealthCheckWarnings []string `json:"health_check_warnings,omitempty"`
 
 	// Imported In the answer to an import, the names of all images that came in the file; this one is the first of them.
 	Imported []string `json:"imported,omitempty"`
@@ -966,6 +1016,9 @@ type ImageStatus string
 type Instance struct {
 	// AutoStandby When an idle instance is put to sleep.
 	AutoStandby *AutoStandbyPolicy `json:"auto_standby,omitempty"`
+
+	// Boots How many boots its last start took: more than one where the guest did not come up at first.
+	Boots int `json:"boots,omitempty"`
 
 	// Cmd In place of the image's command; unset, the image's, unless an entrypoint is given.
 	Cmd []string `json:"cmd,omitzero"`
@@ -1514,6 +1567,9 @@ type UpdateInstanceRequest struct {
 
 	// HealthCheck Replaces the policy whole, at once; null returns to the image's.
 	HealthCheck json.RawMessage `json:"health_check,omitempty"`
+
+	// HealthCheckOverride Single fields to change of the image's own check. Excludes `health_check`.
+	HealthCheckOverride json.RawMessage `json:"health_check_override,omitempty"`
 
 	// RestartPolicy When an instance whose program ended is started again.
 	RestartPolicy *RestartPolicy `json:"restart_policy,omitempty"`

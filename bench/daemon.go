@@ -37,19 +37,36 @@ func startDaemon(binary, kernels, dir string) (*daemon, error) {
 	if err := os.Symlink(kernels, filepath.Join(dir, "kernels")); err != nil {
 		return nil, err
 	}
+	if err := d.start(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// restart ends the daemon, and not its machines, and starts another one in its place. It returns when that one is ready.
+func (d *daemon) restart() error {
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	if err := d.cmd.Wait(); err != nil {
+		return fmt.Errorf("end the daemon: %w\n%s", err, d.log.String())
+	}
+	return d.start()
+}
+
+func (d *daemon) start() error {
+	dir, binary := d.dir, d.binary
 	d.cmd = exec.Command(binary, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
 	d.cmd.Stderr = &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, who then end it in order
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		d.cmd.Wait()
-		return nil, fmt.Errorf("the daemon did not start: %w\n%s", err, d.log.String())
+		return fmt.Errorf("the daemon did not start: %w\n%s", err, d.log.String())
 	}
 	var where struct{ URL string }
 	b, err := os.ReadFile(filepath.Join(dir, "hale.json"))
@@ -66,9 +83,9 @@ func startDaemon(binary, kernels, dir string) (*daemon, error) {
 	}
 	if err != nil {
 		d.stop()
-		return nil, err
+		return err
 	}
-	return d, nil
+	return nil
 }
 
 // stop deletes every instance and ends the daemon.

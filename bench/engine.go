@@ -22,9 +22,9 @@ import (
 const (
 	engineTargets  = 2000
 	engineInterval = time.Second
-	engineRounds   = 1
-	engineWarm     = 3 * time.Second
-	engineWindow   = 6 * time.Second
+	engineRounds   = 5
+	engineWarm     = 2500 * time.Millisecond
+	engineWindow   = 5 * time.Second
 	enginePort     = 8080
 )
 
@@ -56,8 +56,6 @@ func benchEngine(ctx context.Context, s *site) (err error) {
 		engineRounds, engineWindow, strings.Join(said, ", "))
 	return nil
 }
-
-func grain() time.Duration { d, _ := time.ParseDuration(os.Getenv("GRAIN")); return d }
 
 func microseconds(v float64) string { return fmt.Sprintf("%.1f µs", v) }
 
@@ -105,7 +103,7 @@ func (s *site) cost(ctx context.Context, f *farm, c contender) (us float64, err 
 		}
 		defer stop()
 	} else {
-		config := peer.Config{Peer: c.peer, Type: c.check, Targets: f.all(), Interval: engineInterval, Timeout: engineInterval, Grain: grain(), Full: true}
+		config := peer.Config{Peer: c.peer, Type: c.check, Targets: f.all(), Interval: engineInterval, Timeout: engineInterval, Full: true}
 		h, err := startHelper(ctx, "peer", config, "GOMAXPROCS=1")
 		if err != nil {
 			return 0, err

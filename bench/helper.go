@@ -23,6 +23,7 @@ const helperCommand = "helper"
 var helpers = map[string]func(*json.Decoder, *json.Encoder) error{
 	"target": target.Serve,
 	"peer":   peer.Serve,
+	"burn":   burn,
 }
 
 // help is a helper's main. It returns the exit code.

@@ -46,6 +46,7 @@ type row struct {
 	most      float64 // bound on the figure; 0: none
 	mostRatio float64 // bound on the ratio; 0: none
 	more      bool    // bounds are from below: more is better
+	zero      bool    // bound: none at all
 	bound     string  // the bound in words, where there is one
 }
 
@@ -56,12 +57,14 @@ func (r row) cells() []string {
 	}
 	var limit, value float64
 	switch {
+	case r.zero:
+		value = r.figure
 	case r.most != 0:
 		limit, value = r.most, r.figure
 	case r.mostRatio != 0:
 		limit, value = r.mostRatio, r.figure/r.reference
 	}
-	if limit != 0 {
+	if limit != 0 || r.zero {
 		met = "not met"
 		if value <= limit && !r.more || value >= limit && r.more {
 			met = "met"

@@ -32,6 +32,8 @@ func run(args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == "serve": // HTTP at port 80, and transfers
 		return serve()
+	case len(args) == 1 && args[0] == "toggle": // HTTP at port 80 when port 81 says so
+		return toggle()
 	case len(args) == 2 && args[0] == "transfers": // at an address of the host, above the ports of the system
 		return transfers(args[1])
 	case len(args) == 3 && (args[0] == "fetch" || args[0] == "send"): // ADDRESS DURATION, and prints the rate

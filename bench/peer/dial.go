@@ -19,6 +19,8 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
+	// The request goes with the last packet of the handshake, as HAProxy has it too.
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	to := unix.SockaddrInet4{Addr: a.IP, Port: int(a.Port)}
 	err = unix.Connect(fd, &to)
 	if err == unix.EINPROGRESS {

@@ -6,65 +6,120 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/halevm/hale/bench/target"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/probe"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // hale is the product's own engine: its Set with loops, decisions and histories, and its probes. Only the dial function is the
 // kernel's, in place of an instance's network.
 type hale struct {
+	config   Config
 	set      *health.Set
-	targets  map[string]probe.Target
+	targets  map[string]*asked
+	policies []health.Policy
 	probes   atomic.Int64
 	failures atomic.Int64
-	lag      histogram
+	wrong    atomic.Int64
+	checked  atomic.Int64
+	lag      histogram // of targets that are none of the others
+	opened   time.Duration
+	mu       sync.Mutex
+	words    []string // of what went wrong
+	moves    []Move
+}
+
+// An asked is one target.
+type asked struct {
+	index  int
+	other  bool // it is one of those that are bad on purpose
+	probe  probe.Target
+	expect expectation
+}
+
+// A Move is one change of a target's status.
+type Move struct {
+	Target   int
+	From, To string
+	At       time.Duration // by target.Uptime
 }
 
 func newHale(c Config) (watcher, error) {
-	h := &hale{targets: make(map[string]probe.Target, len(c.Targets))}
+	if err := slack.Set(slack.Probing); err != nil { // as the daemon does
+		return nil, err
+	}
+	debug.SetGCPercent(slack.GCPercent)
+	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {
 		return nil, err
 	}
-	h.set = health.NewSet(health.Config{
-		Probe: func(ctx context.Context, id string, p health.Policy, started func()) health.Result {
-			t := h.targets[id]
-			t.Begun = started
-			return probe.Run(ctx, t, p)
+	h.set = health.NewSet(health.Config{Probe: h.ask, Journal: &book{nowhere{full}, h}, Hooks: health.Hooks{
+		Began: func(id string, lag time.Duration) {
+			if !h.targets[id].other {
+				h.lag.add(lag)
+			}
 		},
-		Journal: nowhere{full},
-		Grain:   c.Grain,
-		Hooks: health.Hooks{
-			Began: h.lag.add,
-			Probed: func(_ health.Type, o health.Outcome, _ string, _ time.Duration) {
-				h.probes.Add(1)
-				if o != health.Success {
-					h.failures.Add(1)
-				}
-			},
+		Probed: func(_ health.Type, o health.Outcome, _ string, _ time.Duration) {
+			h.probes.Add(1)
+			if o != health.Success {
+				h.failures.Add(1)
+			}
 		},
-	})
-	policies := make([]health.Policy, len(c.Targets))
+	}})
 	for i, a := range c.Targets {
 		p, err := c.policy(a)
 		if err != nil {
 			return nil, err
 		}
-		policies[i] = p
-		h.targets[name(i)] = probe.Target{Version: "bench", Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
+		h.policies[i] = p
+		t := probe.Target{Version: "bench", Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
+		h.targets[name(i)] = &asked{index: i, other: i < c.Others, probe: t}
 	}
-	go func() {
-		began := time.Now()
-		for i, p := range policies {
-			time.Sleep(time.Until(began.Add(c.stagger(i))))
-			h.set.Sync(health.Observed{ID: name(i), Run: 1, Phase: health.Running, Policy: p, Agent: true})
-		}
-	}()
+	if !c.Wait {
+		go h.open(c.stagger)
+	}
 	return h, nil
+}
+
+// open begins to watch every target, each so long from now.
+func (h *hale) open(after func(i int) time.Duration) {
+	began := time.Now()
+	for i, p := range h.policies {
+		time.Sleep(time.Until(began.Add(after(i))))
+		h.set.Sync(health.Observed{ID: name(i), Run: 1, Phase: health.Running, Policy: p, Agent: true, Network: true})
+	}
+}
+
+// ask is the Prober.
+func (h *hale) ask(ctx context.Context, id string, p health.Policy, started func()) health.Result {
+	a := h.targets[id]
+	t := a.probe
+	t.Begun = started
+	r := probe.Run(ctx, t, p)
+	if h.config.Seed != 0 {
+		h.check(a, p, r)
+	}
+	return r
+}
+
+// book is told of every transition, as the event log is.
+type book struct {
+	nowhere
+	of *hale
+}
+
+func (b *book) Commit(_ context.Context, id string, t health.Transition) error {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+	b.of.moves = append(b.of.moves, Move{b.of.targets[id].index, string(t.From), string(t.To), target.Uptime()})
+	return nil
 }
 
 func name(i int) string { return fmt.Sprintf("target%014d", i) }
@@ -88,18 +143,45 @@ func (h *hale) reset() {
 	h.probes.Store(0)
 	h.failures.Store(0)
 	h.lag.reset()
+	h.mu.Lock()
+	h.moves = nil
+	h.mu.Unlock()
+}
+
+func (h *hale) request(r Request) {
+	if r.Start {
+		h.opened = target.Uptime()
+		go h.open(func(i int) time.Duration {
+			if r.Spread == 0 {
+				return 0
+			}
+			return r.Spread * time.Duration(i) / time.Duration(len(h.policies))
+		})
+	}
 }
 
 func (h *hale) stats(s *Stats, look bool) {
 	s.Probes, s.Failures, s.Lag, s.Watched = h.probes.Load(), h.failures.Load(), h.lag.quantiles(), h.set.Watched()
+	s.Wrong, s.Opened = h.wrong.Load(), h.opened
+	h.mu.Lock()
+	s.Words = h.words
+	if look {
+		s.Moves = h.moves
+	}
+	h.mu.Unlock()
 	if !look {
 		return
 	}
-	for id := range h.targets {
-		if snap, _ := h.set.Snapshot(id); snap.Status == health.StatusUnhealthy {
+	for id, a := range h.targets {
+		snap, _ := h.set.Snapshot(id)
+		if snap.Status == health.StatusUnhealthy {
 			s.Unhealthy++
 		}
+		if h.config.Seed != 0 {
+			h.compare(a, snap)
+		}
 	}
+	s.Wrong, s.Checked = h.wrong.Load(), h.checked.Load()
 }
 
 // nowhere is a journal that is given everything, as the product's is, and keeps nothing. Each instance begins with the same record.

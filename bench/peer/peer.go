@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,16 +26,20 @@ type Config struct {
 	Timeout  time.Duration
 	// Of hale:
 	Policy string // the rest of a health_check, "" for a common one
-	Grain  time.Duration
-	Full   bool // histories are full from the beginning
+	Full   bool   // histories are full from the beginning
+	Wait   bool   // for a Request to Start
+	Others int    // the first so many targets are bad on purpose: their lag is not counted
+	Seed   uint64 // the targets are fickle, by this seed, and what the engine says of them is checked
 }
 
 // A Request asks a peer for something.
 type Request struct {
-	Profile string // write a profile of the processor to this file from now on; "-": end it
-	Reset   bool   // forget lags and counts
-	Collect bool   // garbage, before memory is read
-	Look    bool   // count the unhealthy
+	Profile string        // write a profile of the processor to this file from now on; "-": end it
+	Reset   bool          // forget lags and counts
+	Collect bool          // garbage, before memory is read
+	Look    bool          // count the unhealthy, and tell the moves since the last Reset
+	Start   bool          // begin to watch
+	Spread  time.Duration // of the first probes
 }
 
 // Stats is what a peer knows of itself.
@@ -44,8 +50,15 @@ type Stats struct {
 	Goroutines int
 	Files      int
 	Memory     int64 // resident, of this process alone
+	Heap       int64 // of that, what is alive, and what is not yet collected
+	Stacks     int64
 	Watched    int
 	Unhealthy  int
+	Opened     time.Duration // when the watch began, by target.Uptime
+	Moves      []Move
+	Checked    int64    // results that were compared with what the targets did
+	Wrong      int64    // results, or statuses, that are not what the targets did
+	Words      []string // about them
 }
 
 // A watcher asks until the process ends.
@@ -93,7 +106,10 @@ func Serve(in *json.Decoder, out *json.Encoder) error {
 			w.reset()
 		}
 		if r.Collect {
-			runtime.GC()
+			debug.FreeOSMemory()
+		}
+		if h, ok := w.(*hale); ok {
+			h.request(r)
 		}
 		s := Stats{Goroutines: runtime.NumGoroutine()}
 		w.stats(&s, r.Look)
@@ -113,6 +129,13 @@ func profile(to string) error {
 	case "-":
 		pprof.StopCPUProfile()
 		return nil
+	}
+	if name, ok := strings.CutPrefix(to, "heap:"); ok {
+		f, err := os.Create(name)
+		if err != nil {
+			return err
+		}
+		return pprof.WriteHeapProfile(f)
 	}
 	f, err := os.Create(to)
 	if err != nil {
@@ -136,6 +159,9 @@ func (s *Stats) ofProcess() error {
 		return err
 	}
 	s.Memory = resident * int64(unix.Getpagesize())
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s.Heap, s.Stacks = int64(m.HeapAlloc), int64(m.StackInuse)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/host"
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/slack"
 	"github.com/halevm/hale/internal/token"
 )
 
@@ -34,6 +37,12 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err := sandbox.KeepFromChildren(3); err != nil {
 				return fmt.Errorf("close descriptors for children: %w", err)
 			}
+			if err := slack.Set(slack.Probing); err != nil {
+				return fmt.Errorf("let timers fire together: %w", err)
+			}
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(slack.GCPercent)
+			}
 			if err := s.resolve(); err != nil {
 				return err
 			}
@@ -45,13 +54,17 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err != nil {
 				return fmt.Errorf("allow-net: %w", err)
 			}
+			retries, err := s.bootRetries()
+			if err != nil {
+				return err
+			}
 			registries, err := s.registries()
 			if err != nil {
 				return err
 			}
 			return daemon.Run(cmd.Context(), daemon.Config{
 				DataDir: s.DataDir, Listen: s.Listen, Driver: s.Driver, Accel: s.Accel, Kernel: s.Kernel, Log: log,
-				AllowNets: allow, Registries: registries, Sandbox: s.Sandbox, UIDs: s.UIDs,
+				AllowNets: allow, Registries: registries, Sandbox: s.Sandbox, UIDs: s.UIDs, BootRetries: retries,
 				Ready: func(url string) {
 					fmt.Fprintf(cmd.OutOrStdout(), "hale is ready at %s (data in %s)\n", url, s.DataDir)
 					if err := notifyReady(); err != nil {
@@ -69,6 +82,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Sandbox, "sandbox", "", "auto: what this host has of it, or require: all of it, or no machine is started (default auto)")
 	f.StringVar(&s.UIDs, "uids", "", "FIRST-LAST: the uids, and gids, that root's machines have one of each (default "+sandbox.DefaultRange.String()+")")
 	f.StringVar(&s.AllowNet, "allow-net", "", "private `ranges` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
+	f.StringVar(&s.BootRetries, "boot-retries", "", fmt.Sprintf("`how often` a machine is booted again that ended before its agent said a word: 0 to %d (default %d)", mostBootRetries, defaultBootRetries))
 	f.StringVar(&s.RegistryConfig, "registry-config", "", "`file` with credentials for registries, as docker login writes it (default $DOCKER_CONFIG/config.json, else ~/.docker/config.json); none is none")
 	f.StringVar(&s.CredentialHelpers, "credential-helpers", "", "true lets the programs run that it names for credentials (default false)")
 	f.Lookup("credential-helpers").NoOptDefVal = "true"
@@ -76,6 +90,23 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Driver, "driver", "", "qemu, or fake for tests")
 	f.MarkHidden("driver")
 	return cmd
+}
+
+// How often a boot that stayed silent is tried again.
+const (
+	defaultBootRetries = 1
+	mostBootRetries    = 5
+)
+
+func (s *settings) bootRetries() (int, error) {
+	if s.BootRetries == "" {
+		return defaultBootRetries, nil
+	}
+	n, err := strconv.Atoi(s.BootRetries)
+	if err != nil || n < 0 || n > mostBootRetries {
+		return 0, fmt.Errorf("boot-retries %q: a number from 0 to %d", s.BootRetries, mostBootRetries)
+	}
+	return n, nil
 }
 
 func newLog(w io.Writer, level string) (*slog.Logger, error) {

@@ -32,6 +32,8 @@ type settings struct {
 	UIDs     string `yaml:"uids"`
 	AllowNet string `yaml:"allow-net"` // ranges, separated by commas
 
+	BootRetries string `yaml:"boot-retries"`
+
 	RegistryConfig    string `yaml:"registry-config"`
 	CredentialHelpers string `yaml:"credential-helpers"`
 

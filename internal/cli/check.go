@@ -2,7 +2,11 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,12 +14,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/halevm/hale/api"
+	hale "github.com/halevm/hale/sdk/go"
 )
 
 // checkFlags are the flags that say how an instance's health is checked. The daemon judges the values; here is
 // only what a person writes differently from the API.
 type checkFlags struct {
-	http, tcp, cmd, exec       string
+	http, tcp, grpc, cmd, exec string
 	off                        bool
 	interval, timeout          time.Duration
 	startPeriod, startInterval time.Duration
@@ -27,7 +32,8 @@ func (f *checkFlags) register(flags *pflag.FlagSet) {
 	f.flags = flags
 	flags.StringVar(&f.http, "health-http", "", "check with GET: `:PORT/path` or http(s)://:PORT/path")
 	flags.StringVar(&f.tcp, "health-tcp", "", "check that a port opens: `:PORT`")
-	flags.StringVar(&f.cmd, "health-cmd", "", "check with a `shell command` in the guest that ends with 0")
+	flags.StringVar(&f.grpc, "health-grpc", "", "check with grpc.health.v1: `:PORT[/SERVICE]`")
+	flags.StringVar(&f.cmd, "health-cmd", "", "check with a `shell command` in the guest that ends with 0, at the pace of the image's check")
 	flags.StringVar(&f.exec, "health-exec", "", "check with a program and its arguments, without a shell: words or a `JSON array`")
 	flags.BoolVar(&f.off, "no-healthcheck", false, "no check, not even the image's own")
 	flags.DurationVar(&f.interval, "health-interval", 0, "from the end of one check to the start of the next (10s)")
@@ -38,51 +44,128 @@ func (f *checkFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.startInterval, "health-start-interval", 0, "pace of the checks in the grace (fast at first, then slower)")
 }
 
+// kindFlags say what is checked, and detailFlags how; either may be there without the other.
+var (
+	kindFlags   = []string{"http", "tcp", "grpc", "cmd", "exec"}
+	detailFlags = []string{"interval", "timeout", "retries", "success-threshold", "start-period", "start-interval"}
+)
+
 // given reports whether a flag was on the command line.
 func (f *checkFlags) given(name string) bool { return f.flags.Changed("health-" + name) }
 
-// check is the health_check that the flags ask for, nil if they ask for none.
-func (f *checkFlags) check() (json.RawMessage, error) {
-	hc, err := f.policy()
-	if hc == nil || err != nil {
-		return nil, err
+// names are those of a list that were on the command line.
+func (f *checkFlags) names(list []string) (given []string) {
+	for _, name := range list {
+		if f.given(name) {
+			given = append(given, "--health-"+name)
+		}
 	}
-	return json.Marshal(hc)
+	return given
 }
 
-func (f *checkFlags) policy() (*api.HealthCheck, error) {
-	var kinds, details []string
-	for _, name := range []string{"http", "tcp", "cmd", "exec"} {
-		if f.given(name) {
-			kinds = append(kinds, "--health-"+name)
-		}
-	}
-	for _, name := range []string{"interval", "timeout", "retries", "success-threshold", "start-period", "start-interval"} {
-		if f.given(name) {
-			details = append(details, "--health-"+name)
-		}
-	}
-	if f.off {
-		kinds = append(kinds, "--no-healthcheck")
-	}
+// check is what the flags ask for: a health_check of one's own, or single fields to change of the image's. Both are nil if they ask for nothing.
+// As with docker, a command or a number alone changes the image's check; a port or a program without a shell is another check.
+func (f *checkFlags) check() (whole, override json.RawMessage, err error) {
+	kinds, details := f.names(kindFlags), f.names(detailFlags)
 	switch {
-	case len(kinds) > 1:
-		return nil, usagef("%s: one check at a time", strings.Join(kinds, " and "))
-	case len(kinds) == 0 && len(details) > 0:
-		return nil, usagef("%s: say what to check too, with --health-http, --health-tcp, --health-cmd or --health-exec", details[0])
-	case len(kinds) == 0:
-		return nil, nil
-	case f.off && len(details) > 0:
-		return nil, usagef("%s does not go with --no-healthcheck", details[0])
+	case f.off && len(kinds)+len(details) > 0:
+		return nil, nil, usagef("%s does not go with --no-healthcheck", append(kinds, details...)[0])
 	case f.off:
-		return &api.HealthCheck{Type: ptr(api.HealthCheckTypeNone)}, nil
+		whole, err = json.Marshal(api.HealthCheck{Type: ptr(api.HealthCheckTypeNone)})
+		return whole, nil, err
+	case len(kinds) > 1:
+		return nil, nil, usagef("%s: one check at a time", strings.Join(kinds, " and "))
+	case len(kinds)+len(details) == 0:
+		return nil, nil, nil
 	}
 	hc := new(api.HealthCheck)
+	f.details(hc)
+	if len(kinds) == 0 || f.given("cmd") {
+		o := api.HealthCheckOverride{
+			Interval: hc.Interval, Timeout: hc.Timeout, StartPeriod: hc.StartPeriod, StartInterval: hc.StartInterval,
+			FailureThreshold: hc.FailureThreshold, SuccessThreshold: hc.SuccessThreshold,
+		}
+		if f.given("cmd") {
+			if strings.TrimSpace(f.cmd) == "" {
+				return nil, nil, usagef("--health-cmd is empty")
+			}
+			o.Cmd = &f.cmd
+		}
+		override, err = json.Marshal(o)
+		return nil, override, err
+	}
 	if err := f.block(hc); err != nil {
+		return nil, nil, err
+	}
+	whole, err = json.Marshal(hc)
+	return whole, nil, err
+}
+
+// onto is a check in force with the numbers of the flags in it, nil if there is none that somebody asked for: then they change the image's.
+func (f *checkFlags) onto(inst api.Instance) (json.RawMessage, error) {
+	var policy, changes map[string]json.RawMessage
+	if inst.HealthCheckSource != api.HealthCheckSourceRequest || noCheck(inst) {
+		return nil, nil
+	}
+	if err := json.Unmarshal(inst.HealthCheck, &policy); err != nil {
+		return nil, fmt.Errorf("the daemon's answer: %w", err)
+	}
+	hc := new(api.HealthCheck)
+	f.details(hc)
+	b, err := json.Marshal(hc)
+	if err == nil {
+		err = json.Unmarshal(b, &changes)
+	}
+	if err != nil {
 		return nil, err
 	}
-	f.details(hc)
-	return hc, nil
+	maps.Copy(policy, changes)
+	return json.Marshal(policy)
+}
+
+// flagOf is the flag behind a field of a check, and what of it where that is a part; "" if there is none.
+func flagOf(field string) (flag, part string) {
+	_, name, _ := strings.Cut(field, ".")
+	name, part, _ = strings.Cut(name, ".")
+	switch name {
+	case "failure_threshold":
+		name = "retries"
+	case "interval", "timeout", "start_period", "start_interval", "success_threshold", "cmd", "http", "tcp", "grpc", "exec":
+		name = strings.ReplaceAll(name, "_", "-")
+	default:
+		return "", ""
+	}
+	return "--health-" + name, part
+}
+
+// explain makes a refusal of the check speak of the flags, and not of the fields that they became.
+func (f *checkFlags) explain(err error) error {
+	refused, ok := errors.AsType[*hale.Error](err)
+	if !ok {
+		return err
+	}
+	e, changed := *refused, false
+	e.Details = slices.Clone(e.Details)
+	for i, d := range e.Details {
+		if !strings.HasPrefix(d.Field, "health_check") {
+			continue
+		}
+		flag, part := flagOf(d.Field)
+		message := strings.TrimSpace(part + " " + d.Message)
+		if d.Field == "health_check_override" {
+			flag = strings.Join(append(f.names(kindFlags), f.names(detailFlags)...), ", ")
+			message = "the image has no check of its own: say what to check too, with --health-http, --health-tcp, --health-grpc, --health-cmd or --health-exec"
+		}
+		if flag != "" {
+			changed = true
+			e.Message = strings.ReplaceAll(e.Message, d.Field+": "+d.Message, flag+": "+message)
+			e.Details[i].Field, e.Details[i].Message = flag, message
+		}
+	}
+	if !changed {
+		return err
+	}
+	return &e
 }
 
 func (f *checkFlags) block(hc *api.HealthCheck) (err error) {
@@ -93,11 +176,14 @@ func (f *checkFlags) block(hc *api.HealthCheck) (err error) {
 		var port int
 		port, err = parsePort("--health-tcp", strings.TrimPrefix(f.tcp, ":"))
 		hc.TCP = &api.HealthCheckTCP{Port: port}
-	case f.given("cmd"):
-		if strings.TrimSpace(f.cmd) == "" {
-			return usagef("--health-cmd is empty")
+	case f.given("grpc"):
+		text, service, named := strings.Cut(strings.TrimPrefix(f.grpc, ":"), "/")
+		var port int
+		port, err = parsePort("--health-grpc", text)
+		hc.GRPC = &api.HealthCheckGRPC{Port: port}
+		if named && service != "" {
+			hc.GRPC.Service = &service
 		}
-		hc.Exec = &api.HealthCheckExec{Command: []string{"/bin/sh", "-c", f.cmd}}
 	case f.given("exec"):
 		var argv []string
 		argv, err = parseArgv("--health-exec", f.exec)

@@ -99,7 +99,7 @@ func TestHealth(t *testing.T) {
 		HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
 		HealthCheckSource: api.HealthCheckSourceRequest,
 		Results: []api.HealthResult{
-			{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second)}, {Outcome: "success", Time: ago(30 * time.Second)},
+			{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second), DurationMs: 0.8}, {Outcome: "success", Time: ago(30 * time.Second), DurationMs: 2},
 			{Outcome: "failure", Time: ago(20 * time.Second)}, {Outcome: "failure", Time: ago(4 * time.Second), DurationMs: 1.23, Reason: "connection refused", Output: "line 1\nline\x1b[1m 2\n"},
 		},
 		Transitions: []api.HealthTransition{
@@ -228,10 +228,21 @@ func TestSeveralNames(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("PATCH /instances/web", fleet()[0])
+	imageChecked, none := fleet()[0], fleet()[0]
+	imageChecked.HealthCheck, imageChecked.HealthCheckSource = json.RawMessage(`{"type":"exec","exec":{"command":["a"]},"interval":"30s"}`), api.HealthCheckSourceImage
+	none.HealthCheck, none.HealthCheckSource = json.RawMessage(`{"type":"none"}`), api.HealthCheckSourceRequest
+	none.HealthStatus = &api.InstanceHealthStatus{Status: api.HealthStateDisabled}
+	asked := imageChecked
+	asked.HealthCheck, asked.HealthCheckSource = json.RawMessage(`{"type":"tcp","tcp":{"port":80},"interval":"10s","failure_threshold":3}`), api.HealthCheckSourceRequest
+	d.answer("GET /instances/web", imageChecked, none, asked)
 	for _, tt := range []struct{ args, want string }{
 		{"--health-tcp :80 --health-interval 5s", `{"health_check":{"interval":"5s","tcp":{"port":80}}}`},
 		{"--no-healthcheck", `{"health_check":{"type":"none"}}`},
 		{"--image-healthcheck", `{"health_check":null}`},
+		{"--health-retries 5", `{"health_check_override":{"failure_threshold":5}}`},
+		{"--health-retries 5", `{"health_check_override":{"failure_threshold":5}}`},
+		{"--health-retries 5 --health-timeout 1s", `{"health_check":{"failure_threshold":5,"interval":"10s","tcp":{"port":80},"timeout":"1s","type":"tcp"}}`},
+		{"--health-cmd true --health-retries 5", `{"health_check_override":{"cmd":"true","failure_threshold":5}}`},
 		{"-e A=1 --unset-env B", `{"env":{"A":"1","B":null}}`},
 		{"--ttl 0s", `{"ttl":"0s"}`},
 	} {
@@ -363,6 +374,30 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// What the daemon refuses of a check is told by the flag that said it.
+func TestRefusalsNameTheFlag(t *testing.T) {
+	for _, tt := range []struct{ args, field, message, want string }{
+		{"--health-tcp 80 --health-retries 2000", "health_check.failure_threshold", "must be a whole number from 1 to 1000", "--health-retries: must be a whole number"},
+		{"--health-start-interval 9h", "health_check_override.start_interval", "must be at most the interval in force, 30s", "--health-start-interval: must be at most the interval in force, 30s"},
+		{"--health-grpc :80", "health_check.grpc", "not built yet", "--health-grpc: not built yet"},
+		{"--health-interval 5s --health-timeout 1s", "health_check_override", "the image has no check of its own to change", "--health-interval, --health-timeout: the image has no check of its own: say what to check too"},
+	} {
+		d := newDaemon(t)
+		no := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			refuse(w, 400, "invalid_health_check", "name: bad; "+tt.field+": "+tt.message, api.Detail{Field: "name", Message: "bad"}, api.Detail{Field: tt.field, Message: tt.message})
+		})
+		d.answer("POST /instances", no)
+		d.answer("PATCH /instances/nginx", no)
+		d.answer("GET /instances/nginx", fleet()[0])
+		for _, cmd := range []string{"run", "update"} {
+			code, _, stderr := d.hale(append(append([]string{cmd}, strings.Fields(tt.args)...), "nginx")...)
+			if code != exitUsage || !strings.HasPrefix(stderr, "hale: name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {
+				t.Errorf("%s %s: exit %d, %q", cmd, tt.args, code, stderr)
+			}
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("POST /instances", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -370,7 +405,7 @@ func TestErrors(t *testing.T) {
 			api.Detail{Field: "health_check.http.port", Message: "1 to 65535"}, api.Detail{Field: "health_check.interval", Message: "100ms to 24h"})
 	}))
 	code, out, stderr := d.hale("run", "nginx")
-	want := "hale: the health check is not valid\n  health_check.http.port: 1 to 65535\n  health_check.interval: 100ms to 24h\n"
+	want := "hale: the health check is not valid\n  --health-http: port 1 to 65535\n  --health-interval: 100ms to 24h\n"
 	if code != exitUsage || out != "" || stderr != want {
 		t.Errorf("exit %d, %q, %q; want %q", code, out, stderr, want)
 	}

@@ -128,7 +128,7 @@ func (f *createFlags) request(args []string, getenv func(string) string) (req ap
 	if req.Tags, err = keyValues("--tag", f.tags); err != nil {
 		return req, err
 	}
-	if req.HealthCheck, err = f.check.check(); err != nil {
+	if req.HealthCheck, req.HealthCheckOverride, err = f.check.check(); err != nil {
 		return req, err
 	}
 	if req.Network, err = f.network(); err != nil {
@@ -310,7 +310,7 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	if ctx.Err() != nil {
 		return a.leave(ctx, c, req.Name)
 	} else if err != nil {
-		return err
+		return f.check.explain(err)
 	}
 	if f.wait {
 		target := awaited{health: api.HealthStateHealthy}

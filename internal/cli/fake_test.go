@@ -91,7 +91,7 @@ func (d *fakeDaemon) hale(args ...string) (code int, stdout, stderr string) {
 
 func (d *fakeDaemon) haleIn(stdin string, args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret"}
+	env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret", "LANG": "C.UTF-8"}
 	code = Run(args, Config{
 		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &err,
 		Getenv: func(k string) string { return env[k] },

@@ -68,6 +68,11 @@ func TestRunRequest(t *testing.T) {
 			`{"health_check":{"success_threshold":2,"tcp":{"port":5432},"timeout":"1s"},"image":"nginx","name":"w"}`},
 		{"--name w --health-tcp 5432 --health-start-period 0s --health-start-interval 200ms nginx",
 			`{"health_check":{"start_interval":"200ms","start_period":"0s","tcp":{"port":5432}},"image":"nginx","name":"w"}`},
+		{"--name w --health-grpc :50051 nginx", `{"health_check":{"grpc":{"port":50051}},"image":"nginx","name":"w"}`},
+		{"--name w --health-grpc 50051/shop.Cart --health-interval 5s nginx", `{"health_check":{"grpc":{"port":50051,"service":"shop.Cart"},"interval":"5s"},"image":"nginx","name":"w"}`},
+		{"--name w --health-interval 5s nginx", `{"health_check_override":{"interval":"5s"},"image":"nginx","name":"w"}`},
+		{"--name w --health-cmd true --health-timeout 1s --health-retries 5 --health-start-period 0s --health-start-interval 1s --health-success-threshold 2 nginx",
+			`{"health_check_override":{"cmd":"true","failure_threshold":5,"start_interval":"1s","start_period":"0s","success_threshold":2,"timeout":"1s"},"image":"nginx","name":"w"}`},
 		{"--name w --no-healthcheck nginx", `{"health_check":{"type":"none"},"image":"nginx","name":"w"}`},
 	}
 	for _, tt := range tests {
@@ -77,7 +82,7 @@ func TestRunRequest(t *testing.T) {
 		}
 	}
 	got, err := request(t, "--name", "w", "--health-cmd", "pg_isready -q", "postgres")
-	if want := `{"health_check":{"exec":{"command":["/bin/sh","-c","pg_isready -q"]}},"image":"postgres","name":"w"}`; got != want || err != nil {
+	if want := `{"health_check_override":{"cmd":"pg_isready -q"},"image":"postgres","name":"w"}`; got != want || err != nil {
 		t.Errorf("--health-cmd: %s, %v", got, err)
 	}
 	got, err = request(t, "--name", "w", "--health-exec", "pg_isready -q", "postgres")
@@ -103,9 +108,11 @@ func TestRunUsage(t *testing.T) {
 		{"--health-http /path nginx", `is not a port`},
 		{"--health-tcp :x nginx", `"x" is not a port`},
 		{"--health-tcp :80 --health-http :80 nginx", "--health-http and --health-tcp: one check at a time"},
-		{"--health-tcp :80 --no-healthcheck nginx", "one check at a time"},
-		{"--health-interval 5s nginx", "say what to check too"},
-		{"--no-healthcheck --health-interval 5s nginx", "does not go with --no-healthcheck"},
+		{"--health-grpc :80 --health-cmd x nginx", "--health-grpc and --health-cmd: one check at a time"},
+		{"--health-grpc :x nginx", `--health-grpc: "x" is not a port`},
+		{"--health-tcp :80 --no-healthcheck nginx", "--health-tcp does not go with --no-healthcheck"},
+		{"--no-healthcheck --health-interval 5s nginx", "--health-interval does not go with --no-healthcheck"},
+		{"--health-cmd= nginx", "--health-cmd is empty"},
 		{"--health-exec [1] nginx", "not a JSON array"},
 		{"--health-exec [] nginx", "names no program"},
 		{"--health-interval soon nginx", "invalid"},

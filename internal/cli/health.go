@@ -13,14 +13,24 @@ import (
 )
 
 func (a *app) healthCommand() *cobra.Command {
-	var asJSON, now bool
+	var asJSON, now, watch bool
 	cmd := &cobra.Command{
 		Use: "health NAME", Short: "Show an instance's health: status, check, last results, transitions", GroupID: groupInstances, Args: cobra.ExactArgs(1),
-		Example: "  hale health web\n  hale health web --now && echo well",
+		Long: `Show an instance's health: its status, the check and whose it is, the last results as a strip, how long they took, and the last
+changes with their reasons.
+
+With -w it goes on until Ctrl-C: on a terminal the picture is drawn anew, elsewhere each result and each change is a line.`,
+		Example: "  hale health web\n  hale health -w web\n  hale health web --now && echo well",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
+			}
+			if watch && (now || asJSON) {
+				return usagef("-w does not go with --now and --json")
+			}
+			if watch {
+				return a.watchHealth(cmd.Context(), args[0])
 			}
 			if now {
 				r, err := c.CheckInstanceHealth(cmd.Context(), args[0])
@@ -40,6 +50,7 @@ func (a *app) healthCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&now, "now", false, "check now, and print the result; ends with 1 if it is no success")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and show what changes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -77,40 +88,6 @@ func resultLine(r api.HealthResult) string {
 
 func milliseconds(ms float64) string {
 	return time.Duration(ms * float64(time.Millisecond)).Round(100 * time.Microsecond).String()
-}
-
-// showHealth prints what a person wants to know of an instance's health, the present first.
-func (a *app) showHealth(h api.InstanceHealth, now time.Time) error {
-	head := table{}
-	add := func(name, value string) {
-		if value != "" {
-			head.add(plain(name), plain(value))
-		}
-	}
-	head.add(plain("status"), statusCell(h, now))
-	add("check", checkText(h.HealthCheck, string(h.HealthCheckSource)))
-	add("streak", streak(h))
-	add("last error", or(h.LastError, ""))
-	add("results", strip(h.Results))
-	if n := len(h.Results); n > 0 {
-		last := h.Results[n-1]
-		add("last result", fmt.Sprintf("%s, %s ago", resultLine(last), short(now.Sub(last.Time))))
-	}
-	if err := head.write(a.Stdout, a.coloured()); err != nil {
-		return err
-	}
-	if n := len(h.Results); n > 0 && h.Results[n-1].Output != "" {
-		fmt.Fprintln(a.Stdout, indent(h.Results[n-1].Output))
-	}
-	if len(h.Transitions) == 0 {
-		return nil
-	}
-	fmt.Fprintln(a.Stdout)
-	t := table{header: []string{"WHEN", "FROM", "TO", "WHY"}}
-	for _, tr := range h.Transitions {
-		t.add(plain(short(now.Sub(tr.Time))+" ago"), plain(string(tr.From)), cell{string(tr.To), statusColour(tr.To)}, plain(cut(oneLine(tr.Reason), 100)))
-	}
-	return t.write(a.Stdout, a.coloured())
 }
 
 func statusColour(s api.HealthState) colour {
@@ -151,22 +128,6 @@ func streak(h api.InstanceHealth) string {
 	return ""
 }
 
-// strip draws results, the oldest first: low is well, high is a failure, a dot is a check that could not be made.
-func strip(results []api.HealthResult) string {
-	var b strings.Builder
-	for _, r := range results {
-		switch r.Outcome {
-		case outcomeSuccess:
-			b.WriteRune('▁')
-		case outcomeFailure:
-			b.WriteRune('█')
-		default:
-			b.WriteRune('·')
-		}
-	}
-	return b.String()
-}
-
 // checkText says a policy in a line: "GET :80/healthz every 10s, timeout 2s, 3 failures".
 func checkText(raw json.RawMessage, source string) string {
 	var hc api.HealthCheck
@@ -185,8 +146,11 @@ func checkText(raw json.RawMessage, source string) string {
 		s = fmt.Sprintf("connect to :%d", hc.TCP.Port)
 	case hc.GRPC != nil:
 		s = fmt.Sprintf("grpc :%d", hc.GRPC.Port)
+		if service := or(hc.GRPC.Service, ""); service != "" {
+			s += " " + cut(service, 60)
+		}
 	case hc.Exec != nil:
-		s = "run " + strings.Join(hc.Exec.Command, " ")
+		s = "run " + cut(oneLine(strings.Join(hc.Exec.Command, " ")), 120)
 	default:
 		return "none"
 	}
@@ -201,8 +165,11 @@ func checkText(raw json.RawMessage, source string) string {
 	if n := or(hc.FailureThreshold, 0); n > 0 {
 		s += fmt.Sprintf(", unhealthy after %d", n)
 	}
-	if source == string(api.HealthCheckSourceImage) {
+	switch api.HealthCheckSource(source) {
+	case api.HealthCheckSourceImage:
 		s += " (the image's)"
+	case api.HealthCheckSourceRequest:
+		s += " (asked for)"
 	}
 	return s
 }

@@ -150,7 +150,8 @@ func reached(got api.WaitForStateResponse, target awaited) bool {
 		return false
 	}
 	if target.health != "" {
-		return got.HealthStatus != nil && got.HealthStatus.Status == target.health
+		h := got.HealthStatus
+		return h != nil && h.Status == target.health && !(h.Status == api.HealthStateHealthy && h.Stale && h.StaleReason == "no_conclusive_result")
 	}
 	return strings.EqualFold(string(got.State), string(target.state))
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 )
 
@@ -58,13 +58,14 @@ func unsafe(r rune) bool {
 // oneLine is clean with all white space made single spaces.
 func oneLine(s string) string { return strings.Join(strings.Fields(clean(s)), " ") }
 
-// cut is s, at most n runes of it.
-func cut(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	return string([]rune(s)[:n-1]) + "…"
-}
+// widths are of text without regard to where the terminal stands: what is ambiguous takes one column.
+var widths = runewidth.Condition{StrictEmojiNeutral: true}
+
+// ellipsis says that something is left out.
+const ellipsis = "…"
+
+// cut is s, at most n columns of it.
+func cut(s string, n int) string { return widths.Truncate(s, n, ellipsis) }
 
 // A colour is an ANSI colour, "" for none.
 type colour string
@@ -87,12 +88,19 @@ func plain(s string) cell { return cell{text: s} }
 type table struct {
 	header []string
 	rows   [][]cell
+	tail   string // of what is cut
 }
 
 func (t *table) add(row ...cell) { t.rows = append(t.rows, row) }
 
 // write prints the table, in colour where coloured says so.
 func (t *table) write(w io.Writer, coloured bool) error {
+	_, err := io.WriteString(w, strings.Join(append(t.lines(coloured, 0), ""), "\n"))
+	return err
+}
+
+// lines are the table's, each of at most width columns; 0 is no bound. What is cut is the last cell.
+func (t *table) lines(coloured bool, width int) []string {
 	all := make([][]cell, 0, len(t.rows)+1)
 	if t.header != nil {
 		head := make([]cell, len(t.header))
@@ -102,31 +110,35 @@ func (t *table) write(w io.Writer, coloured bool) error {
 		all = append(all, head)
 	}
 	all = append(all, t.rows...)
-	var widths []int
+	var columns []int
 	for _, row := range all {
 		for i := range row {
 			row[i].text = oneLine(row[i].text)
-			if i == len(widths) {
-				widths = append(widths, 0)
+			if i == len(columns) {
+				columns = append(columns, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
+			columns[i] = max(columns[i], widths.StringWidth(row[i].text))
 		}
 	}
-	var b strings.Builder
+	lines := make([]string, 0, len(all))
 	for _, row := range all {
-		space := 0
+		var b strings.Builder
+		space, at := 0, 0
 		for i, c := range row {
 			if c.text != "" {
+				if at += space; width > 0 {
+					c.text = widths.Truncate(c.text, max(width-at, widths.StringWidth(t.tail)), t.tail)
+				}
 				b.WriteString(strings.Repeat(" ", space))
 				b.WriteString(paint(c, coloured))
+				at += widths.StringWidth(c.text)
 				space = 0
 			}
-			space += widths[i] - utf8.RuneCountInString(c.text) + 3
+			space += columns[i] - widths.StringWidth(c.text) + 3
 		}
-		b.WriteByte('\n')
+		lines = append(lines, b.String())
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return lines
 }
 
 func paint(c cell, coloured bool) string {

@@ -20,20 +20,21 @@ func (a *app) updateCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "update NAME", Short: "Change the health check, the environment, or the time to live", GroupID: groupInstances, Args: cobra.ExactArgs(1),
-		Long: `Change an instance in place. A health check replaces the old one whole. The environment is merged, and used from the next
+		Long: `Change an instance in place. A health check replaces the old one whole; numbers alone, such as --health-interval, change the
+one in force, and --health-cmd the image's own. The environment is merged, and used from the next
 start. The time to live counts from now; 0s takes it away.`,
 		Example: "  hale update web --health-http :80/ --health-interval 5s\n  hale update web --no-healthcheck\n  hale update web --ttl 0s",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var req api.UpdateInstanceRequest
 			var err error
-			if req.HealthCheck, err = check.check(); err != nil {
+			if req.HealthCheck, req.HealthCheckOverride, err = check.check(); err != nil {
 				return err
 			}
 			if req.Env, err = env.changes(unset, a.Getenv); err != nil {
 				return err
 			}
 			if image {
-				if req.HealthCheck != nil {
+				if req.HealthCheck != nil || req.HealthCheckOverride != nil {
 					return usagef("--image-healthcheck does not go with another check")
 				}
 				req.HealthCheck = json.RawMessage("null")
@@ -41,16 +42,29 @@ start. The time to live counts from now; 0s takes it away.`,
 			if cmd.Flags().Changed("ttl") {
 				req.TTL = ptr(ttl.String())
 			}
-			if req.HealthCheck == nil && len(req.Env) == 0 && req.TTL == nil {
+			if req.HealthCheck == nil && req.HealthCheckOverride == nil && len(req.Env) == 0 && req.TTL == nil {
 				return usagef("nothing to change: give --health-…, --no-healthcheck, --image-healthcheck, --env, --unset-env or --ttl")
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
+			if req.HealthCheckOverride != nil && !check.given("cmd") {
+				inst, err := c.Instance(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				whole, err := check.onto(inst)
+				if err != nil {
+					return err
+				}
+				if whole != nil {
+					req.HealthCheck, req.HealthCheckOverride = whole, nil
+				}
+			}
 			inst, err := c.UpdateInstance(cmd.Context(), args[0], req)
 			if err != nil {
-				return err
+				return check.explain(err)
 			}
 			if asJSON {
 				return a.printJSON(inst)

@@ -58,6 +58,8 @@ type Config struct {
 	UIDs    string // FIRST-LAST, where root's machines have their uids from; sandbox.DefaultRange
 	// AllowNets are private ranges that all instances may reach, beside their own; see egress.ParseRange.
 	AllowNets []netip.Prefix
+	// BootRetries is how often a machine is booted again that ended before its agent said a word.
+	BootRetries int
 	// Registries is where the host's own credentials for registries are.
 	Registries registry.DockerConfig
 	Log        *slog.Logger
@@ -81,6 +83,7 @@ type Daemon struct {
 	health    *health.Set
 	observing sync.Mutex // of an instance, for its health
 	hellos    *hellos
+	hints     *hints
 	loops     *loops
 	platform  *platform // nil with the fake driver
 	started   time.Time
@@ -142,13 +145,15 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
-	d.hellos = newHellos()
+	d.hellos, d.hints = newHellos(), newHints()
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
 		AllowNets:  d.config.AllowNets,
 		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
 		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
-		AgentReady: d.hellos.add,
+		AgentReady: d.hellos.add, BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
+		NetworkUp: d.hellos.add, Hinted: d.hints.add,
+		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
 		return err
@@ -237,6 +242,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	}
 	d.loops.start(healthConsumer, d.followHealth)
 	d.loops.start(helloConsumer, d.followHellos)
+	d.loops.start(hintConsumer, d.followHints)
 	defer d.loops.stop()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,

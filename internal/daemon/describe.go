@@ -88,7 +88,7 @@ func (d *Daemon) diskUse(name string) int64 {
 func (d *Daemon) capabilities(ctx context.Context) api.Capabilities {
 	const name = "qemu"
 	c := api.Capabilities{
-		Features: []string{"exec", "stat", "logs", "health_check", "health_check.http", "health_check.tcp", "health_check.exec", "events", "image_import", "image_pull", "image_tag", "network.ports", "network.outbound", "network.allow", "ttl"},
+		Features: []string{"exec", "stat", "logs", "health_check", "health_check.http", "health_check.tcp", "health_check.exec", "health_check.grpc", "health_check.image", "health_check_override", "events", "image_import", "image_pull", "image_tag", "network.ports", "network.outbound", "network.allow", "ttl"},
 		Host:     api.CapabilitiesHost{Arch: runtime.GOARCH, OS: runtime.GOOS},
 		Images:   api.CapabilitiesImages{DefaultPlatform: "linux/amd64", Platforms: []string{"linux/amd64"}},
 		Network:  api.CapabilitiesNetwork{Model: "nat"},

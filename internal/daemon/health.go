@@ -71,6 +71,7 @@ func (d *Daemon) observe(id string) {
 		return
 	}
 	d.health.Sync(observed(in))
+	d.watch(in)
 }
 
 func (d *Daemon) forget(id string) {
@@ -81,16 +82,14 @@ func (d *Daemon) forget(id string) {
 
 // observed is what health sees of an instance.
 func observed(in instance.Instance) health.Observed {
-	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent}
+	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent, Network: in.Network}
 	switch in.State {
 	case instance.Initializing:
 		o.Phase = health.Initializing
 	case instance.Running:
 		o.Phase = health.Running
 	}
-	if p := in.Spec.HealthCheck; p != nil {
-		o.Policy = *p
-	}
+	o.Policy, _ = in.Spec.Policy()
 	return o
 }
 

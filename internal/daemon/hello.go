@@ -9,7 +9,8 @@ import (
 // helloConsumer is the name of the controller that follows the guests' agents.
 const helloConsumer = "agents"
 
-// hellos are the instances whose agents have said HELLO and whose health has not heard of it. There is no event for that: it is
+// hellos are the instances whose agents have said HELLO, or whose guests have sent a first frame, and whose health has not heard of it.
+// There is no event for that: it is
 // news to health only, for which a check may wait.
 type hellos struct {
 	mu   sync.Mutex

@@ -28,5 +28,6 @@ func (f imageFinder) Image(_ context.Context, ref string) (instance.Image, error
 	return instance.Image{
 		Ref: img.Ref, Digest: img.Digest, Disk: img.Disk, Platform: img.Platform,
 		Entrypoint: img.Entrypoint, Cmd: img.Cmd, Env: img.Env, WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal,
+		Healthcheck: img.Healthcheck, Shell: img.Shell,
 	}, nil
 }

@@ -23,11 +23,12 @@ type loops struct {
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	again map[string]int // how often each was started again
+	again map[string]int  // how often each was started again
+	up    map[string]bool // those that run now
 }
 
 func newLoops(log *slog.Logger, panics *prometheus.CounterVec) *loops {
-	l := &loops{log: log, panics: panics, again: make(map[string]int)}
+	l := &loops{log: log, panics: panics, again: make(map[string]int), up: make(map[string]bool)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -55,6 +56,8 @@ func (l *loops) start(name string, run func(context.Context) error) {
 }
 
 func (l *loops) contain(name string, run func(context.Context) error) (err error) {
+	l.running(name, true)
+	defer l.running(name, false)
 	defer func() {
 		if v := recover(); v != nil {
 			l.panics.WithLabelValues(name).Inc()
@@ -63,6 +66,19 @@ func (l *loops) contain(name string, run func(context.Context) error) (err error
 		}
 	}()
 	return run(l.ctx)
+}
+
+func (l *loops) running(name string, up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.up[name] = up
+}
+
+// isUp tells whether a loop runs now: not before it was started, and not while it waits to be started again.
+func (l *loops) isUp(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.up[name]
 }
 
 // restarts tells how often a loop was started again.

@@ -15,12 +15,15 @@ type metrics struct {
 	registry *prometheus.Registry
 	panics   *prometheus.CounterVec
 
+	bootRetries prometheus.Counter
+
 	probes      *prometheus.CounterVec
 	probeTime   *prometheus.HistogramVec
 	probeLag    prometheus.Histogram
 	probeQueue  *prometheus.HistogramVec
 	transitions *prometheus.CounterVec
 	saveFailed  prometheus.Counter
+	notWritten  prometheus.Counter
 
 	pulls     *prometheus.CounterVec
 	pullBytes prometheus.Counter
@@ -34,6 +37,9 @@ func newMetrics(d *Daemon) *metrics {
 		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_panics_total", Help: "Panics that were contained, by the loop or handler that panicked.",
 		}, []string{"where"}),
+		bootRetries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hale_boot_retries_total", Help: "Machines that were booted again because they ended before their agent said a word.",
+		}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_health_probes_total", Help: "Probes, by type and outcome, and the cause of an inconclusive one.",
 		}, []string{"type", "outcome", "cause"}),
@@ -55,6 +61,9 @@ func newMetrics(d *Daemon) *metrics {
 		saveFailed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "hale_health_save_failures_total", Help: "Health records that could not be written.",
 		}),
+		notWritten: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "hale_instance_save_failures_total", Help: "Times that the disk refused the record of an instance, or an event of it. They are tried again.",
+		}),
 		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hale_image_pulls_total", Help: "Pulls that ended, by outcome: ok, interrupted, or the code of the refusal.",
 		}, []string{"outcome"}),
@@ -72,15 +81,21 @@ func newMetrics(d *Daemon) *metrics {
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.panics, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d},
+		m.panics, m.bootRetries, m.probes, m.probeTime, m.probeLag, m.probeQueue, m.transitions, m.saveFailed, m.notWritten, m.pulls, m.pullBytes, m.pullTime, m.converted, snapshotCollector{d}, healthCollector{d}, controllerCollector{d},
 	)
+	for _, where := range append([]string{loopPanic, "instance", "handler"}, loopNames...) {
+		m.panics.WithLabelValues(where) // so that the first panic is a rise, from 0
+	}
 	return m
 }
+
+// loopPanic is where a health loop or a probe panics.
+const loopPanic = "health loop"
 
 // healthHooks count what the health loops tell.
 func (m *metrics) healthHooks() health.Hooks {
 	return health.Hooks{
-		Began: func(lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
+		Began: func(_ string, lag time.Duration) { m.probeLag.Observe(lag.Seconds()) },
 		Waited: func(t health.Type, queued time.Duration) {
 			m.probeQueue.WithLabelValues(string(t)).Observe(queued.Seconds())
 		},
@@ -92,7 +107,7 @@ func (m *metrics) healthHooks() health.Hooks {
 			m.transitions.WithLabelValues(string(from), string(to), boolLabel(persisted)).Inc()
 		},
 		SaveFailed: m.saveFailed.Inc,
-		Panicked:   m.panics.WithLabelValues("health loop").Inc,
+		Panicked:   m.panics.WithLabelValues(loopPanic).Inc,
 	}
 }
 
@@ -144,6 +159,9 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	states, statuses := map[string]int{}, map[string]int{}
+	for _, s := range []health.Status{health.StatusDisabled, health.StatusUnknown, health.StatusStarting, health.StatusHealthy, health.StatusUnhealthy} {
+		statuses[string(s)] = 0
+	}
 	for _, in := range c.d.instances.List() {
 		states[string(in.State)]++
 		if h, ok := c.d.health.Snapshot(in.ID); ok {

@@ -91,13 +91,14 @@ type Type string
 
 // The types.
 const (
-	TypeCreated Type = "created" // Data: Created
-	TypeState   Type = "state"   // Data: StateChange
-	TypeUpdated Type = "updated" // Data: Updated
-	TypeHealth  Type = "health"  // Data: a health.Transition
-	TypeDeleted Type = "deleted" // Data: Deleted
-	TypeHost    Type = "host"    // of no instance; Data: a health.Suspicion
-	TypeResync  Type = "resync"  // never in the log: tells a reader to list again
+	TypeCreated   Type = "created"    // Data: Created
+	TypeState     Type = "state"      // Data: StateChange
+	TypeUpdated   Type = "updated"    // Data: Updated
+	TypeHealth    Type = "health"     // Data: a health.Transition
+	TypeDeleted   Type = "deleted"    // Data: Deleted
+	TypeHost      Type = "host"       // of no instance; Data: a health.Suspicion
+	TypeBootRetry Type = "boot_retry" // Data: BootRetry
+	TypeResync    Type = "resync"     // never in the log: tells a reader to list again
 )
 
 // An Event is one entry.
@@ -116,6 +117,12 @@ type StateChange struct {
 	To     string `json:"to"`
 	Reason string `json:"reason,omitempty"` // why, for Stopped: the machine.Reason and its message
 	Code   *int   `json:"exit_code,omitempty"`
+}
+
+// BootRetry is the data of a TypeBootRetry event: a machine did not come up, and is booted once more.
+type BootRetry struct {
+	Boot   int    `json:"boot"`   // which of this start is about to be: 2 or more
+	Reason string `json:"reason"` // how the one before ended: the machine.Reason and its message
 }
 
 // Created is the data of a TypeCreated event.

@@ -126,6 +126,13 @@ func (c *Conn) Stat(ctx context.Context, path string, followLinks bool) (machine
 	return info, err
 }
 
+// Ending asks whether the program has ended, or is about to.
+func (c *Conn) Ending(ctx context.Context) (bool, error) {
+	var e protocol.Ending
+	err := c.request(ctx, protocol.OpEnding, nil, &e)
+	return e.Ending, err
+}
+
 // Shutdown asks the guest to end in an orderly way; it returns when the agent has accepted.
 func (c *Conn) Shutdown(ctx context.Context, grace time.Duration) error {
 	return c.request(ctx, protocol.OpShutdown, protocol.Shutdown{Grace: grace}, nil)

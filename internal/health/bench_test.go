@@ -42,7 +42,7 @@ func (b *bench) open() {
 	b.log = new(book)
 	hooks := b.hooks
 	hooks.Panicked = func() { b.panics.Add(1) }
-	hooks.Began = func(lag time.Duration) {
+	hooks.Began = func(_ string, lag time.Duration) {
 		// In a bubble nothing takes time but a slow disk, and the pause after a panic.
 		if lag != 0 && b.panics.Load() == 0 && !b.journal.slow.Load() {
 			b.Errorf("a probe began %v after it was due", lag)
@@ -59,6 +59,9 @@ func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) 
 	b.mu.Lock()
 	if b.flying++; b.flying > 1 {
 		b.Error("two probes at once")
+	}
+	if p.Disabled() {
+		b.Error("a probe by no policy")
 	}
 	b.probes = append(b.probes, time.Since(b.start))
 	r, takes, ignores := b.answer, b.takes, b.ignores

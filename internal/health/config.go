@@ -38,7 +38,7 @@ type Quarantine interface {
 
 // Hooks are told what happens, for metrics. Each may be nil; they are called from many goroutines and must return at once.
 type Hooks struct {
-	Began      func(lag time.Duration)            // a probe began, or joined the queue, so long after it was due
+	Began      func(id string, lag time.Duration) // a probe began, or joined the queue, so long after it was due
 	Waited     func(t Type, queued time.Duration) // one that costs CPU to begin had its turn after so long
 	Probed     func(t Type, o Outcome, cause string, took time.Duration)
 	Transition func(from, to Status, persisted bool)
@@ -58,9 +58,6 @@ type Config struct {
 	Logger func(id string) *slog.Logger
 	Hooks  Hooks
 	Boot   Boot // zero: this host's
-	// Grain is how much later than it is due a probe may begin, so that several begin together: a process that wakes for each of
-	// thousands spends more on waking than on probing. 0: each begins at its instant.
-	Grain time.Duration
 }
 
 // Why CheckNow did not check.

@@ -21,22 +21,26 @@ type packedResult struct {
 	start    int64 // Unix nanoseconds
 	duration time.Duration
 	window   uint64
-	reason   string
-	output   string
-	cause    string
-	outcome  uint8 // index into outcomes
-	definite bool
+	said     *said // shared: the same words come again and again
 }
 
 type packedTransition struct {
 	time     int64
 	window   uint64
 	n        uint64
-	reason   string
-	output   string
+	said     *said
 	from, to uint8 // index into statuses
 	stale    uint8 // index into stales
 	lost     bool  // not persisted
+}
+
+// A said is what was found, in words. It is never changed, for several may point to it.
+type said struct {
+	reason   string
+	output   string
+	cause    string
+	outcome  uint8 // index into outcomes
+	definite bool
 }
 
 var (
@@ -49,25 +53,18 @@ var (
 func index[T comparable](list []T, v T) uint8 { return uint8(max(slices.Index(list, v), 0)) }
 
 func (h *history) addResult(r WindowResult) {
-	p := packedResult{
-		start: r.Start.UnixNano(), duration: r.Duration, window: r.Window, reason: r.Reason, output: r.Output, cause: r.Cause,
-		outcome: index(outcomes, r.Outcome), definite: r.Definite,
-	}
-	for i := h.results.len() - 1; i >= 0; i-- { // the same words again and again are kept once
-		if old := h.results.at(i); old.reason == p.reason && old.cause == p.cause && old.output == p.output {
-			p.reason, p.cause, p.output = old.reason, old.cause, old.output
-			break
-		}
-	}
-	h.results.add(p)
-	if p.output != "" {
+	h.results.add(packedResult{
+		start: r.Start.UnixNano(), duration: r.Duration, window: r.Window,
+		said: h.share(said{reason: r.Reason, output: r.Output, cause: r.Cause, outcome: index(outcomes, r.Outcome), definite: r.Definite}),
+	})
+	if r.Output != "" {
 		h.trim()
 	}
 }
 
 func (h *history) addTransition(t Transition) {
 	h.transitions.add(packedTransition{
-		time: t.Time.UnixNano(), window: t.Window, n: t.N, reason: t.Reason, output: t.Output,
+		time: t.Time.UnixNano(), window: t.Window, n: t.N, said: h.share(said{reason: t.Reason, output: t.Output}),
 		from: index(statuses, t.From), to: index(statuses, t.To), stale: index(stales, t.Stale),
 		lost: t.Persisted != nil && !*t.Persisted,
 	})
@@ -76,19 +73,37 @@ func (h *history) addTransition(t Transition) {
 	}
 }
 
-// trim drops the oldest outputs above the bound, those of transitions last.
-func (h *history) trim() {
-	left := keepOutput
-	drop := func(output *string) {
-		if left -= len(*output); left < 0 {
-			*output = ""
+// share returns what is kept of the same words, if that is: the newest first, for it is likeliest.
+func (h *history) share(w said) *said {
+	for i := h.results.len() - 1; i >= 0; i-- {
+		if old := h.results.at(i).said; *old == w {
+			return old
 		}
 	}
 	for i := h.transitions.len() - 1; i >= 0; i-- {
-		drop(&h.transitions.at(i).output)
+		if old := h.transitions.at(i).said; *old == w {
+			return old
+		}
+	}
+	kept := w // only here does it have to outlive the call
+	return &kept
+}
+
+// trim drops the oldest outputs above the bound, those of transitions last.
+func (h *history) trim() {
+	left := keepOutput
+	drop := func(w **said) {
+		if left -= len((*w).output); left < 0 {
+			short := **w
+			short.output = ""
+			*w = &short
+		}
+	}
+	for i := h.transitions.len() - 1; i >= 0; i-- {
+		drop(&h.transitions.at(i).said)
 	}
 	for i := h.results.len() - 1; i >= 0; i-- {
-		drop(&h.results.at(i).output)
+		drop(&h.results.at(i).said)
 	}
 }
 
@@ -97,8 +112,8 @@ func (h *history) listResults() []WindowResult {
 	for i := range list {
 		p := h.results.at(i)
 		list[i] = WindowResult{Window: p.window, Result: Result{
-			Start: time.Unix(0, p.start).UTC(), Duration: p.duration, Outcome: outcomes[p.outcome],
-			Reason: p.reason, Output: p.output, Cause: p.cause, Definite: p.definite,
+			Start: time.Unix(0, p.start).UTC(), Duration: p.duration, Outcome: outcomes[p.said.outcome],
+			Reason: p.said.reason, Output: p.said.output, Cause: p.said.cause, Definite: p.said.definite,
 		}}
 	}
 	return list
@@ -111,7 +126,7 @@ func (h *history) listTransitions() []Transition {
 	for i := range list {
 		p := h.transitions.at(i)
 		list[i] = Transition{
-			Time: time.Unix(0, p.time).UTC(), From: statuses[p.from], To: statuses[p.to], Reason: p.reason, Output: p.output,
+			Time: time.Unix(0, p.time).UTC(), From: statuses[p.from], To: statuses[p.to], Reason: p.said.reason, Output: p.said.output,
 			Window: p.window, N: p.n, Stale: stales[p.stale],
 		}
 		if p.lost {

@@ -96,11 +96,11 @@ func comma(b []byte, i int) []byte {
 func (r *packedResult) appendJSON(b []byte) []byte {
 	b = appendTime(append(b, `{"time":`...), r.start)
 	b = strconv.AppendInt(append(b, `,"duration":`...), int64(r.duration), 10)
-	b = appendString(append(b, `,"outcome":`...), string(outcomes[r.outcome]))
-	b = appendGiven(b, `,"reason":`, r.reason)
-	b = appendGiven(b, `,"output":`, r.output)
-	b = appendGiven(b, `,"cause":`, r.cause)
-	if r.definite {
+	b = appendString(append(b, `,"outcome":`...), string(outcomes[r.said.outcome]))
+	b = appendGiven(b, `,"reason":`, r.said.reason)
+	b = appendGiven(b, `,"output":`, r.said.output)
+	b = appendGiven(b, `,"cause":`, r.said.cause)
+	if r.said.definite {
 		b = append(b, `,"definite":true`...)
 	}
 	b = strconv.AppendUint(append(b, `,"window":`...), r.window, 10)
@@ -112,8 +112,8 @@ func (t *packedTransition) appendJSON(b []byte) []byte {
 	b = appendTime(append(b, `{"time":`...), t.time)
 	b = appendString(append(b, `,"from":`...), string(statuses[t.from]))
 	b = appendString(append(b, `,"to":`...), string(statuses[t.to]))
-	b = appendGiven(b, `,"reason":`, t.reason)
-	b = appendGiven(b, `,"output":`, t.output)
+	b = appendGiven(b, `,"reason":`, t.said.reason)
+	b = appendGiven(b, `,"output":`, t.said.output)
 	if t.lost {
 		b = append(b, `,"persisted":false`...)
 	}

@@ -209,17 +209,6 @@ func (l *loop) forget() {
 	<-l.done
 }
 
-// ripple returns how long to wait from now for at: with a grain, until the first of its multiples that is not sooner.
-func (s *Set) ripple(now, at time.Time) time.Duration {
-	d := at.Sub(now)
-	if g := s.config.Grain; g > 0 {
-		if over := at.Sub(s.clock.origin) % g; over > 0 {
-			d += g - over
-		}
-	}
-	return d
-}
-
 func (s *Set) touch(now time.Time) { s.active.Store(now.UnixNano()) }
 
 func (s *Set) count(watched bool) {
@@ -249,7 +238,7 @@ func (s *Set) suspected(what Suspicion) {
 // orNothing fills in hooks that do nothing.
 func (h Hooks) orNothing() Hooks {
 	if h.Began == nil {
-		h.Began = func(time.Duration) {}
+		h.Began = func(string, time.Duration) {}
 	}
 	if h.Waited == nil {
 		h.Waited = func(Type, time.Duration) {}

@@ -3,6 +3,7 @@
 package hypervisor
 
 import (
+	"context"
 	"errors"
 	"os"
 	"time"
@@ -97,4 +98,11 @@ type VM interface {
 	// Pause and Resume stop and continue the guest.
 	Pause() error
 	Resume() error
+}
+
+// A Looker is a VM that can be looked at while its guest runs, or hangs.
+type Looker interface {
+	// Look says what the machine is doing: line in a few words, and all that there is to know of it, for a log. What could not be
+	// learnt is said in its place.
+	Look(ctx context.Context) (line, all string)
 }

@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,14 +30,13 @@ type archive struct {
 type member struct {
 	file   string // where it lies
 	size   int64
-	sha256 string // in hexadecimal
-	link   string // to what name it leads instead, cleaned
+	sha256 string     // in hexadecimal
+	early  *earlyTree // of a layer that is not compressed; may be nil
+	link   string     // to what name it leads instead, cleaned
 }
 
 // maxArchiveSlack is what an archive may hold beside its layers.
 const maxArchiveSlack = 64 << 20
-
-const copyBuffer = 1 << 20
 
 // receive writes an archive's members to the staging directory as they arrive, hashing them.
 func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *meter) (*archive, error) {
@@ -52,7 +49,7 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 	defer outer.Close()
 	body := &measured{r: outer, in: in, limits: limits}
 	tr := tar.NewReader(body)
-	buf := make([]byte, copyBuffer)
+	early := newEarlyBudget()
 	left := limits.Plain + maxArchiveSlack
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
@@ -75,7 +72,7 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 			if left -= h.Size; left < 0 {
 				return nil, tooLarge("the archive holds more than %d bytes", limits.Plain+maxArchiveSlack)
 			}
-			mem, err := store1(tr, st, buf)
+			mem, err := store1(ctx, tr, h.Size, st, early)
 			if err != nil {
 				return nil, a.unreadable(in, err)
 			}
@@ -139,18 +136,34 @@ func (a *archive) unreadable(in *metered, err error) error {
 	return invalid("the archive is damaged: %v", err)
 }
 
-// store1 writes one member to a file of its own.
-func store1(r io.Reader, st *staging, buf []byte) (member, error) {
+// store1 writes one member to a file of its own. Should it be a layer that is not compressed, its tree is made on the way.
+func store1(ctx context.Context, r io.Reader, size int64, st *staging, early *budget) (member, error) {
 	f, err := st.create()
 	if err != nil {
 		return member{}, err
 	}
-	h := sha256.New()
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(f, h)}, struct{ io.Reader }{r}, buf)
-	if err := errors.Join(err, f.Close()); err != nil {
+	defer f.Close()
+	var written func(int64)
+	var following *follower
+	if size > windowSize { // else it is read again in no time
+		following = follow(ctx, f, early)
+		defer following.drop()
+		written = following.written
+	}
+	w := newSideWriter(f, written)
+	defer w.stop()
+	if _, err := w.ReadFrom(r); err != nil {
 		return member{}, err
 	}
-	return member{file: f.Name(), size: n, sha256: hex.EncodeToString(h.Sum(nil))}, nil
+	m := member{file: f.Name()}
+	if m.sha256, err = w.finish(); err != nil {
+		return member{}, err
+	}
+	m.size = w.n
+	if following != nil {
+		m.early = following.end()
+	}
+	return m, f.Close()
 }
 
 // lookup finds a member by its name, through the links that old versions of docker save make between layers.
@@ -221,7 +234,7 @@ const maxWindow = 128 << 20
 
 // decompress reads r as what its first bytes say that it is.
 func decompress(r io.Reader) (io.ReadCloser, error) {
-	br := bufio.NewReaderSize(r, copyBuffer)
+	br := bufio.NewReaderSize(r, windowSize)
 	magic, err := br.Peek(4)
 	if err != nil && err != io.EOF {
 		return nil, err

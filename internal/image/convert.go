@@ -1,14 +1,12 @@
 package image
 
 import (
-	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
@@ -70,6 +68,8 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+const heldSize = 32 << 20
+
 // flatten writes what inflated layers show over each other to f, an empty file, as an ext4 file system.
 func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, report func(Progress)) error {
 	root, err := stack(ctx, layers, limits)
@@ -80,39 +80,42 @@ func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, re
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := p.emit(ctx, layers, w, newMeter(Writing, p.bytes, report))
-		w.CloseWithError(err) // nil is the end
-		done <- err
-	}()
-	disk := &sparseFile{f: f}
-	// Without a buffer every header, and every 4 KB before it, would be handed over by itself.
-	err = tar2ext4.ConvertTarToExt4(bufio.NewReaderSize(r, copyBuffer), disk, tar2ext4.MaximumDiskSize(p.diskSize()))
-	r.CloseWithError(errStopped)
-	emitted := <-done
+	open, err := openLayers(p, layers)
+	if err != nil {
+		return err
+	}
+	defer closeLayers(open)
+	// The writer throws 32 KB away for each file. Beside memory that is held, and never touched, the collector lets that come to some
+	// more megabytes before it looks at everything; what it cost goes back at the end of the job.
+	held := make([]byte, heldSize)
+	defer runtime.KeepAlive(held)
+	m := newMeter(Writing, p.bytes, report)
+	o := newOutline(ctx, p, open, m)
+	d := newDiskFile(ctx, f, o.marks, open, m)
+	defer d.stop()
+	err = tar2ext4.ConvertTarToExt4(o, d, tar2ext4.MaximumDiskSize(p.diskSize()))
+	if err == nil {
+		err = d.finish(o.issued)
+	}
 	switch {
-	case emitted != nil && !errors.Is(emitted, errStopped):
-		return emitted
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case err != nil:
 		return fmt.Errorf("write the image's disk: %w", err)
 	}
-	return disk.finish()
+	return nil
 }
-
-// errStopped ends the emission when the disk cannot be written.
-var errStopped = errors.New("the disk is not written any more")
 
 // stack reads the headers of the layers and returns the tree that they show over each other.
 func stack(ctx context.Context, layers []*layer, limits Limits) (*inode, error) {
 	merged := newDir()
 	b := &budget{limits: limits}
 	for i, l := range layers {
-		t := newLayerTree(i, b)
-		err := l.each(ctx, func(n int, h *tar.Header, _ io.Reader) error { return t.add(h, n) })
+		t, err := l.early.take(i, b)
+		if t == nil {
+			t = newLayerTree(i, b)
+			err = l.each(ctx, t.add)
+		}
 		if err == nil {
 			err = t.apply(merged)
 		}
@@ -129,48 +132,4 @@ func (l *layer) refuse(ctx context.Context, err error) error {
 		return fmt.Errorf("read layer %d: %w", l.number, err)
 	}
 	return refuseLayer(l.number, err)
-}
-
-// emit writes one tar of the whole plan: directories from the root down, what has no content, then the files in the
-// order in which the layers have them, so that each layer is read once, then their other names.
-func (p *plan) emit(ctx context.Context, layers []*layer, w io.Writer, m *meter) error {
-	buffered := bufio.NewWriterSize(w, copyBuffer)
-	tw := tar.NewWriter(buffered)
-	for _, list := range [][]*placed{p.dirs, p.others} {
-		for _, n := range list {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := tw.WriteHeader(n.header()); err != nil {
-				return fmt.Errorf("%s: %w", quote(n.path()), err)
-			}
-		}
-	}
-	buf := make([]byte, copyBuffer)
-	for i, l := range layers {
-		files := p.files[i]
-		if len(files) == 0 {
-			continue
-		}
-		err := l.each(ctx, func(n int, _ *tar.Header, r io.Reader) error {
-			f, ok := files[n]
-			if !ok {
-				return nil
-			}
-			if err := tw.WriteHeader(f.header()); err != nil {
-				return fmt.Errorf("%s: %w", quote(f.path()), err)
-			}
-			_, err := io.CopyBuffer(struct{ io.Writer }{tw}, struct{ io.Reader }{&metered{ctx: ctx, r: r, m: m}}, buf)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	for _, n := range p.links {
-		if err := tw.WriteHeader(n.header()); err != nil {
-			return fmt.Errorf("%s: %w", quote(n.path()), err)
-		}
-	}
-	return errors.Join(tw.Close(), buffered.Flush())
 }

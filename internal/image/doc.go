@@ -23,9 +23,11 @@
 // what layers are not here, several pulls sharing one fetch of a blob (fetch.go), and then does as an import does. It outlives
 // who asked for it and, through pulls.json, the Store. A registry that shows no life is given up (life.go).
 //
-// How a disk is made: the headers of the inflated layers are read into trees (tree.go), which are laid over each other
-// (overlay.go); the result is put in the order in which it can be written while each layer is read once more (plan.go,
-// convert.go). Memory grows with the number of files, never with their size.
+// How a disk is made: the headers of the inflated layers are read into trees (tree.go), if possible while the layers arrive (early.go).
+// The trees are laid over each other (overlay.go); the result is put in the order in which it can be written while each layer is read
+// once more (plan.go), and described to the writer of the file system (outline.go), while the files' content goes from the layers
+// to the disk beside it (disk.go). Memory grows with the number of files, never with their size. See
+// docs/design/0010-from-tar-to-disk.md.
 //
 // The package knows nothing of instances but what Options.InUse tells it, and leaves it to internal/registry how a registry is
 // spoken to.

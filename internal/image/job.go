@@ -83,10 +83,11 @@ func (s *Store) dispatch() {
 			err := s.work(j)
 			s.o.Converted(err, time.Since(start))
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			s.running--
 			s.end(j, err)
 			s.dispatch()
+			s.mu.Unlock()
+			debug.FreeOSMemory() // trees and garbage of many files, which a daemon at rest is not to keep
 		})
 	}
 }

@@ -2,14 +2,12 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,6 +21,7 @@ type layer struct {
 	diffID    v1.Hash // of the inflated tar, as the configuration says
 	plain     string  // where the inflated tar lies; empty until it does
 	plainSize int64
+	early     *earlyTree // of the inflated tar; may be nil
 }
 
 // parallelLayers is how many layers of one image are inflated at a time.
@@ -40,7 +39,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 		return nil
 	}
 	m := newMeter(Inflating, total, report)
-	left := &atomic.Int64{}
+	early, left := newEarlyBudget(), &atomic.Int64{}
 	left.Store(limits.Plain)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
@@ -49,7 +48,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 			continue
 		}
 		g.Go(func() error {
-			if err := l.inflate(ctx, st, limits, left, m); err != nil {
+			if err := l.inflate(ctx, st, limits, early, left, m); err != nil {
 				if _, ok := errors.AsType[*os.PathError](err); ok || ctx.Err() != nil {
 					return fmt.Errorf("inflate layer %d: %w", l.number, err)
 				}
@@ -62,7 +61,7 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 }
 
 // inflate makes l.plain. A layer that is not compressed stays where it is: its hash is known already.
-func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *atomic.Int64, m *meter) error {
+func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, early *budget, left *atomic.Int64, m *meter) error {
 	in, err := os.Open(l.blob.file)
 	if err != nil {
 		return err
@@ -76,6 +75,7 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 			return tooLarge("the image's layers hold more than %d bytes", limits.Plain)
 		}
 		m.add(l.blob.size)
+		l.early = l.blob.early
 		return l.verified(l.blob.file, l.blob.size, l.blob.sha256)
 	}
 
@@ -89,17 +89,23 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, left *a
 		return err
 	}
 	defer out.Close()
-	h := sha256.New()
 	bound := &bounded{
 		r: src, left: left, plain: limits.Plain,
 		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
 	}
-	buffered := bufio.NewWriterSize(out, copyBuffer)
-	err = copyJudged(io.MultiWriter(buffered, h), bound, limits.Entries)
-	if err := errors.Join(err, buffered.Flush(), out.Close()); err != nil {
+	follower := follow(ctx, out, early)
+	defer follower.drop()
+	w := newSideWriter(out, follower.written)
+	defer w.stop()
+	if err := copyJudged(w, bound, limits.Entries); err != nil {
 		return err
 	}
-	return l.verified(out.Name(), bound.n, hex.EncodeToString(h.Sum(nil)))
+	sum, err := w.finish()
+	if err != nil {
+		return err
+	}
+	l.early = follower.end()
+	return errors.Join(out.Close(), l.verified(out.Name(), bound.n, sum))
 }
 
 func (l *layer) verified(file string, size int64, sum string) error {
@@ -160,26 +166,32 @@ func copyJudged(dst io.Writer, src *bounded, entries int) error {
 			return err
 		}
 	}
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, src, make([]byte, copyBuffer))
+	_, err := io.Copy(dst, src)
 	return err
 }
 
-// isSparse reports whether an entry's content is told by its pieces, in one of the ways of GNU tar.
+// isSparse reports whether an entry's content may be told by its pieces, in one of the ways of GNU tar.
 func isSparse(h *tar.Header) bool {
-	_, v0 := h.PAXRecords["GNU.sparse.map"]
-	_, v0size := h.PAXRecords["GNU.sparse.size"]
-	_, v1 := h.PAXRecords["GNU.sparse.realsize"]
-	return h.Typeflag == tar.TypeGNUSparse || v0 || v0size || v1
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
-// each calls f with every entry of the inflated layer, in order; r reads its content, holes expanded.
-func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, r io.Reader) error) error {
+// each calls f with every entry of the inflated layer, in order, and with where its content begins.
+func (l *layer) each(ctx context.Context, f func(h *tar.Header, n int, offset int64) error) error {
 	file, err := os.Open(l.plain)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	src := &bufferedFile{Reader: bufio.NewReaderSize(file, 64<<10), f: file}
+	return readEntries(ctx, file, f)
+}
+
+func readEntries(ctx context.Context, file io.ReaderAt, f func(h *tar.Header, n int, offset int64) error) error {
+	src := newWindow(file)
 	tr := tar.NewReader(src)
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
@@ -192,31 +204,87 @@ func (l *layer) each(ctx context.Context, f func(n int, h *tar.Header, r io.Read
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := f(n, h, tr); err != nil {
+		if err := f(h, n, src.pos); err != nil {
 			return err
 		}
 	}
 }
 
-// A bufferedFile reads small pieces from a buffer and lets the tar reader skip what nobody reads.
-type bufferedFile struct {
-	*bufio.Reader
-	f *os.File
+// An openLayer is an inflated layer whose files are read.
+type openLayer struct {
+	f    *os.File
+	tr   *tar.Reader // for content that does not lie in one piece
+	next int         // the entry that tr comes to next
+}
+
+// openLayers opens those layers of which p has files.
+func openLayers(p *plan, layers []*layer) ([]*openLayer, error) {
+	open := make([]*openLayer, len(layers))
+	for i, l := range layers {
+		if len(p.files[i]) == 0 {
+			continue
+		}
+		f, err := os.Open(l.plain)
+		if err != nil {
+			closeLayers(open)
+			return nil, err
+		}
+		open[i] = &openLayer{f: f}
+	}
+	return open, nil
+}
+
+func closeLayers(open []*openLayer) {
+	for _, o := range open {
+		if o != nil {
+			o.f.Close()
+		}
+	}
+}
+
+// entry reads the content of an entry, holes expanded. It is asked for one after the other, in their order.
+func (o *openLayer) entry(n int) (io.Reader, error) {
+	if o.tr == nil {
+		o.tr = tar.NewReader(newWindow(o.f))
+	}
+	for ; o.next <= n; o.next++ {
+		if _, err := nextHeader(o.tr); err != nil {
+			return nil, err
+		}
+	}
+	return o.tr, nil
+}
+
+// A window reads a file in pieces, lets the tar reader skip what nobody reads, and knows where it is.
+type window struct {
+	f   io.ReaderAt
+	buf []byte
+	at  int64 // where buf lies in the file
+	pos int64
+}
+
+const windowSize = 64 << 10
+
+func newWindow(f io.ReaderAt) *window { return &window{f: f, buf: make([]byte, 0, windowSize)} }
+
+func (w *window) Read(b []byte) (int, error) {
+	if w.pos < w.at || w.pos >= w.at+int64(len(w.buf)) {
+		n, err := w.f.ReadAt(w.buf[:cap(w.buf)], w.pos)
+		w.buf, w.at = w.buf[:n], w.pos
+		if n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(b, w.buf[w.pos-w.at:])
+	w.pos += int64(n)
+	return n, nil
 }
 
 // Seek serves what archive/tar asks for: where it is, and how to go on from there.
-func (b *bufferedFile) Seek(offset int64, whence int) (int64, error) {
-	if whence != io.SeekCurrent {
+func (w *window) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || w.pos+offset < 0 {
 		return 0, errors.ErrUnsupported
 	}
-	if offset >= 0 && offset <= int64(b.Buffered()) {
-		if _, err := b.Discard(int(offset)); err != nil {
-			return 0, err
-		}
-		pos, err := b.f.Seek(0, io.SeekCurrent)
-		return pos - int64(b.Buffered()), err
-	}
-	pos, err := b.f.Seek(offset-int64(b.Buffered()), io.SeekCurrent)
-	b.Reset(b.f)
-	return pos, err
+	w.pos += offset
+	return w.pos, nil
 }

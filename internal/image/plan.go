@@ -2,6 +2,8 @@ package image
 
 import (
 	"archive/tar"
+	"cmp"
+	"slices"
 	"time"
 )
 
@@ -17,10 +19,10 @@ const (
 
 // A plan is a tree in the order in which it is written.
 type plan struct {
-	dirs   []*placed // parents first
-	others []*placed // links, devices and fifos, each under its first name
-	files  []map[int]*placed
-	links  []*placed // further names of others and files
+	dirs   []*placed   // parents first
+	others []*placed   // links, devices and fifos, each under its first name
+	files  [][]*placed // of each layer, in its order
+	links  []*placed   // further names of others and files
 
 	bytes  int64 // of the files
 	blocks int64 // at most
@@ -36,10 +38,7 @@ type placed struct {
 }
 
 func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
-	p := &plan{files: make([]map[int]*placed, layers)}
-	for i := range p.files {
-		p.files[i] = make(map[int]*placed)
-	}
+	p := &plan{files: make([][]*placed, layers)}
 	if n := root.entries[lostDir]; n != nil && n.kind != tar.TypeDir {
 		return nil, invalid("/%s is not a directory, and every ext4 file system has one of that name", lostDir)
 	}
@@ -47,6 +46,9 @@ func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
 	names := make(map[*inode]int)
 	if err := p.dir(&placed{inode: root}, seen, names); err != nil {
 		return nil, err
+	}
+	for _, files := range p.files {
+		slices.SortFunc(files, func(a, b *placed) int { return cmp.Compare(a.entry, b.entry) })
 	}
 	if p.bytes > limits.Logical {
 		return nil, tooLarge("the image's files have %d bytes, holes counted; %d are possible", p.bytes, limits.Logical)
@@ -101,7 +103,7 @@ func (p *plan) place(n *placed) error {
 	}
 	p.bytes += n.size
 	p.blocks += n.size/blockSize + 1
-	p.files[n.layer][n.entry] = n
+	p.files[n.layer] = append(p.files[n.layer], n)
 	return nil
 }
 
@@ -145,6 +147,9 @@ func (n *placed) header() *tar.Header {
 	h.ModTime, h.AccessTime, h.ChangeTime = t, t, t
 	h.Linkname, h.Devmajor, h.Devminor, h.Size = n.link, n.major, n.minor, n.size
 	h.PAXRecords = paxXattrs(n.xattrs)
+	if h.PAXRecords == nil && t.Nanosecond() == 0 {
+		h.Format = tar.FormatGNU // which says this in one block, where PAX takes three
+	}
 	return h
 }
 

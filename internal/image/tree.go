@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,9 @@ type inode struct {
 	minor   int64
 	size    int64
 	xattrs  map[string]string
-	layer   int // of a regular file, where its content is: the index of the layer
-	entry   int // and that of the entry in it
+	layer   int   // of a regular file, where its content is: the index of the layer
+	entry   int   // and that of the entry in it
+	offset  int64 // and where its content begins; -1 where it does not lie there in one piece
 	entries map[string]*inode
 
 	// The rest is of a layer's directory only.
@@ -65,17 +67,15 @@ func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name),
 // A budget is what the trees of one image may still take.
 type budget struct {
 	limits  Limits
-	entries int
-	names   int64
+	entries atomic.Int64
+	names   atomic.Int64
 }
 
-func (b *budget) take(entries int, names int) error {
-	b.entries += entries
-	b.names += int64(names)
-	if b.entries > b.limits.Entries {
+func (b *budget) take(entries, names int) error {
+	if b.entries.Add(int64(entries)) > int64(b.limits.Entries) {
 		return tooLarge("the image's layers hold more than %d files", b.limits.Entries)
 	}
-	if b.names > b.limits.Names {
+	if b.names.Add(int64(names)) > b.limits.Names {
 		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes", b.limits.Names)
 	}
 	return nil
@@ -86,6 +86,14 @@ type layerTree struct {
 	root   *inode
 	index  int // of the layer
 	budget *budget
+
+	entries, names int // taken from it
+}
+
+func (t *layerTree) take(entries, names int) error {
+	t.entries += entries
+	t.names += names
+	return t.budget.take(entries, names)
 }
 
 func newLayerTree(index int, b *budget) *layerTree {
@@ -95,16 +103,16 @@ func newLayerTree(index int, b *budget) *layerTree {
 }
 
 // add puts one entry into the tree. Its error is an *api.Error or wraps errBadLayer.
-func (t *layerTree) add(h *tar.Header, entry int) error {
-	if err := t.put(h, entry); err != nil {
+func (t *layerTree) add(h *tar.Header, entry int, offset int64) error {
+	if err := t.put(h, entry, offset); err != nil {
 		return fmt.Errorf("%s: %w", quote(h.Name), err)
 	}
 	return nil
 }
 
-func (t *layerTree) put(h *tar.Header, entry int) error {
+func (t *layerTree) put(h *tar.Header, entry int, offset int64) error {
 	name := clean(h.Name)
-	if err := t.budget.take(1, len(path.Base(name))+len(h.Linkname)); err != nil {
+	if err := t.take(1, len(path.Base(name))+len(h.Linkname)); err != nil {
 		return err
 	}
 	switch h.Typeflag {
@@ -138,7 +146,7 @@ func (t *layerTree) put(h *tar.Header, entry int) error {
 	if h.Typeflag == tar.TypeDir && old != nil && old.kind == tar.TypeDir {
 		return t.describe(old, h)
 	}
-	n, err := t.newInode(h, entry)
+	n, err := t.newInode(h, entry, offset)
 	if err != nil {
 		return err
 	}
@@ -169,13 +177,16 @@ func (dir *inode) hide(name string) {
 }
 
 // newInode makes what an entry describes; for a hard link, what it leads to.
-func (t *layerTree) newInode(h *tar.Header, entry int) (*inode, error) {
+func (t *layerTree) newInode(h *tar.Header, entry int, offset int64) (*inode, error) {
 	n := &inode{kind: h.Typeflag}
 	switch h.Typeflag {
 	case tar.TypeLink:
 		return t.linked(clean(h.Linkname))
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
-		n.kind, n.size, n.layer, n.entry = tar.TypeReg, h.Size, t.index, entry
+		n.kind, n.size, n.layer, n.entry, n.offset = tar.TypeReg, h.Size, t.index, entry, offset
+		if isSparse(h) {
+			n.offset = -1
+		}
 	case tar.TypeDir:
 		n = newDir()
 	case tar.TypeSymlink:
@@ -232,7 +243,7 @@ func (t *layerTree) describe(n *inode, h *tar.Header) error {
 	for k, v := range n.xattrs {
 		bytes += len(k) + len(v)
 	}
-	return t.budget.take(0, bytes)
+	return t.take(0, bytes)
 }
 
 // makeDirs returns the directory that name is in this layer, and makes what is missing of it. Symbolic links of the
@@ -248,7 +259,7 @@ func (t *layerTree) walk(name string, create bool) (*inode, error) {
 		n := newDir()
 		n.implicit = true
 		dir.entries[part] = n
-		return n, t.budget.take(1, len(part))
+		return n, t.take(1, len(part))
 	})
 }
 

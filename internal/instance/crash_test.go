@@ -453,6 +453,8 @@ func TestUnknown(t *testing.T) {
 func TestDiskRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
+		var refused atomic.Int32
+		h.config = func(c *instance.Config) { c.SaveFailed = func() { refused.Add(1) } }
 		s := h.open()
 		i := create(t, s, "web", "sleep")
 		await(t, s, i.ID, instance.Running)
@@ -475,6 +477,9 @@ func TestDiskRefuses(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if got := h.told(before); len(got) != 0 {
 			t.Errorf("events %v", got)
+		}
+		if n := refused.Load(); n != 1 {
+			t.Errorf("told %d times that the disk refused what happened", n)
 		}
 		if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err == nil {
 			t.Error("a start that cannot be written was taken")

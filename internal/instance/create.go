@@ -13,6 +13,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -30,6 +31,10 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 	}
 	spec.Image, spec.ImageDigest, spec.Platform = img.Ref, img.Digest, img.Platform
 	spec.ExpiresAt = spec.ExpiresAt.UTC().Round(0)
+	warnings, err := spec.takeImageCheck(&img)
+	if err != nil {
+		return Instance{}, err
+	}
 	if spec.Ports, err = checkSpec(spec); err != nil {
 		return Instance{}, err
 	}
@@ -59,6 +64,9 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		if err := o.create(); err != nil {
 			return err
 		}
+		for _, w := range warnings {
+			o.log.Warn(w)
+		}
 		whole = true
 		made <- o.rec.Instance
 		return nil
@@ -70,6 +78,24 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 		return Instance{}, err
 	}
 	return <-made, nil
+}
+
+// takeImageCheck settles what the image's HEALTHCHECK means for the instance. Its warnings are for the instance's log.
+func (s *Spec) takeImageCheck(img *Image) (warnings []string, err error) {
+	policy, warnings := health.FromImage(img.Healthcheck, img.Shell)
+	if !policy.Disabled() {
+		s.ImageCheck = &policy
+	}
+	if !health.ImageCheckFits(img.Healthcheck, img.Shell) {
+		img.Healthcheck, img.Shell = nil, nil // no record takes it
+	}
+	if s.Override != nil {
+		if policy, warnings, err = s.Override.Apply(img.Healthcheck, img.Shell); err != nil {
+			return nil, err
+		}
+		s.HealthCheck, s.Override = &policy, nil
+	}
+	return warnings, nil
 }
 
 // imageIsThere looks once more for the image of an instance that ImageUser knows of by now: what was deleted or replaced before that
@@ -181,7 +207,7 @@ func (s *Set) reserve(spec Spec, img Image) (*owner, error) {
 	}
 	t := now()
 	r := record{Image: img, Instance: Instance{
-		ID: newID(), Spec: spec, State: Initializing, Since: t, CreatedAt: t, StartedAt: t, Run: 1,
+		ID: newID(), Spec: spec, State: Initializing, Since: t, CreatedAt: t, StartedAt: t, Run: 1, Boots: 1, BootedAt: t,
 	}}
 	if !spec.NoNetwork {
 		addr, err := s.pool.take()
@@ -288,6 +314,7 @@ func (o *owner) create() (err error) {
 	committed = true
 	if err := p.Commit(); err != nil {
 		o.unsaved = true
+		s.c.SaveFailed()
 		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
 	o.attach(m)

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"time"
 
@@ -75,6 +76,12 @@ type Prober interface {
 	Probe(ctx context.Context, p health.Policy, started func()) health.Result
 }
 
+// A Watcher has the guest's agent tell of one port, as notices of kind machine.Hinted; 0: of none. Watch waits for nothing, and may be
+// called again at will.
+type Watcher interface {
+	Watch(port uint16)
+}
+
 // A Meter tells what a machine uses now.
 type Meter interface {
 	Stats(ctx context.Context) (machine.Stats, error)
@@ -104,4 +111,8 @@ type Image struct {
 	WorkingDir string   `json:"working_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	StopSignal string   `json:"stop_signal,omitempty"`
+	// Healthcheck is the image's HEALTHCHECK as its configuration has it, and Shell what its CMD-SHELL runs through: what an update
+	// of the check goes back to.
+	Healthcheck json.RawMessage `json:"healthcheck,omitempty"`
+	Shell       []string        `json:"shell,omitempty"`
 }

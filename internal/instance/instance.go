@@ -56,9 +56,33 @@ type Spec struct {
 	AllowNets   []netip.Prefix    `json:"allow_nets,omitempty"`  // private ranges that it may reach, beside Config.AllowNets
 	Ports       []machine.Port    `json:"ports,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
-	// HealthCheck is the request's; nil: it had none (the image's HEALTHCHECK applies, once that is built).
+	// HealthCheck is the request's; nil: it had none, and the image's applies.
 	HealthCheck *health.Policy `json:"health_check,omitempty"`
-	ExpiresAt   time.Time      `json:"expires_at,omitzero"` // deleted then
+	// Override, of a create, makes HealthCheck out of the image's check; no record has it.
+	Override *health.Override `json:"-"`
+	// ImageCheck is what the image's HEALTHCHECK said at create; nil: nothing.
+	ImageCheck *health.Policy `json:"image_check,omitempty"`
+	ExpiresAt  time.Time      `json:"expires_at,omitzero"` // deleted then
+}
+
+// A Source says where a policy comes from.
+type Source string
+
+// The sources, as the API has them.
+const (
+	FromRequest Source = "request"
+	FromImage   Source = "image"
+)
+
+// Policy is the health check in force, and where it comes from; the zero Policy and "" where there is none.
+func (s Spec) Policy() (health.Policy, Source) {
+	switch {
+	case s.HealthCheck != nil:
+		return *s.HealthCheck, FromRequest
+	case s.ImageCheck != nil:
+		return *s.ImageCheck, FromImage
+	}
+	return health.Policy{}, ""
 }
 
 // An Instance is one instance as it was published last: a value, never changed after it was handed out.
@@ -72,9 +96,14 @@ type Instance struct {
 	RunningAt time.Time `json:"running_at,omitzero"`
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Run       uint64    `json:"run"` // grows by one at each start
+	// Boots is how many boots the last start took, up to now, and BootedAt when the last of them began: see Config.BootRetries.
+	Boots    int       `json:"boots,omitempty"`
+	BootedAt time.Time `json:"booted_at,omitzero"`
 	// Agent says that the guest agent has said HELLO in this run. It is the machine's word, and is in no record: after a restart of
 	// the daemon it comes with the machine.
 	Agent bool `json:"-"`
+	// Network says the same of the first frame from the guest.
+	Network bool `json:"-"`
 	// Exit is how the last run ended; nil while one is on, or before the first.
 	Exit  *machine.Exit  `json:"exit,omitempty"`
 	IP    string         `json:"ip,omitempty"`

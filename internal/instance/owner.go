@@ -212,6 +212,7 @@ func (o *owner) commit(next record, c change) error {
 	o.rec = next
 	if err := p.Commit(); err != nil {
 		o.unsaved = true
+		o.s.c.SaveFailed()
 		o.log.Error("the record is behind; it is tried again", "err", err)
 	}
 	return nil
@@ -225,6 +226,7 @@ func (o *owner) happened(next record, c change) {
 	}
 	o.rec = next
 	o.owed = append(o.owed, c)
+	o.s.c.SaveFailed()
 	o.publish(next.Instance)
 	o.log.Error("a change cannot be written; it is tried again until there is room", "state", next.Instance.State, "err", err)
 }

@@ -83,7 +83,8 @@ func (o *owner) start(opt StartOptions) error {
 	}
 	next.Image.Disk = o.disk()
 	next.Instance.Run++
-	next.Instance.Agent = false
+	next.Instance.Boots, next.Instance.BootedAt = 1, next.Instance.Since
+	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
 	next.Instance.Exit = nil
@@ -168,6 +169,12 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		o.ended(machine.Exit{Reason: machine.VMMFailed, Message: "the machine went without saying why"})
 	case n.Kind == machine.AgentReady:
 		o.agentReady(n.Time)
+	case n.Kind == machine.NetworkUp:
+		o.networkUp()
+	case n.Kind == machine.Hinted:
+		if o.s.c.Hinted != nil {
+			o.s.c.Hinted(o.id, n.Port, n.Listening)
+		}
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
 		next.Instance.RunningAt = next.Instance.Since
@@ -197,11 +204,23 @@ func (o *owner) agentReady(at time.Time) {
 	}
 }
 
-// ended makes the instance Stopped.
+// networkUp takes in that a frame came from the guest, which a machine that was taken back repeats, too.
+func (o *owner) networkUp() {
+	o.rec.Instance.Network = true
+	o.publish(o.rec.Instance)
+	if o.s.c.NetworkUp != nil {
+		o.s.c.NetworkUp(o.id)
+	}
+}
+
+// ended makes the instance Stopped, unless its machine is booted once more.
 func (o *owner) ended(e machine.Exit) {
 	o.m, o.notices = nil, nil
 	if e.Time.IsZero() {
 		e.Time = now()
+	}
+	if o.bootAgain(e) {
+		return
 	}
 	switch {
 	case o.because == daemonStopped:
@@ -214,7 +233,7 @@ func (o *owner) ended(e machine.Exit) {
 	next.Instance.StoppedAt = next.Instance.Since
 	next.Instance.Exit = &e
 	next.Instance.Ports = nil
-	next.Instance.Agent = false
+	next.Instance.Agent, next.Instance.Network = false, false
 	c.Reason, c.Code = why(e), e.Code
 	o.happened(next, change{event.TypeState, c})
 	attrs := []any{"reason", e.Reason}
@@ -352,6 +371,9 @@ func (o *owner) takeBack() {
 		}
 		o.attach(m)
 		o.log.Info("taken back")
+	case known && o.earlier(e.Exit):
+		o.log.Info("the last daemon was about to boot it once more", "boot", o.rec.Instance.Boots)
+		o.goOn()
 	case known:
 		o.ended(e.Exit)
 	case errors.Is(err, api.NotFound):

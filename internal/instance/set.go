@@ -28,12 +28,22 @@ type Config struct {
 	Network netip.Prefix // where instances get their addresses; zero: 10.77.0.0/16. Its first address is the gateway.
 	// AllowNets are private ranges that every instance may reach whose machine is started with them in force; beside its own.
 	AllowNets []netip.Prefix
-	Memory    int64                        // bytes of memory that all active instances may have together; 0: no bound
-	Grace     time.Duration                // from the stop signal to the kill; 0: 10 s
-	Boot      time.Duration                // machine.Config.BootDeadline
-	Panicked  func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	Memory    int64         // bytes of memory that all active instances may have together; 0: no bound
+	Grace     time.Duration // from the stop signal to the kill; 0: 10 s
+	Boot      time.Duration // machine.Config.BootDeadline
+	// BootRetries is how often a start boots its machine again that ended before its guest agent said HELLO. BootRetried is told of
+	// each; it may be nil.
+	BootRetries int
+	BootRetried func()
+	Panicked    func(loop string, value any) // told of each contained panic, for a metric; may be nil
+	// SaveFailed is told each time that the disk refused a record or an event, for a metric; may be nil.
+	SaveFailed func()
 	// AgentReady is told when Instance.Agent has turned true, of which there is no event. It must not wait; may be nil.
 	AgentReady func(id string)
+	// NetworkUp is told likewise of Instance.Network.
+	NetworkUp func(id string)
+	// Hinted is told that the guest's agent says that a port began, or ceased, to be listened on. It must not wait; may be nil.
+	Hinted func(id string, port uint16, listening bool)
 }
 
 // A Set is all instances of one host. Its methods may be called from any goroutine.
@@ -69,6 +79,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	root, err := store.Open(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open instances: %w", err)
+	}
+	if c.SaveFailed == nil {
+		c.SaveFailed = func() {}
 	}
 	s := &Set{
 		c: c, log: c.Log, store: root, ctx: context.WithoutCancel(ctx), closing: make(chan struct{}),

@@ -17,8 +17,24 @@ type Update struct {
 	Tags        map[string]string  // nil leaves them; else replaces them whole
 }
 
-// A HealthUpdate replaces the policy whole; with a nil Policy the request's is dropped, and the image's applies again.
-type HealthUpdate struct{ Policy *health.Policy }
+// A HealthUpdate replaces the policy whole: by Policy, or by what Override makes of the image's check. With neither the request's is
+// dropped, and the image's applies again.
+type HealthUpdate struct {
+	Policy   *health.Policy
+	Override *health.Override
+}
+
+// policy is the request's policy after the update.
+func (u HealthUpdate) policy(img Image) (*health.Policy, error) {
+	if u.Override == nil {
+		return u.Policy, nil
+	}
+	p, _, err := u.Override.Apply(img.Healthcheck, img.Shell) // what it warns of was said at create
+	if err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
 
 // Update changes an instance in place and returns it. It is durable on return, and one event names the fields that
 // changed; an update that changes nothing makes no event. It waits behind an operation in progress.
@@ -58,11 +74,17 @@ func (o *owner) update(u Update) error {
 		fields = append(fields, "expires_at")
 		spec.ExpiresAt = u.ExpiresAt.UTC().Round(0)
 	}
-	if u.HealthCheck != nil && !samePolicy(spec.HealthCheck, u.HealthCheck.Policy) {
-		fields = append(fields, "health_check")
-		spec.HealthCheck = u.HealthCheck.Policy
-		if err := checkPolicy(*spec); err != nil {
+	if u.HealthCheck != nil {
+		policy, err := u.HealthCheck.policy(next.Image)
+		if err != nil {
 			return err
+		}
+		if !samePolicy(spec.HealthCheck, policy) {
+			fields = append(fields, "health_check")
+			spec.HealthCheck = policy
+			if err := checkPolicy(*spec); err != nil {
+				return err
+			}
 		}
 	}
 	if u.Tags != nil && !maps.Equal(u.Tags, spec.Tags) {

@@ -16,15 +16,16 @@ import (
 )
 
 // initrdFormat is part of an initrd's name: raise it when what is in one changes in a way that its contents do not show.
-const initrdFormat = 2
+const initrdFormat = 3
 
 // Initrd returns the path of the initrd with agent as its /init, and makes it where it is missing. Its name follows from
 // its contents, so one that is there is the one that is wanted.
 //
-// It holds /init, /modules/order (one file name a line, in the order of loading) and those files, and /dev/console.
+// It holds /init, /modules/order (one file name a line, in the order of loading), /modules/late (likewise, for when the program has been
+// started) and those files, and /dev/console.
 func (k Kernel) Initrd(agent []byte) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %s %s %s\n", initrdFormat, k.Version, k.Digest, strings.Join(needed, " "))
+	fmt.Fprintf(sum, "%d %s %s %s\n", initrdFormat, k.Version, k.Digest, strings.Join(append(needed[:len(needed):len(needed)], late...), " "))
 	sum.Write(agent)
 	path := filepath.Join(k.Dir, fmt.Sprintf("initrd-%x.cpio", sum.Sum(nil)[:8]))
 	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -52,13 +53,17 @@ func writeInitrd(buf *bytes.Buffer, agent []byte, modules []module) error {
 		cpio.Directory("modules", 0o755),
 		cpio.StaticFile("init", string(agent), 0o755),
 	}
-	var order strings.Builder
+	var order, late strings.Builder
 	for i, m := range modules {
 		name := fmt.Sprintf("%02d-%s.ko", i, m.name)
 		records = append(records, cpio.StaticFile("modules/"+name, string(m.data), 0o644))
-		order.WriteString(name + "\n")
+		list := &order
+		if m.late {
+			list = &late
+		}
+		list.WriteString(name + "\n")
 	}
-	records = append(records, cpio.StaticFile("modules/order", order.String(), 0o644))
+	records = append(records, cpio.StaticFile("modules/order", order.String(), 0o644), cpio.StaticFile("modules/late", late.String(), 0o644))
 	w := cpio.Newc.Writer(buf)
 	if err := cpio.WriteRecords(w, records); err != nil {
 		return err

@@ -17,9 +17,11 @@ import (
 	"github.com/halevm/hale/api"
 )
 
-// needed is what a machine needs that a kernel may have as a module: its disks, card, ports and random numbers over
-// PCI, and overlayfs. ext4, unix, packet and inet are built into every kernel that is meant for virtual machines.
-var needed = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "overlay"}
+// needed is what a machine needs that a kernel may have as a module: its disks, card and ports over PCI, and overlayfs. ext4, unix, packet and inet are built into every kernel that is meant for virtual machines.
+var needed = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "overlay"}
+
+// late are those that a program can do without as it starts: the kernel has random numbers from the processor by then, or waits for these.
+var late = []string{"virtio_rng"}
 
 // maxModule bounds one module, decompressed.
 const maxModule = 64 << 20
@@ -28,6 +30,7 @@ const maxModule = 64 << 20
 type module struct {
 	name string // with underscores
 	data []byte
+	late bool // loaded when the program has been started
 }
 
 // modules reads the modules that a machine needs, each after those that it depends on.
@@ -48,7 +51,7 @@ func (k Kernel) modules() ([]module, error) {
 		return nil, err
 	}
 	var ordered []module
-	done := make(map[string]bool)
+	done, isLate := make(map[string]bool), false
 	var add func(name string) error
 	add = func(name string) error {
 		if done[name] || builtin[name] {
@@ -75,10 +78,16 @@ func (k Kernel) modules() ([]module, error) {
 		if k.Package != "" {
 			data = withoutSignature(data)
 		}
-		ordered = append(ordered, module{name: name, data: data})
+		ordered = append(ordered, module{name: name, data: data, late: isLate})
 		return nil
 	}
 	for _, name := range needed {
+		if err := add(name); err != nil {
+			return nil, err
+		}
+	}
+	isLate = true
+	for _, name := range late {
 		if err := add(name); err != nil {
 			return nil, err
 		}

@@ -56,14 +56,17 @@ type Process struct {
 const MaxProcess = 192 << 10
 
 // A Notice is something a machine says about itself. The order is AgentReady, then Started, then exactly one Exited,
-// which is the last; the first two may be missing. Of Told there may be any number, anywhere before Exited: each is said once, to
-// whoever holds the machine then, and nothing follows from it.
+// which is the last; the first two may be missing. NetworkUp comes once at most, anywhere before Exited. Of Told and Hinted there may be
+// any number, anywhere before Exited: each is said once, to whoever holds the machine then, and nothing follows from it.
 type Notice struct {
 	Kind    NoticeKind
 	Time    time.Time
 	Exit    Exit       // for Exited
 	Level   slog.Level `json:",omitempty"` // for Told
 	Message string     `json:",omitempty"` // for Told: one line
+
+	Port      uint16 `json:",omitempty"` // for Hinted: the watched one
+	Listening bool   `json:",omitempty"` // for Hinted
 }
 
 // NoticeKind says what happened.
@@ -75,6 +78,8 @@ const (
 	Started    NoticeKind = "started"     // the program has been started: the instance is Running
 	Exited     NoticeKind = "exited"      // the machine is gone, with everything that belonged to it
 	Told       NoticeKind = "told"        // a line for the instance's own log: Level and Message
+	NetworkUp  NoticeKind = "network_up"  // a frame came from the guest, the first since its start
+	Hinted     NoticeKind = "hinted"      // the guest says that the watched Port began (Listening) or ceased to be listened on
 )
 
 // Reason is why a machine is gone.
@@ -109,13 +114,15 @@ func (r Reason) GuestFault() bool {
 
 // An Exit is how a machine ended.
 type Exit struct {
-	Reason  Reason    `json:"reason"`
-	Code    *int      `json:"code,omitempty"`    // the program's exit code (128+n for signal n), where it is known
-	Signal  string    `json:"signal,omitempty"`  // "SIGKILL", where the program died of one
-	Message string    `json:"message,omitempty"` // one line for a person
-	Console string    `json:"console,omitempty"` // the console's last lines (at most 4 KiB), for a panic or a boot that failed
-	OOM     bool      `json:"oom,omitempty"`     // the guest's kernel killed the program for want of memory
-	Time    time.Time `json:"time"`
+	Reason  Reason `json:"reason"`
+	Code    *int   `json:"code,omitempty"`    // the program's exit code (128+n for signal n), where it is known
+	Signal  string `json:"signal,omitempty"`  // "SIGKILL", where the program died of one
+	Message string `json:"message,omitempty"` // one line for a person
+	Console string `json:"console,omitempty"` // the console's last lines (at most 4 KiB), for a panic or a boot that failed
+	OOM     bool   `json:"oom,omitempty"`     // the guest's kernel killed the program for want of memory
+	// Silent says that the guest ended, or was given up, before its agent said HELLO: nothing of the image has run.
+	Silent bool      `json:"silent,omitempty"`
+	Time   time.Time `json:"time"`
 }
 
 // An ExecRequest asks the guest agent to run a program beside the image's own.

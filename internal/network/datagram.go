@@ -90,7 +90,7 @@ func (o *outbound) udpFlow(key udpKey, frame []byte) *udpFlow {
 		o.limited(datagramLimit, f, fmt.Sprintf("%d UDP flows to the outside are open, which is the most at a time", n))
 		return nil
 	}
-	if !o.newFlows.allow(time.Now()) {
+	if !o.newFlows.Allow() {
 		o.mu.Unlock()
 		o.limited(rateLimit, f, o.limits.tooFast())
 		return nil

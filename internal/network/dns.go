@@ -112,7 +112,7 @@ func (o *outbound) queryByDatagram(key udpKey, q []byte) {
 // beginQuery takes a place for one query, or says with which code it is turned away.
 func (o *outbound) beginQuery(f Flow) (rcode int) {
 	o.mu.Lock()
-	n, slow := o.queries, o.newNames.allow(time.Now())
+	n, slow := o.queries, o.newNames.Allow()
 	if slow && n < o.limits.DNS {
 		o.queries++
 		o.mu.Unlock()

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A resolver answers every query over UDP and TCP with its own text, as a record would be.
@@ -288,27 +287,6 @@ func TestResolvConf(t *testing.T) {
 		}
 		if "["+b.String()+"]" != want {
 			t.Errorf("%q: %s, want %s", text, b.String(), want)
-		}
-	}
-}
-
-func TestBucket(t *testing.T) {
-	b := bucket{rate: 10, most: 5}
-	now := time.Unix(1000, 0)
-	for i, step := range []struct {
-		after time.Duration
-		tries int
-		want  int
-	}{{0, 8, 5}, {99 * time.Millisecond, 1, 0}, {time.Millisecond, 2, 1}, {300 * time.Millisecond, 9, 3}, {time.Hour, 9, 5}} {
-		now = now.Add(step.after)
-		got := 0
-		for range step.tries {
-			if b.allow(now) {
-				got++
-			}
-		}
-		if got != step.want {
-			t.Errorf("step %d: %d of %d, want %d", i, got, step.tries, step.want)
 		}
 	}
 }

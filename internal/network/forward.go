@@ -74,7 +74,7 @@ func (o *outbound) begin(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 		o.limited(connectionLimit, f.Flow, fmt.Sprintf("%d connections to the outside are open, which is the most at a time", n))
 		return false
 	}
-	if !o.newFlows.allow(time.Now()) {
+	if !o.newFlows.Allow() {
 		o.mu.Unlock()
 		o.limited(rateLimit, f.Flow, o.limits.tooFast())
 		return true // without an answer: the guest's kernel tries again in a second

@@ -329,8 +329,9 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-func TestLimiter(t *testing.T) {
-	l := policyTold
+func TestTeller(t *testing.T) {
+	l := policyTold()
+	const burst, every = 10, 10 * time.Second
 	now := time.Unix(1000, 0)
 	steps := []struct {
 		after  time.Duration
@@ -338,11 +339,11 @@ func TestLimiter(t *testing.T) {
 		passed int
 		unsaid uint64 // with the first that passes
 	}{
-		{0, 15, l.burst, 0},
-		{l.every - 1, 3, 0, 0},
+		{0, 15, burst, 0},
+		{every - 1, 3, 0, 0},
 		{1, 2, 1, 8},
-		{3 * l.every, 5, 3, 1},
-		{time.Hour, 11, l.burst, 2},
+		{3 * every, 5, 3, 1},
+		{time.Hour, 11, burst, 2},
 	}
 	for i, step := range steps {
 		now = now.Add(step.after)

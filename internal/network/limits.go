@@ -1,6 +1,10 @@
 package network
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
 
 // Limits bound what one guest may have open and begin. What they refuse is told. Zero fields are defaults.
 type Limits struct {
@@ -46,52 +50,26 @@ const (
 	limitKinds
 )
 
-// A bucket lets most events through at once, and rate more a second.
-type bucket struct {
-	rate, most int
-	spent      float64
-	last       time.Time // when spent was last put right
-}
-
-func (b *bucket) allow(now time.Time) bool {
-	if passed := now.Sub(b.last); passed > 0 {
-		b.spent = max(0, b.spent-passed.Seconds()*float64(b.rate))
-		b.last = now
-	}
-	if b.spent+1 > float64(b.most) {
-		return false
-	}
-	b.spent++
-	return true
-}
-
-// A limiter lets so many events through at once, and one more each time every has passed.
-type limiter struct {
-	burst  int
-	every  time.Duration
-	spent  int
-	last   time.Time // when spent was last put right
+// A teller bounds how often something of one kind is told, and counts what is not.
+type teller struct {
+	rate   *rate.Limiter
 	unsaid uint64
 }
 
 // How often it is told what the policy refuses, and that a limit was reached. All of it together stays below what the instance's log
 // takes, so that no flood of one kind hides another.
-var (
-	policyTold = limiter{burst: 10, every: 10 * time.Second}
-	limitTold  = limiter{burst: 2, every: time.Minute}
-)
+func policyTold() teller {
+	return teller{rate: rate.NewLimiter(rate.Every(10*time.Second), 10)}
+}
 
-// allow reports whether an event at now may pass, and how many before it did not.
-func (l *limiter) allow(now time.Time) (unsaid uint64, ok bool) {
-	if n := now.Sub(l.last) / l.every; n > 0 {
-		l.spent = int(max(0, time.Duration(l.spent)-n))
-		l.last = now
-	}
-	if l.spent >= l.burst {
-		l.unsaid++
+func limitTold() teller { return teller{rate: rate.NewLimiter(rate.Every(time.Minute), 2)} }
+
+// allow reports whether an event at now may be told, and how many before it were not.
+func (t *teller) allow(now time.Time) (unsaid uint64, ok bool) {
+	if !t.rate.AllowN(now, 1) {
+		t.unsaid++
 		return 0, false
 	}
-	l.spent++
-	unsaid, l.unsaid = l.unsaid, 0
+	unsaid, t.unsaid = t.unsaid, 0
 	return unsaid, true
 }

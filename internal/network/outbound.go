@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -62,8 +63,8 @@ type outbound struct {
 
 	tellMu   sync.Mutex
 	tell     func(Refusal)
-	byPolicy limiter // of what is told
-	byLimit  [limitKinds]limiter
+	byPolicy teller // of what is told
+	byLimit  [limitKinds]teller
 
 	// Of TCP: connections are made by one of two forwarders, by how many there are.
 	roomy, tight *tcp.Forwarder
@@ -73,17 +74,17 @@ type outbound struct {
 	udp      map[udpKey]*udpFlow
 	queries  int       // DNS queries under way
 	full     time.Time // no UDP flow makes room for another before
-	newFlows bucket
-	newNames bucket
+	newFlows *rate.Limiter
+	newNames *rate.Limiter
 }
 
 func newOutbound(s *Stack, c Config) *outbound {
 	o := &outbound{
 		s: s, policy: c.Policy, limits: c.Limits.withDefaults(), host: c.Host, dial: c.Dial, resolvers: c.Resolvers, tell: c.Refused,
-		tcp: map[stack.TransportEndpointID]*tcpFlow{}, udp: map[udpKey]*udpFlow{}, byPolicy: policyTold,
+		tcp: map[stack.TransportEndpointID]*tcpFlow{}, udp: map[udpKey]*udpFlow{}, byPolicy: policyTold(),
 	}
 	for k := range o.byLimit {
-		o.byLimit[k] = limitTold
+		o.byLimit[k] = limitTold()
 	}
 	if !o.policy.Instances.IsValid() {
 		o.policy.Instances = c.Guest.Masked()
@@ -100,8 +101,8 @@ func newOutbound(s *Stack, c Config) *outbound {
 	if o.resolvers == nil {
 		o.resolvers = new(resolvConf).servers
 	}
-	o.newFlows = bucket{rate: o.limits.FlowRate, most: o.limits.FlowBurst}
-	o.newNames = bucket{rate: o.limits.DNSRate, most: o.limits.DNSBurst}
+	o.newFlows = rate.NewLimiter(rate.Limit(o.limits.FlowRate), o.limits.FlowBurst)
+	o.newNames = rate.NewLimiter(rate.Limit(o.limits.DNSRate), o.limits.DNSBurst)
 	o.roomy = o.forwarder(roomyBuffer)
 	o.tight = o.forwarder(leastReceive)
 	return o
@@ -181,7 +182,7 @@ func (s *Stack) readLoop() error {
 }
 
 // refuse counts a refusal and tells of it, at a bounded rate.
-func (o *outbound) refuse(f Flow, why egress.Reason, l *limiter) {
+func (o *outbound) refuse(f Flow, why egress.Reason, l *teller) {
 	o.refusals.Add(1)
 	if o.tell == nil {
 		return

@@ -33,7 +33,7 @@ func (t Target) exec(s *span, p health.Policy) health.Result {
 	defer e.Close()
 	t.begun()
 	exit, err := e.Wait(s.context())
-	if err != nil && s.over() && s.ctx.Err() == nil {
+	if err != nil && !errors.Is(err, ErrNoAgent) && s.over() && s.ctx.Err() == nil {
 		exit, err = finish(s, e)
 	}
 	if err != nil {
@@ -46,7 +46,10 @@ func (t Target) exec(s *span, p health.Policy) health.Result {
 func finish(s *span, e Execution) (machine.ExecExit, error) {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, ExecCleanup, errTimeout)
 	defer cancel()
-	err := e.Kill(ctx)
+	err := e.Kill(ctx) // one that has just ended cannot be killed, and still has an exit
+	if errors.Is(err, ErrNoAgent) {
+		return machine.ExecExit{}, err
+	}
 	exit, waitErr := e.Wait(ctx)
 	if waitErr != nil {
 		return exit, cmp.Or(err, waitErr)

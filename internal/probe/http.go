@@ -39,8 +39,11 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 	}
 	defer conn.Close()
 	s.hold(conn)
-	x := exchanges.Get().(*exchange)
-	defer x.free()
+	x := new(exchange)
+	if p.HTTP.Scheme != "https" { // crypto/tls may close its connection a moment after it has returned
+		x = exchanges.Get().(*exchange)
+		defer x.free()
+	}
 	x.span, x.target, x.check, x.raw.Conn, x.conn = s, &t, p.HTTP, conn, &x.raw
 	r := x.run()
 	r.Duration = time.Since(s.start)
@@ -61,7 +64,7 @@ type exchange struct {
 	buffer   [4 << 10]byte
 }
 
-// exchanges are kept for their buffers. Nothing that an exchange lent to others is used by them after it.
+// exchanges are kept for their buffers. Nothing of them is lent to anybody for longer than a call.
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (x *exchange) free() {

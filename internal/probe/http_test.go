@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,6 +108,22 @@ func TestHTTPS(t *testing.T) {
 	found(t, Run(t.Context(), loopback, policy(t, `{"http":{"port":%d,"scheme":"https"}}`, raw(t, func(net.Conn) {}))),
 		health.Failure, "in the TLS handshake!")
 	found(t, Run(t.Context(), loopback, policy(t, `{"http":{"port":%d}}`, port)), health.Failure, "status 400, expected 200")
+}
+
+// A handshake that is given up leaves nothing behind that the next probe could stumble over.
+func TestHandshakesGivenUp(t *testing.T) {
+	port := raw(t, func(c net.Conn) { go io.Copy(io.Discard, c); time.Sleep(time.Millisecond) })
+	plain := says(t, "HTTP/1.1 200 OK\r\n\r\n")
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 50 {
+				Run(t.Context(), loopback, policy(t, `{"timeout":"1ms","http":{"port":%d,"scheme":"https"}}`, port))
+				Run(t.Context(), loopback, policy(t, `{"http":{"port":%d}}`, plain))
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestHostileServers(t *testing.T) {

@@ -19,10 +19,19 @@
 // failure is definite where it is no matter of slowness: refused, reset or closed before the first byte of an answer, or a command
 // that does not exist. A timeout never is.
 //
+// # A starved host
+//
+// What the host keeps from a probe is measured and not charged (starve.go): the lateness of a tick of 50 ms in this process, summed over
+// the probe, and the run delay of the machine's virtual processors, whichever is larger. A probe goes on until its time less its wait
+// reaches its timeout, and to four timeouts in all; an answer counts as it comes. It is a failure if it had its time, else inconclusive.
+// So the time of an exec is measured here, too, and not by the agent, whose own limit is for a host that is lost. A timer that was late
+// itself does not decide at once: what came meanwhile is looked at first.
+//
 // # The guest is hostile
 //
 // Whatever it sends is bounded: 64 KiB of headers, interim answers included, 64 KiB of body, 64 KiB or 100 ms after the verdict, and
-// the policy's timeout over all of it. Nothing it sends is interpreted beyond that.
+// the policy's timeout over all of it. A gRPC answer has 128 KiB in all, frames of 16 KiB, and 16 PINGs and SETTINGS that are answered.
+// Nothing it sends is interpreted beyond that.
 //
 // # Concurrency
 //
@@ -109,6 +118,9 @@ func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
 		r = t.grpc(s, p)
 	default:
 		r = inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
+	}
+	if r.Outcome != health.Success {
+		r.Wait = s.wait(time.Now())
 	}
 	return r
 }

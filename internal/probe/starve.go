@@ -80,16 +80,21 @@ func (p *pulse) sum(now time.Time) time.Duration { return p.late + max(0, now.Su
 func (p *pulse) next(now time.Time) {
 	p.due = now.Add(tick)
 	if p.timer == nil {
-		p.timer = time.AfterFunc(tick, p.beat)
+		p.timer = time.AfterFunc(tick, p.fire)
 	} else {
 		p.timer.Reset(tick)
 	}
 }
 
-func (p *pulse) beat() {
+// fire is the timer's.
+func (p *pulse) fire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
+	p.beat(time.Now())
+}
+
+// beat takes down how late it is, and sets the next one if somebody is there for it. p.mu is held.
+func (p *pulse) beat(now time.Time) {
 	p.late = p.sum(now)
 	if p.beats = p.users > 0; p.beats {
 		p.next(now)
@@ -138,7 +143,11 @@ func (t Target) begin(ctx context.Context, start time.Time, timeout time.Duratio
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(timeout, s.check)
-	s.unhook = context.AfterFunc(ctx, s.cutShort)
+	if c, ok := ctx.(interface{ AfterFunc(func()) func() bool }); ok { // it does so without what package context puts around it
+		s.unhook = c.AfterFunc(s.cutShort)
+	} else {
+		s.unhook = context.AfterFunc(ctx, s.cutShort)
+	}
 	return s
 }
 
@@ -280,7 +289,7 @@ func (s *span) over() bool {
 	return s.state == over
 }
 
-// late is what a probe amounts to that did not get its answer.
+// overdue is what a probe amounts to that did not get its answer.
 func (s *span) overdue(format string, args ...any) health.Result {
 	what := fmt.Sprintf(format, args...)
 	s.mu.Lock()

@@ -69,7 +69,8 @@ func (i images) Image(_ context.Context, ref string) (instance.Image, error) {
 	default:
 		err = &api.Error{Kind: api.NotReady, Code: "image_not_ready", Message: "image " + img.Ref + " is " + string(img.Status)}
 	}
-	return instance.Image{Ref: img.Ref, Digest: img.Digest, Disk: img.Disk, Platform: img.Platform, Entrypoint: img.Entrypoint}, err
+	return instance.Image{Ref: img.Ref, Digest: img.Digest, Disk: img.Disk, Platform: img.Platform, Entrypoint: img.Entrypoint,
+		Healthcheck: img.Healthcheck, Shell: img.Shell}, err
 }
 
 // journal keeps nothing.
@@ -182,9 +183,7 @@ func observed(in instance.Instance) health.Observed {
 	case instance.Running:
 		o.Phase = health.Running
 	}
-	if p := in.Spec.HealthCheck; p != nil {
-		o.Policy = *p
-	}
+	o.Policy, _ = in.Spec.Policy()
 	return o
 }
 

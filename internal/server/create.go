@@ -169,6 +169,7 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 		}
 	}
 	spec.HealthCheck = f.healthCheck(q.HealthCheck)
+	spec.Override = f.healthOverride(q.HealthCheckOverride, given(q.HealthCheck))
 	return spec, f.err()
 }
 
@@ -368,15 +369,38 @@ func (f *faults) healthCheck(raw json.RawMessage) *health.Policy {
 		return nil
 	}
 	p, err := health.Parse(raw)
-	if refused, ok := errors.AsType[*health.PolicyError](err); ok {
-		for _, fault := range refused.Faults {
-			f.add("invalid_health_check", fault.Field, fault.Message)
-		}
-		return nil
-	}
 	if err != nil {
-		f.add("invalid_health_check", "health_check", err.Error())
+		f.policy("health_check", err)
 		return nil
 	}
 	return &p
+}
+
+// healthOverride reads what is to change of the image's check; nil is nothing.
+func (f *faults) healthOverride(raw json.RawMessage, whole bool) *health.Override {
+	const field = "health_check_override"
+	if !given(raw) {
+		return nil
+	}
+	o, err := health.ParseOverride(raw)
+	if err != nil {
+		f.policy(field, err)
+		return nil
+	}
+	if o != nil && whole {
+		f.add("invalid_health_check", field, "excludes health_check: give one of the two")
+	}
+	return o
+}
+
+// policy adds what is wrong with a policy.
+func (f *faults) policy(field string, err error) {
+	refused, ok := errors.AsType[*health.PolicyError](err)
+	if !ok {
+		f.add("invalid_health_check", field, err.Error())
+		return
+	}
+	for _, fault := range refused.Faults {
+		f.add("invalid_health_check", fault.Field, fault.Message)
+	}
 }

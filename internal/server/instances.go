@@ -96,6 +96,9 @@ func updateOf(q api.UpdateInstanceRequest, now time.Time) (instance.Update, erro
 	default:
 		u.HealthCheck = &instance.HealthUpdate{Policy: f.healthCheck(q.HealthCheck)}
 	}
+	if o := f.healthOverride(q.HealthCheckOverride, q.HealthCheck != nil); o != nil {
+		u.HealthCheck = &instance.HealthUpdate{Override: o}
+	}
 	if len(q.Env) > 0 {
 		u.Env = q.Env
 		set := make(map[string]string)

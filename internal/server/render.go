@@ -18,7 +18,7 @@ func (s *Server) render(in instance.Instance) api.Instance {
 	out := api.Instance{
 		ID: in.ID, Name: in.Spec.Name, Image: in.Spec.Image, ImageDigest: in.Spec.ImageDigest, Platform: in.Spec.Platform,
 		State: api.InstanceState(in.State), CreatedAt: in.CreatedAt,
-		StartedAt: when(in.StartedAt), StoppedAt: when(in.StoppedAt), ExpiresAt: when(in.Spec.ExpiresAt),
+		StartedAt: when(in.StartedAt), Boots: in.Boots, StoppedAt: when(in.StoppedAt), ExpiresAt: when(in.Spec.ExpiresAt),
 		CurrentPhase: strings.ToLower(string(in.State)), CurrentPhaseSince: &since,
 		Entrypoint: in.Spec.Entrypoint, Cmd: in.Spec.Cmd, Env: in.Spec.Env, Tags: in.Spec.Tags,
 		VCPUs: in.Spec.VCPUs, Size: in.Spec.Memory.String(), OverlaySize: in.Spec.Overlay.String(),
@@ -35,15 +35,20 @@ func (s *Server) render(in instance.Instance) api.Instance {
 
 // policyOf is the policy in force and where it came from.
 func policyOf(in instance.Instance) (json.RawMessage, api.HealthCheckSource) {
-	p := in.Spec.HealthCheck
-	if p == nil {
+	p, source := in.Spec.Policy()
+	if source == "" {
 		return nil, ""
 	}
+	return renderPolicy(p), api.HealthCheckSource(source)
+}
+
+// renderPolicy is a policy as JSON, nil for none.
+func renderPolicy(p health.Policy) json.RawMessage {
 	b, err := json.Marshal(p)
-	if err != nil {
-		return nil, ""
+	if p.Type == "" || err != nil {
+		return nil
 	}
-	return b, api.HealthCheckSourceRequest
+	return b
 }
 
 func renderNetwork(in instance.Instance) *api.InstanceNetwork {
@@ -144,6 +149,8 @@ func renderImage(img image.Image) api.Image {
 		Entrypoint: img.Entrypoint, Cmd: img.Cmd, WorkingDir: text(img.WorkingDir), User: img.User, StopSignal: img.StopSignal,
 		Tags: img.Tags, Error: text(img.Error), QueuePosition: img.QueuePosition,
 	}
+	policy, warnings := health.FromImage(img.Healthcheck, img.Shell)
+	out.HealthCheck, out.HealthCheckWarnings = renderPolicy(policy), warnings
 	if img.Size > 0 {
 		out.SizeBytes = &img.Size
 	}

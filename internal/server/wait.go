@@ -125,8 +125,9 @@ func (s *Server) lookAt(known instance.Instance, g goal) waited {
 
 // unseenStatus is the status of an instance that the health controller has not taken up yet.
 func unseenStatus(in instance.Instance) health.Status {
+	policy, _ := in.Spec.Policy()
 	switch {
-	case in.Spec.HealthCheck == nil || in.Spec.HealthCheck.Disabled():
+	case policy.Disabled():
 		return health.StatusDisabled
 	case in.State == instance.Initializing || in.State == instance.Running:
 		return health.StatusStarting

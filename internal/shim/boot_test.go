@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/halevm/hale/internal/guest"
@@ -109,7 +111,7 @@ func TestBootIsBoundedBehindHello(t *testing.T) {
 	if len(kinds) != 2 || kinds[0] != machine.AgentReady {
 		t.Errorf("told %v", kinds)
 	}
-	if exit.Reason != machine.BootTimeout || exit.Message != "the guest agent came up, and did not start the program within 1s" {
+	if exit.Reason != machine.BootTimeout || !strings.HasPrefix(exit.Message, "the guest agent came up, and did not start the program within 1s: in 1") {
 		t.Errorf("ended with %+v", exit)
 	}
 }
@@ -134,5 +136,83 @@ func TestBootIsOver(t *testing.T) {
 	r.toTheEnd()
 	if kinds, exit := r.told(); len(kinds) != 3 || kinds[1] != machine.Started || exit.Reason == machine.BootTimeout {
 		t.Errorf("told %v, ended with %+v", kinds, exit)
+	}
+}
+
+// A busy host's guest has as long as it was given, and not for ever.
+func TestBootOnABusyHost(t *testing.T) {
+	const each = time.Minute
+	for name, c := range map[string]struct {
+		share time.Duration // of each second, what a thread that wants a processor waits for one
+		want  time.Duration
+	}{
+		"a quiet one":      {0, each},
+		"a busy one":       {500 * time.Millisecond, 2 * each},
+		"a very busy one":  {750 * time.Millisecond, 4 * each},
+		"one that is full": {time.Second, bootStretch * each},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := time.Now()
+				waits := func() time.Duration { return time.Duration(time.Since(begun).Seconds() * float64(c.share)) }
+				b := newBoot(each, func() turns {
+					return turns{"1": {waited: time.Hour + waits(), ran: time.Second}, "2": {waited: waits() / 2}}
+				})
+				defer b.done()
+				for <-b.timer.C; b.respite(); <-b.timer.C {
+				}
+				if took := time.Since(begun); (took - c.want).Abs() > 2*time.Second {
+					t.Errorf("failed after %v, not %v", took, c.want)
+				}
+			})
+		})
+	}
+}
+
+// Each of the two parts has its own time, and is charged for its own.
+func TestBootPartsAreChargedApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waited := time.Duration(0)
+		b := newBoot(time.Minute, func() turns { return turns{"1": {waited: waited}} })
+		defer b.done()
+		time.Sleep(50 * time.Second)
+		waited = 40 * time.Second // before HELLO
+		if !b.said() {
+			t.Fatal("not in time")
+		}
+		begun := time.Now()
+		for <-b.timer.C; b.respite(); <-b.timer.C {
+		}
+		if took := time.Since(begun); took != time.Minute {
+			t.Errorf("what it waited before its HELLO counts behind it: %v", took)
+		}
+	})
+}
+
+// What a machine was doing is in its exit, and all of it in the log.
+func TestSilentBootIsLookedAt(t *testing.T) {
+	r, _, _ := puppeteer(t, 50*time.Millisecond)
+	r.vm = watched{r.vm}
+	r.toTheEnd()
+	_, exit := r.told()
+	if !strings.HasPrefix(exit.Message, "the guest did not come up within 50ms: in ") || !strings.HasSuffix(exit.Message, "; processor 0 halted") {
+		t.Errorf("%q", exit.Message)
+	}
+	if b, _ := os.ReadFile(logDirName + "/vmm.log"); !strings.Contains(string(b), "RIP=0\n") {
+		t.Errorf("%s", b)
+	}
+}
+
+type watched struct{ hypervisor.VM }
+
+func (watched) Look(context.Context) (string, string) { return "processor 0 halted", "RIP=0\n" }
+
+func TestTurns(t *testing.T) {
+	mine := turnsOf(os.Getpid())
+	if len(mine) == 0 {
+		t.Skip("this kernel does not count")
+	}
+	if mine.ran(nil) == 0 || mine.ran(mine) != 0 || mine.longestWait(mine) != 0 {
+		t.Errorf("%v", mine)
 	}
 }

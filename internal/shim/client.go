@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
@@ -37,8 +39,12 @@ func probeTime(p health.Policy) time.Duration {
 	return most
 }
 
-// noticeRoom is how many notices may wait for their reader. Three places are for those that come once; lines that find no other are dropped.
-const noticeRoom = 3 + 32
+// noticeRoom is how many notices may wait for their reader. The places of noticeOnce are for those that come once; lines and hints that
+// find no other are dropped.
+const (
+	noticeOnce = 4
+	noticeRoom = noticeOnce + 32
+)
 
 // The rate at which lines for the instance's log are taken: more than a shim's voices say together.
 const (
@@ -71,8 +77,11 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]pending // nil: the connection has ended
 
-	lines   rate // of lines for the instance's log; the reader's, as is dropped
-	dropped bool
+	lines   *rate.Limiter // of lines for the instance's log
+	dropped bool          // some were; the reader's
+	hints   *rate.Limiter
+
+	watched watcher
 
 	notices chan machine.Notice
 	gone    chan struct{} // closed when the exit has been delivered
@@ -89,6 +98,7 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 		pending: make(map[uint64]pending),
 		notices: make(chan machine.Notice, noticeRoom),
 		lines:   newRate(lineBurst, lineEvery),
+		hints:   newRate(2*hintBurst, hintEvery/2),
 		gone:    make(chan struct{}),
 	}
 	go m.read()
@@ -251,6 +261,7 @@ func (m *Machine) read() {
 	}
 	m.pending = nil
 	m.mu.Unlock()
+	m.watched.end()
 
 	// The shim ends right after its last notice. Whoever is told of the exit may rely on nothing being left.
 	m.bury()
@@ -293,15 +304,19 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 			if json.Unmarshal(payload, &n) != nil || seen[n.Kind] {
 				return machine.Exit{}, false
 			}
-			if n.Kind == machine.Told {
+			switch n.Kind {
+			case machine.Told:
 				m.told(n)
+				continue
+			case machine.Hinted:
+				m.hinted(n)
 				continue
 			}
 			seen[n.Kind] = true
 			switch n.Kind {
 			case machine.Exited:
 				return n.Exit, true
-			case machine.AgentReady, machine.Started:
+			case machine.AgentReady, machine.Started, machine.NetworkUp:
 				m.notices <- n
 			}
 		default:
@@ -327,7 +342,7 @@ func (m *Machine) begun(id uint64) {
 // told passes on a line for the instance's log. An owner that is busy must not hold up the replies that it waits for, and a shim is not
 // trusted to keep to its own bounds.
 func (m *Machine) told(n machine.Notice) {
-	if len(m.notices) >= noticeRoom-3 || !m.lines.allows(time.Now()) {
+	if len(m.notices) >= noticeRoom-noticeOnce || !m.lines.Allow() {
 		if !m.dropped {
 			m.dropped = true
 			m.log.Warn("lines for the instance's log are dropped: there are too many")
@@ -337,6 +352,14 @@ func (m *Machine) told(n machine.Notice) {
 	m.dropped = false
 	n.Message = clipLine(n.Message, maxLine)
 	m.notices <- n
+}
+
+// hinted passes on what the guest says of the watched port. A shim keeps to half of this rate, and an owner that does not read is ending
+// the machine.
+func (m *Machine) hinted(n machine.Notice) {
+	if len(m.notices) < noticeRoom-noticeOnce && m.hints.Allow() {
+		m.notices <- n
+	}
 }
 
 // bury waits for the shim's process to end, kills it where it does not, and sees that the hypervisor has gone with it.

@@ -15,8 +15,10 @@ const maxConsole = 4 << 10
 type facts struct {
 	killed      bool          // Kill was asked for, or an orderly stop took too long
 	stopping    bool          // Stop was asked for
+	hello       bool          // the agent said HELLO
 	bootTimeout time.Duration // not zero: no HELLO came within it, or
 	bootHello   bool          // one came, and the program was not started within as long from there
+	bootSeen    string        // what the machine was found doing then
 	diskFull    bool          // the machine stood still then, for want of room on the host's disk
 	started     bool          // the program has been started
 	failed      string        // the program could not be started, and why
@@ -66,8 +68,11 @@ func (f facts) exit(now time.Time) machine.Exit {
 		if f.bootHello {
 			e.Message = fmt.Sprintf("the guest agent came up, and did not start the program within %v", f.bootTimeout)
 		}
-		if f.diskFull {
+		switch {
+		case f.diskFull:
 			e.Message += ": the host's disk is full, and the machine stood still"
+		case f.bootSeen != "":
+			e.Message += ": " + f.bootSeen
 		}
 	case f.vmmSignal != "":
 		e.Reason, e.Message = machine.VMMKilled, "the hypervisor was killed by "+f.vmmSignal
@@ -86,6 +91,10 @@ func (f facts) exit(now time.Time) machine.Exit {
 		if f.vmmError != "" {
 			e.Message += ": " + f.vmmError
 		}
+	}
+	switch e.Reason {
+	case machine.GuestPanic, machine.BootTimeout, machine.GuestShutdown:
+		e.Silent = !f.hello && !f.diskFull
 	}
 	return e
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -45,6 +44,13 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		return r.stats()
 	case protocol.MethodPorts:
 		return r.ports, nil
+	case protocol.MethodWatch:
+		var p protocol.Watch
+		if err := decode(params, &p); err != nil {
+			return nil, err
+		}
+		r.watch(p.Port)
+		return nil, nil
 	}
 	return nil, fmt.Errorf("this shim knows no method %q: %w", method, api.Unimplemented)
 }
@@ -96,7 +102,7 @@ func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health
 		Dial: r.dial, Exec: r.execCheck, NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
 		Begun: begun, Version: r.c.Build,
 	}
-	return r.disk.probe(func() health.Result { return probe.Run(ctx, target, policy) }), nil
+	return r.disk.probe(func() health.Result { return r.unlessEnding(ctx, probe.Run(ctx, target, policy)) }), nil
 }
 
 // policy decodes a policy, which is nearly always the one of the probe before.
@@ -112,13 +118,6 @@ func (r *run) policy(raw json.RawMessage) (health.Policy, error) {
 	}
 	r.policyText, r.lastPolicy = string(raw), p
 	return p, nil
-}
-
-func (r *run) dial(ctx context.Context, port uint16) (net.Conn, error) {
-	if r.net == nil {
-		return nil, errors.New("the instance has no network")
-	}
-	return r.net.Dial(ctx, port)
 }
 
 // networkUp reports whether the guest can have a network by now.

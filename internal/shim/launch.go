@@ -19,6 +19,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim/protocol"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // Boot deadlines, from the machine's start to the agent's HELLO, and from there to the program's start, unless a machine.Config has its own.
@@ -352,7 +353,7 @@ func (s *starting) start(dir, stderr *os.File) (*exec.Cmd, io.WriteCloser, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := slack.Ordinary(cmd.Start); err != nil { // a machine's timers are not to be late because the daemon's may be
 		stdin.Close()
 		return nil, nil, err
 	}

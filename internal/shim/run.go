@@ -88,7 +88,10 @@ type run struct {
 	asks chan ask // stop and kill, to toTheEnd
 
 	mu         sync.Mutex
-	said       bool // the agent said HELLO, so the guest has its network
+	said       bool   // the agent said HELLO, so the guest has its network
+	openPort   uint16 // the watched port, while it is listened on; 0: it is not
+	answered   bool   // the guest has answered a connection of ours
+	program    programLife
 	policyText string
 	lastPolicy health.Policy
 }
@@ -154,7 +157,7 @@ func start(c protocol.Config, newHypervisor func(protocol.Config, *slog.Logger) 
 	}
 	r.copies.Go(func() { r.drain(ends.output, r.app, &r.output) })
 	r.copies.Go(func() { r.drain(ends.console, r.vmm, &r.console) })
-	r.agent = guest.Open(ends.control, ends.bulk, guest.Options{Boot: bootConfig(c), Log: r.log, Drained: r.output.await})
+	r.agent = guest.Open(ends.control, ends.bulk, guest.Options{Boot: bootConfig(c), Log: r.log, Drained: r.output.await, Listening: r.listening})
 	r.server.serve(r, protocol.Welcome{Build: c.Build, PID: os.Getpid(), VMM: r.vm.PID()})
 	return r, nil
 }
@@ -222,14 +225,14 @@ func (r *run) toTheEnd() {
 	var f facts
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	boot := newBoot(r.c.BootDeadline)
+	boot := newBoot(r.c.BootDeadline, func() turns { return turnsOf(r.vm.PID()) })
 	// end is when the machine is killed if it has not gone by itself: after the program's end, or an orderly stop.
 	end := time.NewTimer(0)
 	<-end.C
 	events, vmEvents := r.agent.Events(), r.vm.Events()
-	var netDone <-chan struct{} // nil, without a network: never
+	var netSeen, netDone <-chan struct{} // nil, without a network: never
 	if r.net != nil {
-		netDone = r.net.Done()
+		netSeen, netDone = r.net.Seen(), r.net.Done()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
@@ -277,6 +280,9 @@ func (r *run) toTheEnd() {
 				f.stopping = true
 				end.Reset(a.grace + stopMargin)
 			}
+		case <-netSeen:
+			netSeen = nil
+			r.server.notify(machine.Notice{Kind: machine.NetworkUp, Time: time.Now()})
 		case <-netDone:
 			netDone = nil
 			// It ends with the hypervisor, or because the framing was broken: a machine without its network is of no use.
@@ -286,7 +292,13 @@ func (r *run) toTheEnd() {
 			f.killed = true
 			r.vm.Kill()
 		case <-boot.timer.C:
-			boot.failed(&f)
+			if boot.respite() {
+				continue
+			}
+			if seen := boot.failed(&f, r.vm); seen != "" {
+				r.log.Warn("the guest does not come up; what its processors do follows")
+				r.vmm.Write([]byte(seen))
+			}
 			f.diskFull, _ = r.disk.stands()
 			r.vm.Kill()
 		case <-end.C:
@@ -311,12 +323,16 @@ func (r *run) hear(e guest.Event, f *facts) {
 		r.mu.Lock()
 		r.said = true
 		r.mu.Unlock()
+		f.hello = true
 	case guest.Started:
 		f.started = true
+		r.lives(started)
 	case guest.ProgramFailed:
+		r.lives(ending)
 		f.failed = e.Message
 		f.program = &program{code: e.Code, message: e.Message}
 	case guest.ProgramExited:
+		r.lives(ending)
 		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
 	case guest.Lost:
 		if f.program == nil { // else it goes as it should

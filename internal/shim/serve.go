@@ -47,7 +47,8 @@ type server struct {
 	conns   map[*net.UnixConn]bool
 	notices []machine.Notice
 	lines   []machine.Notice // of kind Told, which nobody has taken yet
-	changed chan struct{}    // closed and replaced when a notice is added
+	hinted  hint
+	changed chan struct{} // closed and replaced when a notice is added
 }
 
 // listen binds the socket below the current directory, where paths are short. It is for whoever has the uid peer and knows the secret.
@@ -64,7 +65,10 @@ func listen(name, secret string, peer int) (*server, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &server{ln: ln, secret: secret, peer: peer, ctx: ctx, cancel: cancel, conns: make(map[*net.UnixConn]bool), changed: make(chan struct{})}, nil
+	return &server{
+		ln: ln, secret: secret, peer: peer, ctx: ctx, cancel: cancel, conns: make(map[*net.UnixConn]bool),
+		hinted: hint{rate: newRate(hintBurst, hintEvery)}, changed: make(chan struct{}),
+	}, nil
 }
 
 // serve answers connections until close.
@@ -245,6 +249,14 @@ func (c *control) tell() error {
 		}
 		if len(notices)+len(lines) > 0 {
 			continue
+		}
+		if c.version >= protocol.VersionHinted {
+			if n := c.server.takeHint(); n != nil {
+				if err := c.send(protocol.KindNotice, n); err != nil {
+					c.server.putBackHint(n)
+					return err
+				}
+			}
 		}
 		if last {
 			return nil

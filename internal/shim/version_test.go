@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,7 @@ func takeBack(t *testing.T, version string) {
 	if r := m.Probe(t.Context(), health.Policy{Timeout: 5 * time.Second}, func() { t.Error("it has no word for that") }); r.Outcome != health.Success {
 		t.Errorf("a probe: %+v", r)
 	}
+	m.Watch(80) // no more than no hints comes of it
 	if _, err := m.Stats(t.Context()); !errors.Is(err, api.Unimplemented) {
 		t.Errorf("what it does not know: %v", err)
 	}
@@ -251,6 +253,7 @@ func TestOtherDaemons(t *testing.T) {
 			_, s, d := play(t)
 			s.notify(machine.Notice{Kind: machine.AgentReady})
 			s.voice().say(slog.LevelWarn, "a line")
+			s.hint(80, true)
 			conn, err := d.connect(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -267,7 +270,7 @@ func TestOtherDaemons(t *testing.T) {
 			}
 			var kinds []string
 			begun := false
-			for replied := false; !replied || len(kinds) < min(tt.spoken, 2); { // a line only from version 2 on
+			for replied := false; !replied || len(kinds) < tt.spoken; { // a line only from version 2 on, a hint from 3
 				kind, b, err := protocol.Read(conn)
 				if err != nil {
 					t.Fatalf("after %v: %v", kinds, err)
@@ -289,7 +292,10 @@ func TestOtherDaemons(t *testing.T) {
 					kinds = append(kinds, string(n.Kind))
 				}
 			}
-			if told := strings.Contains(strings.Join(kinds, " "), "told"); told != (tt.spoken >= protocol.VersionTold) {
+			if told := slices.Contains(kinds, "told"); told != (tt.spoken >= protocol.VersionTold) {
+				t.Errorf("it is told %v", kinds)
+			}
+			if hinted := slices.Contains(kinds, "hinted"); hinted != (tt.spoken >= protocol.VersionHinted) {
 				t.Errorf("it is told %v", kinds)
 			}
 			if begun != (tt.spoken >= protocol.VersionBegun) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -21,32 +23,18 @@ const (
 // from any goroutine, and never waits.
 type voice struct {
 	server  *server
-	rate    rate // guarded by server.mu, as is leftOut
-	leftOut int
+	rate    *rate.Limiter
+	leftOut int // guarded by server.mu
 }
 
 // voice returns one for another subject.
-func (s *server) voice() *voice { return &voice{server: s, rate: newRate(voiceBurst, voiceEvery)} }
-
-// A rate lets through so many lines at once, and one more in so long.
-type rate struct {
-	most, each, credit time.Duration
-	last               time.Time
+func (s *server) voice() *voice {
+	return &voice{server: s, rate: newRate(voiceBurst, voiceEvery)}
 }
 
-func newRate(burst int, each time.Duration) rate {
-	most := time.Duration(burst) * each
-	return rate{most: most, each: each, credit: most, last: time.Now()}
-}
-
-func (r *rate) allows(now time.Time) bool {
-	r.credit = min(r.credit+now.Sub(r.last), r.most)
-	r.last = now
-	if r.credit < r.each {
-		return false
-	}
-	r.credit -= r.each
-	return true
+// newRate lets through so many at once, and one more in so long.
+func newRate(burst int, each time.Duration) *rate.Limiter {
+	return rate.NewLimiter(rate.Every(each), burst)
 }
 
 // say says one line. What is over the rate is left out, and the next line tells how much that was.
@@ -55,7 +43,7 @@ func (v *voice) say(level slog.Level, message string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if !v.rate.allows(now) {
+	if !v.rate.AllowN(now, 1) {
 		v.leftOut++
 		return
 	}

@@ -147,7 +147,7 @@ func TestLinesHoldUpNothing(t *testing.T) {
 			others++
 		}
 	}
-	if told != noticeRoom-3 || others != 2 || !m.dropped {
+	if told != noticeRoom-noticeOnce || others != 2 || !m.dropped {
 		t.Errorf("%d lines and %d others", told, others)
 	}
 }

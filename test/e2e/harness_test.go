@@ -221,6 +221,7 @@ func (h *host) end() {
 			h.t.Errorf("delete %s: %v", in.Name, err)
 		}
 	}
+	h.noRetries(ctx)
 	h.stop()
 	if h.t.Failed() {
 		h.t.Logf("the daemon's log:\n%s", h.log)
@@ -266,8 +267,8 @@ func (h *host) create(r api.CreateInstanceRequest) api.Instance {
 	return in
 }
 
-// bootPatience is how long a machine may take to come up here: under emulation, beside others.
-const bootPatience = 90 * time.Second
+// bootPatience is how long a machine may take to come up here: under emulation, beside others. One that hangs is given up by its shim before.
+const bootPatience = 6 * time.Minute
 
 // await waits for a state, and counts a machine that came up.
 func (h *host) await(ref string, state api.InstanceState) api.Instance {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -118,7 +119,13 @@ func (h *host) goroutines() int {
 
 func (h *host) metrics() string {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), "GET", h.URL()+"/metrics", nil)
+	return h.metricsIn(h.t.Context())
+}
+
+// metricsIn is metrics for a cleanup, by when the test's own context is done.
+func (h *host) metricsIn(ctx context.Context) string {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, "GET", h.URL()+"/metrics", nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -7,6 +7,7 @@
 //	fetch [-status N] URL      asks over HTTP, prints the body
 //	capture NAME REGEXP        sets a variable to what a group matches in the last standard output
 //	listen FILE NAME           begins `hale events --json` into a file, and returns when it follows: an update of NAME has come through
+//	watch NAME REGEXP          begins `hale health -w NAME`, waits for a line, and ends it with Ctrl-C, which must be 130
 //	hangup                     ends it with Ctrl-C, which must be 130
 package script
 
@@ -71,13 +72,18 @@ func TestScripts(t *testing.T) {
 			"capture": capture,
 			"listen":  listen,
 			"hangup":  hangup,
+			"watch":   watch,
 		},
 	})
 }
 
-// setup gives a script an image, app.tar, and a daemon.
+// setup gives a script two images, app.tar and checked.tar, which has a check of its own, and a daemon.
 func setup(env *testscript.Env) error {
-	if err := writeImage(filepath.Join(env.WorkDir, "app.tar"), "app:v1"); err != nil {
+	if err := writeImage(filepath.Join(env.WorkDir, "app.tar"), "app:v1", nil); err != nil {
+		return err
+	}
+	own := &v1.HealthConfig{Test: []string{"CMD", "true"}, Interval: time.Second, Retries: 4}
+	if err := writeImage(filepath.Join(env.WorkDir, "checked.tar"), "checked:v1", own); err != nil {
 		return err
 	}
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
@@ -124,7 +130,7 @@ func startRegistry(env *testscript.Env) error {
 	env.Defer(srv.Close)
 	addr := strings.TrimPrefix(srv.URL, "http://")
 	env.Setenv("REGISTRY", addr)
-	img, err := serving()
+	img, err := serving(nil)
 	if err != nil {
 		return err
 	}
@@ -141,20 +147,20 @@ func startRegistry(env *testscript.Env) error {
 }
 
 // writeImage writes what `docker save` writes of an image that serves port 80.
-func writeImage(file, ref string) error {
+func writeImage(file, ref string, check *v1.HealthConfig) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return err
 	}
-	img, err := serving()
+	img, err := serving(check)
 	if err != nil {
 		return err
 	}
 	return tarball.WriteToFile(file, tag, img)
 }
 
-// serving is an image whose program the fake driver knows.
-func serving() (v1.Image, error) {
+// serving is an image whose program the fake driver knows, with a check of its own or none.
+func serving(check *v1.HealthConfig) (v1.Image, error) {
 	img, err := random.Image(1024, 2)
 	if err != nil {
 		return nil, err
@@ -165,7 +171,7 @@ func serving() (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", "amd64"
-	config.Config = v1.Config{Cmd: []string{"serve", "80"}, Env: []string{"PATH=/bin", "FROM=image"}, WorkingDir: "/srv"}
+	config.Config = v1.Config{Cmd: []string{"serve", "80"}, Env: []string{"PATH=/bin", "FROM=image"}, WorkingDir: "/srv", Healthcheck: check}
 	return mutate.ConfigFile(img, config)
 }
 
@@ -303,5 +309,39 @@ func hangup(ts *testscript.TestScript, _ bool, _ []string) {
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		ts.Fatalf("hale events ended with %d after Ctrl-C, want 130", code)
+	}
+}
+
+func watch(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: watch NAME REGEXP")
+	}
+	want := regexp.MustCompile(args[1])
+	cmd := exec.Command(filepath.Join(bin, "hale"), "health", "-w", args[0])
+	for _, key := range []string{"PATH", "HOME", "HALE_DATA_DIR", "HALE_CONFIG", "LANG"} {
+		cmd.Env = append(cmd.Env, key+"="+ts.Getenv(key))
+	}
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	defer killer.Stop()
+	found := false
+	lines := bufio.NewScanner(out)
+	for !found && lines.Scan() {
+		ts.Logf("%s", lines.Text())
+		found = want.MatchString(lines.Text())
+	}
+	if !found {
+		cmd.Wait()
+		ts.Fatalf("no line matches %q", args[1])
+	}
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	for lines.Scan() { // what was on its way
+		ts.Logf("%s", lines.Text())
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		ts.Fatalf("hale health -w ended with %d after Ctrl-C, want 130", code)
 	}
 }

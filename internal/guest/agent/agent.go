@@ -29,6 +29,9 @@ type Machine interface {
 	PowerOff()
 }
 
+// A Settler is a Machine with something left to do that its program need not wait for.
+type Settler interface{ Settle() }
+
 // A Config is what an Agent is made of. Open and Machine are required.
 type Config struct {
 	// Open opens a port by its name; it is called again when a port has failed.
@@ -62,6 +65,7 @@ type Agent struct {
 	state   protocol.State
 	changed chan struct{} // closed and replaced with each change of state
 	image   image         // of the program, once booted
+	program *process      // nil: not started
 	dying   bool          // a panic is being reported
 	checks  []*group      // of captured execs that were still there after they were killed
 }

@@ -263,3 +263,103 @@ func TestClosingAnExecKillsIt(t *testing.T) {
 	n, _ := strconv.Atoi(pid)
 	wait(t, func() bool { return unix.Kill(n, 0) == unix.ESRCH })
 }
+
+// A check that is killed from outside answers with what it wrote.
+func TestACheckThatIsKilledAnswers(t *testing.T) {
+	l := newLab(t, sleeper)
+	l.running()
+	e, err := l.conn.Exec(t.Context(), machine.ExecRequest{Argv: []string{"sh", "-c", "echo before; sleep 1000"}, Capture: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	wait(t, func() bool { return childSleeps(t) }) // it has written
+	if err := e.Signal(t.Context(), "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := e.Wait(t.Context())
+	if err != nil || exit.Signal != "SIGKILL" || exit.TimedOut || exit.Lingering || string(exit.Output) != "before\n" {
+		t.Errorf("%+v, %v, output %q", exit, err, exit.Output)
+	}
+}
+
+// childSleeps reports whether this process has a grandchild that is `sleep 1000` under a shell.
+func childSleeps(t *testing.T) bool {
+	out, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range out {
+		cmd, _ := os.ReadFile("/proc/" + d.Name() + "/cmdline")
+		stat, _ := os.ReadFile("/proc/" + d.Name() + "/stat")
+		f := strings.Fields(string(stat))
+		if string(cmd) != "sleep\x001000\x00" || len(f) < 4 {
+			continue
+		}
+		parent, _ := os.ReadFile("/proc/" + f[3] + "/stat")
+		if p := strings.Fields(string(parent)); len(p) > 3 && p[3] == strconv.Itoa(os.Getpid()) && p[1] == "(sh)" {
+			return true
+		}
+	}
+	return false
+}
+
+// Output without end is bounded, and what a command prints last is what is kept.
+func TestEndlessOutputIsBounded(t *testing.T) {
+	l := newLab(t, sleeper)
+	l.running()
+	exit, _, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "yes & yes >&2"}, Capture: 4096, Timeout: 300 * time.Millisecond}, "")
+	if !exit.TimedOut || len(exit.Output) != 4096 || strings.Trim(string(exit.Output), "y\n") != "" {
+		t.Errorf("%+v", exit)
+	}
+}
+
+// One check at a time: not before all of the one before is gone, and the next one says so. Other commands go on.
+func TestOneCheckAtATime(t *testing.T) {
+	l := newLab(t, sleeper)
+	l.running()
+	hangs, err := l.conn.Exec(t.Context(), machine.ExecRequest{Argv: []string{"sleep", "1000"}, Capture: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := machine.ExecRequest{Argv: []string{"echo", "well"}, Capture: 4096}
+	exit, _, _ := l.exec(check, "")
+	if exit.Code != 126 || !exit.Lingering || !strings.Contains(exit.Error, "what an earlier check started is still there") || len(exit.Output) > 0 {
+		t.Errorf("beside another: %+v", exit)
+	}
+	if exit, out, _ := l.sh("echo a person"); exit.Code != 0 || out != "a person\n" {
+		t.Errorf("a person's: %+v, %q", exit, out)
+	}
+	hangs.Close()
+	if exit, _, _ := l.exec(check, ""); exit.Code != 0 || string(exit.Output) != "well\n" {
+		t.Errorf("after it was killed: %+v", exit)
+	}
+}
+
+// An exec is answered when its command runs.
+func TestAnExecIsAnsweredWhenItRuns(t *testing.T) {
+	l := newLab(t, sleeper)
+	l.running()
+	e, err := l.conn.Exec(t.Context(), machine.ExecRequest{Argv: []string{"sleep", "4711"}, Capture: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	children, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/children")
+	if err != nil {
+		t.Skip("this kernel does not list children")
+	}
+	runs := false
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, task := range tasks { // a child belongs to the thread that made it
+		b, _ := os.ReadFile("/proc/self/task/" + task.Name() + "/children")
+		children = append(children, b...)
+	}
+	for _, pid := range strings.Fields(string(children)) {
+		cmd, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+		runs = runs || string(cmd) == "sleep\x004711\x00"
+	}
+	if !runs {
+		t.Error("it was answered before its command ran")
+	}
+}

@@ -105,6 +105,9 @@ func (a *Agent) runCommand(cmd *command, stop syscall.Signal) protocol.State {
 		fault := cmd.failedStart(err)
 		return failedState(fault.code, fault)
 	}
+	a.mu.Lock()
+	a.program = p
+	a.mu.Unlock()
 	var written atomic.Uint64
 	drained := make(chan struct{})
 	drain, abandon := context.WithCancel(a.ctx)
@@ -112,6 +115,9 @@ func (a *Agent) runCommand(cmd *command, stop syscall.Signal) protocol.State {
 	a.start("output", func() { defer close(drained); a.copyOutput(drain, out, &written) })
 	a.setState(func(s *protocol.State) { s.Started = true })
 	a.log.Info("the program has been started", "path", cmd.path, "pid", p.pid)
+	if s, ok := a.c.Machine.(Settler); ok {
+		a.start("settling", s.Settle)
+	}
 
 	a.awaitProgram(p, group, stop)
 	oom := group.oomKills() > 0

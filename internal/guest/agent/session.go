@@ -188,6 +188,14 @@ func (a *Agent) request(s *session, m protocol.Request) {
 		if err = with(m, func(b protocol.Stat) error { return a.stat(s, m.ID, b) }); err == nil {
 			return // it answers by itself
 		}
+	case protocol.OpEnding:
+		body, err := json.Marshal(protocol.Ending{Ending: a.ending()})
+		r := protocol.Reply{ID: m.ID, Body: body}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		a.send(s, protocol.TypeReply, r)
+		return
 	default:
 		err = fmt.Errorf("this agent knows no %q", m.Op)
 	}

@@ -86,6 +86,7 @@ const (
 	OpSignal   Op = "signal"   // ExecSignal → nothing
 	OpClose    Op = "close"    // ExecClose → nothing
 	OpStat     Op = "stat"     // Stat → machine.FileInfo
+	OpEnding   Op = "ending"   // nothing → Ending; an agent of before does not know it
 	OpShutdown Op = "shutdown" // Shutdown → nothing; the end comes as State
 )
 
@@ -150,6 +151,11 @@ type ExecExited struct {
 type Stat struct {
 	Path        string `json:"path"`
 	FollowLinks bool   `json:"follow_links,omitempty"`
+}
+
+// Ending says whether the program has ended, or is about to: its connections are closed before anybody can be told of its end.
+type Ending struct {
+	Ending bool `json:"ending"`
 }
 
 // A Shutdown asks for an orderly end: the stop signal, the grace period, the kill, sync, power off.

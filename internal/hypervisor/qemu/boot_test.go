@@ -282,7 +282,7 @@ func TestDiesWithItsParent(t *testing.T) {
 		time.Sleep(time.Hour)
 	}
 	owner := exec.Command("/proc/self/exe", "-test.run", "^TestDiesWithItsParent$")
-	owner.Env = append(os.Environ(), "HALE_TEST_OWNER=1")
+	owner.Env = append(os.Environ(), "HALE_TEST_OWNER=1", "TMPDIR="+t.TempDir()) // it is killed, and removes nothing
 	out, err := owner.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

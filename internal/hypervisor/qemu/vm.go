@@ -34,11 +34,14 @@ type Driver struct {
 	path string
 	box  sandbox.Confinement
 	log  *slog.Logger
+	tsc  reading // as the driver was made
 }
 
 // New returns a driver that runs the binary at path, confined by the layers that box has; the rules are the driver's own.
 func New(path string, box sandbox.Confinement, log *slog.Logger) *Driver {
-	return &Driver{path: path, box: box, log: log}
+	d := &Driver{path: path, box: box, log: log}
+	d.tsc, _ = readTSC()
+	return d
 }
 
 // Start starts a machine and returns when QEMU answers on its monitor. An error has QEMU's own words, and leaves no process.
@@ -52,6 +55,9 @@ func (d *Driver) Start(ctx context.Context, c hypervisor.Config, f hypervisor.Fi
 	}
 	defer theirs.Close()
 	vm := &VM{events: make(chan hypervisor.Event, 16), done: make(chan struct{})}
+	if c.Accel == hypervisor.TCG {
+		c.Cmdline = strings.TrimSpace(c.Cmdline + " " + d.tsc.tscCmdline())
+	}
 	cmd := exec.Command(d.path)
 	numbers := inherit(cmd, f, theirs)
 	cmd.Args = append(cmd.Args, argv(c, numbers)...)

@@ -28,6 +28,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -100,6 +101,11 @@ func (d *Driver) Crash(id string, e machine.Exit) bool {
 
 // Tell has the machine of that id say a line for its instance's log; it reports whether there was one that could.
 func (d *Driver) Tell(id string, level slog.Level, message string) bool {
+	return d.Say(id, machine.Notice{Kind: machine.Told, Level: level, Message: message})
+}
+
+// Say has it say a notice that it does not say by itself, and not twice: a machine that is taken back does not repeat it.
+func (d *Driver) Say(id string, n machine.Notice) bool {
 	d.mu.Lock()
 	g := d.on[id]
 	d.mu.Unlock()
@@ -112,9 +118,23 @@ func (d *Driver) Tell(id string, level slog.Level, message string) bool {
 		return false
 	}
 	for _, m := range g.handles {
-		m.tell(machine.Notice{Kind: machine.Told, Time: time.Now(), Level: level, Message: message})
+		n.Time = time.Now()
+		m.tell(n)
 	}
 	return true
+}
+
+// Watched are the ports that the machine of that id was told to watch, one after the other, by all who held it.
+func (d *Driver) Watched(id string) []uint16 {
+	d.mu.Lock()
+	g := d.on[id]
+	d.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.watches)
 }
 
 // Surviving is a Driver whose machines outlive the instance.Set that started them, and are found again by the next.

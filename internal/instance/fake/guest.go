@@ -47,7 +47,8 @@ type guest struct {
 	site     *site // of serve
 	conns    map[net.Conn]struct{}
 	rx, tx   int64
-	told     int // lines
+	told     int // by Say
+	watches  []uint16
 	stopping bool
 }
 
@@ -69,7 +70,7 @@ func (g *guest) boot(ctx context.Context) machine.Exit {
 	if name == "panic" {
 		const line = "Kernel panic - not syncing: attempted to run the program panic"
 		g.console(line)
-		return machine.Exit{Reason: machine.GuestPanic, Message: line, Console: "booting\n" + line}
+		return machine.Exit{Reason: machine.GuestPanic, Message: line, Console: "booting\n" + line, Silent: true}
 	}
 	g.say(machine.Notice{Kind: machine.AgentReady}, ready)
 	g.console("agent ready")

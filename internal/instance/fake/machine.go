@@ -80,6 +80,13 @@ func (m *Machine) Kill(ctx context.Context) error {
 	}
 }
 
+// Watch remembers the port. A fake machine says nothing of it by itself: Driver.Say does.
+func (m *Machine) Watch(port uint16) {
+	m.g.mu.Lock()
+	defer m.g.mu.Unlock()
+	m.g.watches = append(m.g.watches, port)
+}
+
 // Ports returns the published ports with what the host gave for 0.
 func (m *Machine) Ports() []machine.Port { return m.g.ports }
 

@@ -6,8 +6,8 @@
 //
 //   - a control connection carries any number of Requests, each answered by one Reply with its id in any order,
 //     Cancels of requests, and Notices from the shim, which begin with those that have already happened. From version 2 on
-//     there are notices that are lines for a log (machine.Told); each goes to one connection only. From version 3 on a probe's
-//     Reply may have a Begun before it;
+//     there are notices that are lines for a log (machine.Told), and from version 3 on hints (machine.Hinted); each goes to one
+//     connection only. From version 3 on a probe's Reply may have a Begun before it;
 //   - an exec connection is one program in the guest: stdin one way, stdout and stderr the other, control messages
 //     (resize, signal) one way, and at last one Exit. From version 2 on the shim grants credit for stdin, and no more than
 //     that is sent: input that the program does not read holds up neither a control message nor the client's end.

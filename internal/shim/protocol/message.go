@@ -17,11 +17,13 @@ const (
 )
 
 // From version 2 on a shim sends notices of kind machine.Told, which a daemon of before takes for a shim that is broken, and the
-// stdin of an exec has credit. From version 3 on it says that a probe has begun.
+// stdin of an exec has credit. From version 3 on it says that a probe has begun, and sends notices of kind machine.Hinted, which would be
+// no better understood.
 const (
 	VersionTold   = 2
 	VersionCredit = 2
 	VersionBegun  = 3
+	VersionHinted = 3
 )
 
 // A Role is what a connection is for.
@@ -59,6 +61,7 @@ const (
 	MethodProbe = "probe" // Probe → health.Result
 	MethodStats = "stats" // nothing → machine.Stats
 	MethodPorts = "ports" // nothing → []machine.Port
+	MethodWatch = "watch" // Watch → nothing; what there is to say comes as notices
 )
 
 // A Request asks for one thing.
@@ -100,6 +103,11 @@ type Stat struct {
 // Probe asks for one probe.
 type Probe struct {
 	Policy json.RawMessage `json:"policy"` // a health.Policy
+}
+
+// Watch names the one port of the guest whose beginning and ceasing to be listened on is told; 0: none is.
+type Watch struct {
+	Port uint16 `json:"port"`
 }
 
 // ExecControl changes a running exec: its terminal's size, or a signal for it.

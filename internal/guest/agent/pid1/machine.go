@@ -16,12 +16,13 @@ type Machine struct {
 	log      *slog.Logger
 	prepared chan struct{} // closed when the root is the image's, or failed is set
 	failed   error
+	modules  modules
 	upper    *os.File // the writable layer's file system, by its root directory
 	phases   phases   // until prepared is closed, that goroutine's
 }
 
-func newMachine(log *slog.Logger, p phases) *Machine {
-	m := &Machine{log: log, prepared: make(chan struct{}), phases: p}
+func newMachine(log *slog.Logger, p phases, kernel modules) *Machine {
+	m := &Machine{log: log, prepared: make(chan struct{}), phases: p, modules: kernel}
 	go func() {
 		defer close(m.prepared)
 		defer func() {
@@ -55,6 +56,16 @@ func (m *Machine) Boot(b protocol.Boot) error {
 	m.phases.reached("network")
 	m.log.Info("prepared", m.phases...)
 	return nil
+}
+
+// Settle does what the program need not wait for.
+func (m *Machine) Settle() {
+	if err := m.modules.load(modulesLate); err != nil {
+		m.log.Warn("the kernel's modules", "err", err)
+	}
+	if err := m.modules.drop(); err != nil {
+		m.log.Warn("the kernel's modules stay in memory", "err", err)
+	}
 }
 
 // clockTolerance is what a clock may be off before it is set: a step costs programs more than a millisecond's error.

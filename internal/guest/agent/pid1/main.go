@@ -1,7 +1,7 @@
 // Package pid1 makes the guest agent the first process of a machine: modules, mounts, the root file system from the two
 // disks, network, clock, the ports to the host, and the end of it all.
 //
-// It begins in an initramfs that holds /init (this program) and /modules, where order names the kernel's modules in the
+// It begins in an initramfs that holds /init (this program) and /modules, where order and late name the kernel's modules in the
 // order of loading. The disks are found by their serials, the ports by their names. Everything that does not need the
 // host's word is done while that is awaited; [Machine.Boot] does the rest.
 //
@@ -53,11 +53,15 @@ func Main() {
 	}
 	setLimits(log)
 	boot.reached("mounts")
-	if err := loadModules("/modules"); err != nil {
+	kernel, err := openModules(modulesDir)
+	if err == nil {
+		err = kernel.load(modulesNow)
+	}
+	if err != nil {
 		log.Error("the kernel's modules", "err", err) // what is missing for it is said where it is missed
 	}
 	boot.reached("modules")
-	m := newMachine(log, boot)
+	m := newMachine(log, boot, kernel)
 	ports := newPorts()
 	a := agent.New(agent.Config{
 		Open: ports.open, Machine: m, Cgroups: cgroupMount, Init: true, Build: version.String(), Log: log,

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,8 +94,6 @@ func (m *Machine) enterRoot() error {
 		return err
 	}
 	run := imageRun(m.log)
-	// What has been loaded need not be kept in memory.
-	os.RemoveAll("/modules")
 	if err := os.Chdir(newRoot); err != nil {
 		return err
 	}
@@ -119,14 +118,11 @@ func (m *Machine) enterRoot() error {
 }
 
 func (m *Machine) mountDisks() error {
-	lower, err := findDisk("lower")
+	disks, err := findDisks("lower", "upper")
 	if err != nil {
 		return err
 	}
-	upper, err := findDisk("upper")
-	if err != nil {
-		return err
-	}
+	lower, upper := disks["lower"], disks["upper"]
 	for _, dir := range []string{lowerDir, upperDir, newRoot} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -136,8 +132,8 @@ func (m *Machine) mountDisks() error {
 		return fmt.Errorf("mount the image: %w", err)
 	}
 	m.phases.reached("lower")
-	// With discard the host's sparse file gives back what is deleted.
-	if err := unix.Mount(upper, upperDir, "ext4", 0, "discard"); err != nil {
+	// With discard the host's sparse file gives back what is deleted. It begins as zeros, which need not be written once more.
+	if err := unix.Mount(upper, upperDir, "ext4", 0, "discard,noinit_itable"); err != nil {
 		return fmt.Errorf("mount the writable layer: %w", err)
 	}
 	m.phases.reached("upper")
@@ -181,17 +177,41 @@ func copyMeta(from, to string) error {
 	return os.WriteFile(done, nil, 0o600)
 }
 
-// findDisk returns the device whose serial it is; one that is still being found is waited for.
-func findDisk(serial string) (string, error) {
-	var device string
+// findDisks returns the devices by their serials; one that is still being found is waited for.
+func findDisks(serials ...string) (map[string]string, error) {
+	const blocks = "/sys/block"
+	found, looked := make(map[string]string), make(map[string]bool)
 	err := waitFor(10*time.Second, func() bool {
-		device = matching("/sys/block/*/serial", serial)
-		return device != ""
+		devices, _ := os.ReadDir(blocks)
+		for _, d := range devices {
+			if looked[d.Name()] { // each look asks the disk itself
+				continue
+			}
+			b, err := os.ReadFile(filepath.Join(blocks, d.Name(), "serial"))
+			if err != nil {
+				continue // not yet, or a disk of another kind
+			}
+			if serial := strings.TrimRight(string(b), "\n\x00"); serial != "" {
+				looked[d.Name()] = true
+				found[serial] = "/dev/" + d.Name()
+			}
+		}
+		return len(missing(found, serials)) == 0
 	})
 	if err != nil {
-		return "", fmt.Errorf("no disk with the serial %q: %w", serial, err)
+		return nil, fmt.Errorf("no disk with the serial %q: %w", missing(found, serials), err)
 	}
-	return "/dev/" + device, nil
+	return found, nil
+}
+
+func missing(found map[string]string, serials []string) []string {
+	var m []string
+	for _, s := range serials {
+		if found[s] == "" {
+			m = append(m, s)
+		}
+	}
+	return m
 }
 
 // linkDevices makes the names in /dev that are not devices.

@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,12 +88,25 @@ func TestMatching(t *testing.T) {
 
 func TestModulesThatAreMissing(t *testing.T) {
 	dir := t.TempDir()
-	if err := loadModules(dir); err != nil {
-		t.Errorf("a kernel without modules: %v", err)
+	for name, dir := range map[string]string{"nothing": dir + "/none", "an empty directory": dir} {
+		m, err := openModules(dir)
+		if err := errors.Join(err, m.load(modulesNow), m.load(modulesLate), m.drop()); err != nil {
+			t.Errorf("a kernel without modules, %s: %v", name, err)
+		}
 	}
 	os.WriteFile(filepath.Join(dir, "order"), []byte("00-a.ko\n\n01-b.ko\n"), 0o644)
-	err := loadModules(dir)
+	m, err := openModules(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.load(modulesNow)
 	if err == nil || !strings.Contains(err.Error(), "00-a.ko") || !strings.Contains(err.Error(), "01-b.ko") {
 		t.Errorf("modules that are not there: %v", err)
+	}
+	if err := m.drop(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("dropped, and %v is left: %v", left, err)
 	}
 }

@@ -31,11 +31,16 @@ func setNetwork(n *protocol.Network) error {
 	if err != nil {
 		return err
 	}
-	if err := nl.linkUp(index); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
+	// The address comes first and is announced when the link is up (arp_notify), so that the first frame tells the host that
+	// the machine can be reached: what the host sends sooner is lost, and TCP tries again a second later.
 	if err := nl.addAddr(index, n.Addr); err != nil {
 		return fmt.Errorf("address %s: %w", n.Addr, err)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/arp_notify", []byte("1"), 0); err != nil {
+		return err
+	}
+	if err := nl.linkUp(index); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if !n.Gateway.IsValid() {
 		return nil

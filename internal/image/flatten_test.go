@@ -1,0 +1,272 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return b
+}
+
+// Content of every size that a ticket may or may not fit in, and around the sizes of blocks, windows and pieces.
+func TestSizesOfContent(t *testing.T) {
+	want := make(map[string][]byte)
+	var lower, upper []entry
+	for _, base := range []int{0, blockSize, windowSize / 4, windowSize, pieceSize, maxPieces*pieceSize + blockSize} {
+		for _, more := range []int{-ticketSize, -1, 0, 1, ticketSize - 1, ticketSize, ticketSize + 1} {
+			if base+more < 0 {
+				continue
+			}
+			name := fmt.Sprint("f", base+more)
+			want[name] = randomBytes(base + more)
+			if len(want)%2 == 0 {
+				lower = append(lower, file(name, string(want[name])))
+			} else {
+				lower = append(lower, file(name, "below"))
+				upper = append(upper, file(name, string(want[name])))
+			}
+		}
+	}
+	holes := append(append(randomBytes(10_000), make([]byte, 2<<20)...), randomBytes(10_000)...)
+	want["holes"] = holes
+	upper = append(upper, file("holes", string(holes)))
+	s := openStore(t, t.TempDir(), Options{})
+	v := readDisk(t, importLayers(t, s, layerTar(lower...), layerTar(upper...)))
+	for name, data := range want {
+		if !bytes.Equal(v[name].data, data) {
+			t.Errorf("%s: %d bytes are on the disk that are not its content", name, len(v[name].data))
+		}
+	}
+	for _, img := range s.List() {
+		var all int64
+		for _, data := range want {
+			all += int64(len(data))
+		}
+		if img.Size > all-(2<<20)+(1<<20) {
+			t.Errorf("the disk takes %d bytes for %d, of which 2 MiB are zeros", img.Size, all)
+		}
+	}
+}
+
+// flattened is the disk of layers; their trees are made while they are written, or after that.
+func flattened(t *testing.T, early bool, tars ...[]byte) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	var layers []*layer
+	for i, b := range tars {
+		f := must(os.Create(filepath.Join(dir, fmt.Sprint(i))))
+		l := &layer{number: i + 1, plain: f.Name()}
+		w := follow(t.Context(), f, newEarlyBudget())
+		side := newSideWriter(f, w.written)
+		must(io.Copy(side, bytes.NewReader(b)))
+		must(side.finish())
+		if l.early = w.end(); (l.early.tree.Load() == nil) != !soundTar(b) {
+			t.Errorf("layer %d: the tree that was made on the way is %v", i, l.early.tree.Load())
+		}
+		if !early {
+			l.early = nil
+		}
+		must(0, f.Close())
+		layers = append(layers, l)
+	}
+	f := must(os.Create(filepath.Join(dir, "disk")))
+	defer f.Close()
+	if err := flatten(t.Context(), layers, f, Limits{}.withDefaults(), func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	return must(os.ReadFile(f.Name()))
+}
+
+func soundTar(b []byte) bool {
+	return readEntries(context.Background(), bytes.NewReader(b), newLayerTree(0, newEarlyBudget()).add) == nil
+}
+
+// A tree that is made while the layer arrives is the one that is made when it is there, and a disk is the same each time.
+func TestEarlyTrees(t *testing.T) {
+	for _, c := range stacks {
+		if early, late := flattened(t, true, c.tars()...), flattened(t, false, c.tars()...); !bytes.Equal(early, late) {
+			t.Errorf("%s: the disks differ", c.name)
+		}
+	}
+	same := layerTar(dir("d"), file("d/f", string(randomBytes(100_000))), hardlink("d/g", "d/f"), whiteout("d/h"))
+	disk := importLayers(t, openStore(t, t.TempDir(), Options{}), same, layerTar(whiteout("d/f")), same) // one tree, of one member
+	if v := readDisk(t, disk); len(v["d/f"].data) != 100_000 || v["d/f"].ino != v["d/g"].ino {
+		t.Errorf("a layer that is there twice: %v", v.lines())
+	}
+}
+
+// A layer with more entries than early trees may have gets none, and leaves room for the next.
+func TestEarlyTreeTooLarge(t *testing.T) {
+	var entries []entry
+	for i := range 20 {
+		entries = append(entries, file(fmt.Sprint(i), "x"))
+	}
+	b := &budget{limits: Limits{Entries: 19, Names: 1000}}
+	tree := func(entries []entry) *layerTree {
+		f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
+		defer f.Close()
+		w := follow(t.Context(), f, b)
+		w.written(int64(must(f.Write(layerTar(entries...)))))
+		return w.end().tree.Load()
+	}
+	if tree(entries) != nil {
+		t.Error("there is a tree beyond the bound")
+	}
+	if tree(entries[:19]) == nil {
+		t.Error("there is no tree within the bound")
+	}
+	if tree(entries[:1]) != nil {
+		t.Error("there is a further tree beyond the bound")
+	}
+}
+
+// A follower whose layer is never whole ends.
+func TestFollowerDropped(t *testing.T) {
+	f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
+	defer f.Close()
+	b := newEarlyBudget()
+	w := follow(t.Context(), f, b)
+	w.written(int64(must(f.Write(layerTar(file("a", "x"), file("b", "x"))[:1536]))))
+	w.drop()
+	if w.tree != nil || b.entries.Load() != 0 {
+		t.Errorf("it left %v and %d entries", w.tree, b.entries.Load())
+	}
+}
+
+func TestSideWriter(t *testing.T) {
+	for _, n := range []int{0, 1, 4 << 10, sidePiece - 1, sidePiece, sidePiece + 1, 10*sidePiece + 5} {
+		data := randomBytes(n)
+		f := must(os.Create(filepath.Join(t.TempDir(), "f")))
+		w := newSideWriter(f, nil)
+		for rest, k := data, 1; len(rest) > 0; k = (k*3 + 1) % 100_000 { // pieces of many sizes
+			m := min(k, len(rest))
+			must(w.Write(rest[:m]))
+			rest = rest[m:]
+		}
+		sum, err := w.finish()
+		want := sha256.Sum256(data)
+		if got := must(os.ReadFile(f.Name())); err != nil || sum != hex.EncodeToString(want[:]) || !bytes.Equal(got, data) || w.n != int64(n) {
+			t.Errorf("%d bytes: %v, %s, %d in the file", n, err, sum, len(got))
+		}
+		must(0, f.Close())
+	}
+}
+
+// What cannot be written is told, however much more comes.
+func TestSideWriterFails(t *testing.T) {
+	for _, n := range []int{1, 20 * sidePiece} {
+		f := must(os.Open(os.DevNull)) // for reading only
+		w := newSideWriter(f, nil)
+		var err error
+		for left := n; left > 0 && err == nil; left -= 1 << 10 {
+			_, err = w.Write(make([]byte, min(left, 1<<10)))
+		}
+		for range 3 * sidePieces * sidePiece / (1 << 10) {
+			_, _ = w.Write(make([]byte, 1<<10))
+		}
+		if _, err := w.finish(); !errors.As(err, new(*os.PathError)) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		w.stop()
+		must(0, f.Close())
+	}
+}
+
+// A diskFile behaves as a file does, whatever its copiers still have to do.
+func TestDiskFile(t *testing.T) {
+	f := must(os.Create(filepath.Join(t.TempDir(), "disk")))
+	defer f.Close()
+	d := newDiskFile(t.Context(), f, newTickets(), nil, newMeter(Writing, 0, func(Progress) {}))
+	defer d.stop()
+	random := rand.New(rand.NewPCG(1, 2))
+	var want []byte
+	for i := range 300 {
+		at := len(want)
+		if i%3 == 2 {
+			at = random.IntN(len(want))
+		}
+		b := randomBytes(random.IntN(3 * pieceSize / 2))
+		if i%2 == 1 {
+			clear(b)
+		}
+		must(d.Seek(int64(at), io.SeekStart))
+		must(d.Write(b))
+		want = append(want[:at:at], append(b, want[min(len(want), at+len(b)):]...)...)
+		if i%50 == 0 {
+			must(d.Seek(0, io.SeekStart))
+			if got := must(io.ReadAll(d)); !bytes.Equal(got, want) {
+				t.Fatalf("after %d writes it reads otherwise", i+1)
+			}
+		}
+		if len(want) > 16<<20 {
+			break
+		}
+	}
+	if err := d.finish(0); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(os.ReadFile(f.Name())); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes are not the %d that were written", len(got), len(want))
+	}
+}
+
+// A file system writer that lays files out in another way than in whole blocks is found out.
+func TestDiskFileTorn(t *testing.T) {
+	at := func(data string) (*diskFile, *tickets) {
+		dir := t.TempDir()
+		must(0, os.WriteFile(filepath.Join(dir, "layer"), []byte(data), 0o600))
+		l := &openLayer{f: must(os.Open(filepath.Join(dir, "layer")))}
+		f := must(os.Create(filepath.Join(dir, "disk")))
+		t.Cleanup(func() { l.f.Close(); f.Close() })
+		marks := newTickets()
+		marks.files = []*placed{{inode: &inode{size: int64(len(data))}}}
+		return newDiskFile(t.Context(), f, marks, []*openLayer{l}, newMeter(Writing, int64(len(data)), func(Progress) {})), marks
+	}
+	data := strings.Repeat("data", blockSize/2)
+	block := make([]byte, blockSize)
+
+	d, marks := at(data)
+	marks.put(block, 0, 1)
+	must(d.Write(block))
+	if err := d.finish(1); err != nil {
+		t.Error(err)
+	}
+	if got := must(os.ReadFile(d.f.Name())); string(got) != data[blockSize:] {
+		t.Errorf("a block of %d bytes is not the content of the file", len(got))
+	}
+
+	d, marks = at(data)
+	marks.put(block, 0, 0)
+	must(d.Write(block))
+	if err := d.finish(2); err == nil {
+		t.Error("a block that is missing is not missed")
+	}
+
+	d, marks = at(data)
+	marks.put(block, 0, 0)
+	if _, err := d.Write(block[:100]); err == nil {
+		t.Error("half a block is taken")
+	}
+	must(0, d.stop())
+
+	d, marks = at("short")
+	marks.files[0].size = blockSize // or the layer was cut off meanwhile
+	marks.put(block, 0, 0)
+	must(d.Write(block))
+	if err := d.finish(1); !errors.Is(err, io.EOF) {
+		t.Errorf("content that is not there: %v", err)
+	}
+}

@@ -1,0 +1,110 @@
+package instance_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/instance"
+)
+
+// checkedImages are images with a check that is another one each time somebody looks, but for that of the same digest.
+type checkedImages struct {
+	images
+	check string
+}
+
+func (i *checkedImages) Image(ctx context.Context, ref string) (instance.Image, error) {
+	img, err := i.images.Image(ctx, ref)
+	img.Healthcheck, img.Shell = json.RawMessage(i.check), []string{"/bin/ash", "-c"}
+	return img, err
+}
+
+func policyOf(i instance.Instance) string {
+	p, source := i.Spec.Policy()
+	if p.Exec == nil {
+		return string(p.Type) + " " + string(source)
+	}
+	return strings.Join(p.Exec.Command, " ") + " every " + p.Interval.String() + " " + string(source)
+}
+
+// What the image said at create is in force after a restart of the daemon too, whatever the image says then; and the update that goes
+// back to it, or changes a field of it, finds it there.
+func TestTheImagesCheckOutlivesTheDaemon(t *testing.T) {
+	h := newHost(t)
+	imgs := &checkedImages{check: `{"Test":["CMD-SHELL","old"],"Interval":1000000}`}
+	h.config = func(c *instance.Config) { c.Images = imgs }
+	s := h.open()
+	made := create(t, s, "web", "sleep")
+	const images = "/bin/ash -c old every 100ms image"
+	if got := policyOf(made); got != images {
+		t.Fatalf("made with %q, want %q", got, images)
+	}
+	log, err := os.ReadFile(filepath.Join(h.dir, made.ID, instance.LogName))
+	if err != nil || !strings.Contains(string(log), "Interval of 1ms, which is out of range") {
+		t.Errorf("its log says %q, %v", log, err)
+	}
+	h.close(s)
+
+	imgs.check = `{"Test":["CMD","new"]}`
+	s = h.open()
+	see := func(want string) {
+		t.Helper()
+		now, err := s.Find("web")
+		if got := policyOf(now); err != nil || got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	see(images)
+	update := func(u instance.HealthUpdate, want string) {
+		t.Helper()
+		if _, err := s.Update(t.Context(), "web", instance.Update{HealthCheck: &u}); err != nil {
+			t.Fatal(err)
+		}
+		see(want)
+	}
+	override, err := health.ParseOverride(json.RawMessage(`{"interval":"7s"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(instance.HealthUpdate{Override: override}, "/bin/ash -c old every 7s request")
+	since := h.events.Last()
+	update(instance.HealthUpdate{Override: override}, "/bin/ash -c old every 7s request")
+	if told := h.told(since); len(told) > 0 {
+		t.Errorf("the same update once more is told as %v", told)
+	}
+	h.close(s)
+
+	s = h.open()
+	see("/bin/ash -c old every 7s request")
+	update(instance.HealthUpdate{}, images)
+	since = h.events.Last()
+	update(instance.HealthUpdate{}, images) // it is the image's already
+	if told := h.told(since); len(told) > 0 {
+		t.Errorf("going back to what is in force is told as %v", told)
+	}
+	h.close(s)
+	s = h.open()
+	see(images)
+}
+
+// A check that no record could hold is left out, and the instance runs.
+func TestAnImagesCheckOfAnySize(t *testing.T) {
+	h := newHost(t)
+	h.config = func(c *instance.Config) {
+		c.Images = &checkedImages{check: `{"Test":["CMD","` + strings.Repeat("a", 5<<20) + `"]}`}
+	}
+	s := h.open()
+	if got := policyOf(create(t, s, "web", "sleep")); got != " " {
+		t.Errorf("made with %q", got)
+	}
+	h.close(s)
+	s = h.open()
+	if _, err := s.Find("web"); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,56 @@
+package shim
+
+import (
+	"context"
+	"time"
+
+	"github.com/halevm/hale/internal/health"
+)
+
+// endingPatience is how long the agent may take to say whether the program is ending. It is asked after a check that failed, and no
+// part of its time.
+const endingPatience = 500 * time.Millisecond
+
+// A programLife is what is known of the program, for results that its end makes worthless.
+type programLife int
+
+const (
+	notStarted programLife = iota
+	started
+	ending // or over
+)
+
+// unlessEnding returns what a probe found, unless it failed because the program has ended: its connections are closed, and its port
+// refuses, some time before its end can be told, and that end is no matter of health.
+func (r *run) unlessEnding(ctx context.Context, found health.Result) health.Result {
+	if found.Outcome != health.Failure {
+		return found
+	}
+	if r.life() == started {
+		ctx, cancel := context.WithTimeout(ctx, endingPatience)
+		defer cancel()
+		if ends, _ := r.agent.Ending(ctx); ends { // an agent that does not answer says nothing
+			r.lives(ending)
+		}
+	}
+	if r.life() != ending {
+		return found
+	}
+	return health.Result{
+		Start: found.Start, Duration: found.Duration, Wait: found.Wait,
+		Outcome: health.Inconclusive, Cause: health.CauseCutShort, Reason: "cut short: the program has ended (" + found.Reason + ")",
+	}
+}
+
+func (r *run) life() programLife {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.program
+}
+
+// lives takes down how far the program's life has come; it never goes back.
+func (r *run) lives(l programLife) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.program = max(r.program, l)
+}

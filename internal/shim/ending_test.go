@@ -1,0 +1,97 @@
+package shim
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/halevm/hale/internal/guest"
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
+	"github.com/halevm/hale/internal/health"
+)
+
+// A guest that says whether its program is ending, when it is asked; what it says comes from says, and nothing while that is empty.
+func endingGuest(t *testing.T, says <-chan bool) (*run, func() int) {
+	ours, theirs := net.Pipe()
+	bulk, theirBulk := net.Pipe()
+	r := &run{log: slog.New(slog.DiscardHandler)}
+	r.agent = guest.Open(ours, bulk, guest.Options{})
+	asked := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in := guestprotocol.NewReader(theirs)
+		out := guestprotocol.NewWriter(theirs)
+		defer out.Close()
+		for {
+			f, err := in.Next()
+			if err != nil {
+				return
+			}
+			say := func(k guestprotocol.Type, v any) {
+				if f, err := guestprotocol.JSON(k, f.Session, v); err == nil {
+					out.Send(t.Context(), f)
+				}
+			}
+			switch f.Type {
+			case guestprotocol.TypeHello:
+				say(guestprotocol.TypeWelcome, guestprotocol.Welcome{Version: 1, State: guestprotocol.State{Booted: true, Started: true}})
+			case guestprotocol.TypeRequest:
+				var req guestprotocol.Request
+				if json.Unmarshal(f.Payload, &req) != nil || req.Op != guestprotocol.OpEnding {
+					continue
+				}
+				asked++
+				select {
+				case ends := <-says:
+					body, _ := json.Marshal(guestprotocol.Ending{Ending: ends})
+					say(guestprotocol.TypeReply, guestprotocol.Reply{ID: req.ID, Body: body})
+				default:
+				}
+			}
+		}
+	}()
+	t.Cleanup(func() { theirs.Close(); theirBulk.Close(); r.agent.Close(); <-done })
+	if e := <-r.agent.Events(); e.Kind != guest.Hello {
+		t.Fatalf("%+v", e)
+	}
+	return r, func() int { synctest.Wait(); return asked }
+}
+
+func TestUnlessEnding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		says := make(chan bool, 1)
+		r, asked := endingGuest(t, says)
+		failed := health.Result{Outcome: health.Failure, Reason: "closed", Definite: true, Start: time.Now(), Duration: time.Second}
+		same := func(what string, found health.Result, n int) {
+			t.Helper()
+			if got := r.unlessEnding(t.Context(), found); got != found || asked() != n {
+				t.Errorf("%s: %+v, asked %d times", what, got, asked())
+			}
+		}
+		same("not started", failed, 0)
+		r.lives(started)
+		same("a success", health.Result{Outcome: health.Success}, 0)
+		says <- false
+		same("it goes on", failed, 1)
+		began := time.Now()
+		same("no answer", failed, 2)
+		if took := time.Since(began); took != endingPatience {
+			t.Errorf("an answer was waited for for %v", took)
+		}
+		says <- true
+		for range 2 { // the second is not asked for: nothing that ends goes on
+			got := r.unlessEnding(t.Context(), failed)
+			if got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || got.Definite || got.Duration != time.Second || asked() != 3 {
+				t.Errorf("it ends: %+v, asked %d times", got, asked())
+			}
+		}
+		r.lives(started)
+		if r.life() != ending {
+			t.Error("what has ended lives again")
+		}
+	})
+}

@@ -1,0 +1,49 @@
+package slack
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A process that Ordinary starts has the ordinary slack, one that is started beside it ours.
+func TestSlack(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := Set(Probing); err != nil {
+		t.Fatal(err)
+	}
+	defer Set(ordinary)
+	if got := started(t, (*exec.Cmd).Start); got != Probing {
+		t.Errorf("a process that we start has %v, not %v", got, Probing)
+	}
+	if got := started(t, func(c *exec.Cmd) error { return Ordinary(c.Start) }); got != ordinary {
+		t.Errorf("one that Ordinary starts has %v, not %v", got, ordinary)
+	}
+	if got := started(t, (*exec.Cmd).Start); got != Probing {
+		t.Errorf("after Ordinary, a process that we start has %v, not %v", got, Probing)
+	}
+}
+
+// started is the slack of a process, as it sees it itself.
+func started(t *testing.T, start func(*exec.Cmd) error) time.Duration {
+	t.Helper()
+	cmd := exec.Command("cat", "/proc/self/timerslack_ns")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ns)
+}
