@@ -466,7 +466,7 @@ func TestHint(t *testing.T) {
 		b.Hint("a", 80, false)
 		time.Sleep(200*ms - 1)
 		b.probed(0, 3*time.Second, 4200*ms)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.probed(0, 3*time.Second, 4200*ms, 4400*ms)
 		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 {
 			t.Errorf("%+v", s)
@@ -488,7 +488,7 @@ func TestHint(t *testing.T) {
 		if b.count() != n {
 			t.Error("too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if b.count() != n+1 {
 			t.Error("not at all")
 		}
@@ -513,7 +513,7 @@ func TestNetworkComes(t *testing.T) {
 		b.probed(0, time.Minute, time.Minute)
 		time.Sleep(9*time.Second - 1)
 		b.probed(0, time.Minute, time.Minute)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.probed(0, time.Minute, time.Minute, 69*time.Second)
 		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
 			t.Errorf("%+v", s)
@@ -570,7 +570,7 @@ func TestWakes(t *testing.T) {
 		_, saves := b.journal.record()
 		time.Sleep(saveEvery - 2*time.Second - 1)
 		_, early := b.journal.record()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if _, n := b.journal.record(); n != saves+1 || early != saves {
 			t.Errorf("%d writes, %d, %d", saves, early, n)
 		}
@@ -580,7 +580,7 @@ func TestWakes(t *testing.T) {
 		if b.is(StatusHealthy).Stale {
 			t.Error("too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if !b.is(StatusHealthy).Stale {
 			t.Error("not told in time")
 		}

@@ -397,3 +397,17 @@ func TestInitializingIsStarting(t *testing.T) {
 		}
 	}
 }
+
+// A result without a policy is nobody's, though it ends the flight.
+func TestResultWithoutPolicy(t *testing.T) {
+	m := healthySim(t, steady)
+	m.policy(`{"type":"none"}`)
+	m.next(Input{Kind: Begun})
+	before := m.s
+	m.pass(time.Second)
+	m.next(Input{Kind: Probed, Result: Result{Start: m.now, Outcome: Success}})
+	before.Flying = false
+	if m.s != before || !m.due.IsZero() {
+		t.Errorf("%+v\nwant\n%+v", m.s, before)
+	}
+}
