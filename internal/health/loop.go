@@ -31,7 +31,7 @@ type loop struct {
 	probes     uint64    // begun so far, by this process
 	waiters    []chan<- answer
 	loaded     bool
-	shaken     bool       // a panic was contained, and the loop has not gone on yet
+	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
 	saver      saver
@@ -102,7 +102,6 @@ func (l *loop) contained() (ended bool) {
 	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
 		l.next(time.Now(), Input{Kind: Asking})
 	}
-	l.shaken = false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
