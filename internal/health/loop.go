@@ -149,10 +149,9 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	if stale := l.s.StaleAt(l.p); l.flight == nil && !l.due.IsZero() && !now.Before(l.due) && (stale.IsZero() || now.Before(stale)) {
-		return // a probe begins, and that is a step too
+	if at := l.s.StaleAt(l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
+		l.next(now, Input{}) // a Tick
 	}
-	l.next(now, Input{}) // a Tick
 }
 
 // next takes one step, commits what changed and publishes it.

@@ -2,6 +2,8 @@ package health
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -195,4 +197,21 @@ func (j *slowJournal) Save(id string, blob []byte) error {
 	j.busy = false
 	j.mu.Unlock()
 	return j.journal.Save(id, blob)
+}
+
+// That the last write fails is told, too.
+func TestLastSaveFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, `{"interval":"1h","tcp":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Second)
+		b.Ask("a") // a counter that is not written yet
+		synctest.Wait()
+		b.journal.breaks(0, errors.New("disk full"))
+		b.close()
+		if !strings.Contains(b.log.String(), "cannot be written") {
+			t.Errorf("the log: %s", b.log)
+		}
+	})
 }
