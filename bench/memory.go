@@ -19,7 +19,7 @@ const (
 	memoryInterval = 2 * time.Second
 	memoryProbes   = 100_000
 	memoryPort     = enginePort + 1 // what other peers left in TIME_WAIT is none of this
-	waitingFor     = time.Minute // how long Linux keeps what is in TIME_WAIT
+	waitingFor     = time.Minute    // how long Linux keeps what is in TIME_WAIT
 )
 
 // benchMemory measures what a watched target costs the process that watches it, and whether that grows with the probes.
