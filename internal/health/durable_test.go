@@ -261,6 +261,53 @@ func TestNobodyWaitsForAnother(t *testing.T) {
 	})
 }
 
+// Whatever the disk is at, nobody who reads waits for it: no lock of theirs is held meanwhile.
+func TestReadersWaitForNoDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		l := b.loop("a", false)
+		free := func(what string) {
+			t.Helper()
+			synctest.Wait()
+			for name, mu := range map[string]*sync.Mutex{"the set's": &b.Set.mu, "the instance's": &l.mu} {
+				if !mu.TryLock() {
+					t.Fatalf("while %s, %s lock is held", what, name)
+				}
+				mu.Unlock()
+			}
+		}
+		b.journal.breaks(800*ms, nil)
+		go b.seen(1, Inactive, pacedPolicy)
+		free("a transition is committed")
+		if s := b.snapshot(); s.Status != StatusHealthy {
+			t.Errorf("it is %s before it is on disk", s.Status)
+		}
+		time.Sleep(time.Second)
+		b.is(StatusUnknown)
+
+		hold := make(chan struct{})
+		b.Set.config.Journal = held{b.journal, hold}
+		b.journal.breaks(0, nil)
+		b.seen(1, Running, pacedPolicy)
+		free("a record is written")
+		if s := b.snapshot(); s.Status != StatusHealthy {
+			t.Errorf("it is %s while its record is written", s.Status)
+		}
+		close(hold)
+		b.close()
+	})
+}
+
+// A held journal does not save before it may.
+type held struct {
+	*journal
+	may chan struct{}
+}
+
+func (h held) Save(id string, blob []byte) error { <-h.may; return h.journal.Save(id, blob) }
+
 // What was known of an instance that is not watched is shown after a restart, too.
 func TestDaemonRestartShowsWhatRests(t *testing.T) {
 	for name, rest := range map[string]struct {

@@ -25,6 +25,35 @@ func TestAdaptivePace(t *testing.T) {
 	m.is(StatusStarting, 0, 0, 100*time.Millisecond)
 }
 
+// A start_interval holds in the grace that there is when nobody has asked for one, whoever set it; and at its end it is over.
+func TestStartIntervalWithoutStartPeriod(t *testing.T) {
+	fromImage, _ := FromImage([]byte(`{"Test":["CMD","x"],"Interval":20000000000,"StartInterval":2000000000}`), nil)
+	for name, p := range map[string]Policy{
+		"asked for":   mustParse(t, `{"interval":"20s","start_interval":"2s","exec":{"command":["x"]}}`),
+		"the image's": fromImage,
+	} {
+		m := &sim{t: t, p: p, now: epoch, run: 1}
+		m.phase(Initializing)
+		m.probe(bad)
+		m.is(StatusStarting, 0, 0, 2*time.Second)
+		m.phase(Running)
+		m.is(StatusStarting, 0, 0, 0)
+		for m.due.Sub(epoch) < p.StartPeriod {
+			m.probe(bad)
+			m.is(StatusStarting, 0, 0, 2*time.Second)
+		}
+		m.probe(bad)
+		if m.s.Failures != 1 || m.due.Sub(m.now) != 20*time.Second {
+			t.Errorf("%s: after the grace %d failures count, and the next probe comes in %v", name, m.s.Failures, m.due.Sub(m.now))
+		}
+	}
+	// Without any grace it is the pace of Initializing.
+	m := newSim(t, `{"interval":"20s","start_interval":"2s","start_period":"0s","tcp":{"port":80}}`)
+	m.phase(Initializing)
+	m.probe(bad)
+	m.is(StatusStarting, 0, 0, 2*time.Second)
+}
+
 // An exec leaves four times its own duration free.
 func TestAdaptivePaceOfExec(t *testing.T) {
 	m := newSim(t, `{"interval":"2s","start_period":"1h","exec":{"command":["x"]}}`)

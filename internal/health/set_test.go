@@ -116,6 +116,30 @@ func TestSyncIsIdempotent(t *testing.T) {
 	})
 }
 
+// Nothing is said of a success, nor of any other result that changes nothing.
+func TestResultsAreSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		said, told := b.log.String(), b.journal.path()
+		if strings.Count(said, "\n") != 2 || told != "unknown>starting starting>healthy" {
+			t.Errorf("told %s, said\n%s", told, said)
+		}
+		for _, r := range []Result{good, dunno, bad, good} {
+			b.answers(r, 0)
+			time.Sleep(time.Second)
+			b.is(StatusHealthy)
+		}
+		time.Sleep(time.Hour)
+		if n := b.count(); n < 3000 || b.log.String() != said || b.journal.path() != told {
+			t.Errorf("%d probes later: told %s, said\n%s", n, b.journal.path(), b.log)
+		}
+		b.close()
+	})
+}
+
 // What never had a check leaves no trace.
 func TestWithoutPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -251,6 +252,11 @@ func TestAgentMissing(t *testing.T) {
 	m.is(StatusStarting, 0, 1, 10*time.Second)
 	if m.s.Error != reasonNoAgent {
 		t.Errorf("last error %q", m.s.Error)
+	}
+	for _, what := range []string{"not connected", "source=vmm", "stop and start"} { // what it is, where to look, and what to do
+		if !strings.Contains(reasonNoAgent, what) {
+			t.Errorf("%q says nothing of %q", reasonNoAgent, what)
+		}
 	}
 
 	m = healthySim(t, `{"exec":{"command":["x"]}}`)
