@@ -147,7 +147,7 @@ func TestPortsComeBack(t *testing.T) {
 		case err == nil:
 			c.Close()
 			i++
-		case !errors.Is(err, syscall.EADDRNOTAVAIL) || time.Since(start) > 10*timeWait:
+		case !errors.Is(err, syscall.EADDRNOTAVAIL) || time.Since(start) > 10*time.Second:
 			t.Fatalf("dial %d, after %v: %v", i, time.Since(start), err)
 		default:
 			runtime.Gosched()
