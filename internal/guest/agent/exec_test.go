@@ -204,7 +204,7 @@ func TestAChildThatEscapesHoldsNothingUp(t *testing.T) {
 	l.running()
 	began := time.Now()
 	exit, _, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c",
-		`setsid sleep 1000 & p=$!; until [ "$(cut -d" " -f6 /proc/$p/stat)" = $p ]; do sleep 0.01; done; echo $p`}, Capture: 4096}, "")
+		`setsid sleep 60 & p=$!; until [ "$(cut -d" " -f6 /proc/$p/stat)" = $p ]; do sleep 0.01; done; echo $p`}, Capture: 4096}, "")
 	took := time.Since(began)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(exit.Output)))
 	if err != nil {
