@@ -365,7 +365,7 @@ type CapabilitiesServer struct {
 
 // Controller One loop of the daemon.
 type Controller struct {
-	// LastActivity When it last did something.
+	// LastActivity When it last did something; null for one that only hands on what others tell.
 	LastActivity *time.Time `json:"last_activity"`
 
 	// Name Its name.
@@ -373,8 +373,11 @@ type Controller struct {
 	// Example: health
 	Name string `json:"name"`
 
-	// Restarts How often it was started again after a panic.
+	// Restarts How often it was started again after a failure.
 	Restarts int `json:"restarts"`
+
+	// Running Whether it runs: not before it was started, and not while it waits to be started again.
+	Running bool `json:"running"`
 }
 
 // CreateImageRequest An image to pull.
@@ -782,7 +785,7 @@ type HealthCheckGRPC struct {
 	// Port The port in the guest.
 	Port int `json:"port"`
 
-	// Service The service to ask for; unset, the server as a whole.
+	// Service The service to ask for, at most 1024 bytes; unset, the server as a whole.
 	Service *string `json:"service,omitempty"`
 }
 

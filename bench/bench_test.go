@@ -70,6 +70,8 @@ func TestRow(t *testing.T) {
 		{row{figure: 2, reference: 1, mostRatio: 1, more: true}, "met"},
 		{row{figure: 1, reference: 2, mostRatio: 1, more: true}, "not met"},
 		{row{figure: 1, reference: 2}, ""},
+		{row{figure: 0, zero: true}, "met"},
+		{row{figure: 1, zero: true}, "not met"},
 	} {
 		c.row.unit = milliseconds
 		if cells := c.row.cells(); cells[len(cells)-1] != c.want {

@@ -22,6 +22,7 @@ import (
 type daemon struct {
 	*hale.Client
 	binary string
+	flags  []string
 	dir    string
 	cmd    *exec.Cmd
 	log    bytes.Buffer
@@ -29,8 +30,8 @@ type daemon struct {
 	token  string
 }
 
-func startDaemon(binary, kernels, dir string) (*daemon, error) {
-	d := &daemon{binary: binary, dir: dir}
+func startDaemon(binary, kernels, dir string, flags ...string) (*daemon, error) {
+	d := &daemon{binary: binary, dir: dir, flags: flags}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func (d *daemon) restart() error {
 
 func (d *daemon) start() error {
 	dir, binary := d.dir, d.binary
-	d.cmd = exec.Command(binary, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	d.cmd = exec.Command(binary, append([]string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0"}, d.flags...)...)
 	d.cmd.Stderr = &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us, who then end it in order
 	out, err := d.cmd.StdoutPipe()

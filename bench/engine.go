@@ -22,9 +22,9 @@ import (
 const (
 	engineTargets  = 2000
 	engineInterval = time.Second
-	engineRounds   = 1
-	engineWarm     = 3 * time.Second
-	engineWindow   = 6 * time.Second
+	engineRounds   = 5
+	engineWarm     = 2500 * time.Millisecond
+	engineWindow   = 5 * time.Second
 	enginePort     = 8080
 )
 

@@ -18,19 +18,20 @@ const (
 	memoryServers  = 1_000 // each is asked as so many targets
 	memoryInterval = 2 * time.Second
 	memoryProbes   = 100_000
-	waitingFor     = time.Minute // how long Linux keeps what is in TIME_WAIT
+	memoryPort     = enginePort + 1 // what other peers left in TIME_WAIT is none of this
+	waitingFor     = time.Minute    // how long Linux keeps what is in TIME_WAIT
 )
 
 // benchMemory measures what a watched target costs the process that watches it, and whether that grows with the probes.
 func benchMemory(ctx context.Context, s *site) (err error) {
-	stop, err := s.startNginx(target.Addresses(nginxNet, enginePort, memoryServers))
+	stop, err := s.startNginx(target.Addresses(nginxNet, memoryPort, memoryServers))
 	if err != nil {
 		return err
 	}
 	defer stop()
 	var targets []target.Address
 	for range memoryTargets / memoryServers {
-		targets = append(targets, target.Addresses(nginxNet, enginePort, memoryServers)...)
+		targets = append(targets, target.Addresses(nginxNet, memoryPort, memoryServers)...)
 	}
 	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: memoryInterval, Timeout: memoryInterval, Full: true, Wait: true})
 	if err != nil {
@@ -60,7 +61,7 @@ func benchMemory(ctx context.Context, s *site) (err error) {
 			return err
 		}
 		most = max(most, at.Goroutines)
-		n, err := timeWait(enginePort)
+		n, err := timeWait(memoryPort)
 		if err != nil {
 			return err
 		}

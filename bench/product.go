@@ -45,8 +45,17 @@ func (s *site) standIns(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// withFleet runs do with a daemon and many instances, all healthy, whose machines are stand-ins and whose shims are real.
-func (s *site) withFleet(ctx context.Context, name string, n int, interval time.Duration, do func(*daemon, []api.Instance) error) error {
+// A crowd is instances that are all healthy, whose machines are stand-ins and whose shims are real, and their daemons: a daemon gives
+// away no more memory than the host has, by the machines' size, of which a stand-in needs a tenth.
+type crowd struct {
+	daemons   []*daemon
+	instances [][]api.Instance // of each daemon
+}
+
+const crowdDaemons = 2
+
+// withCrowd runs do with n instances.
+func (s *site) withCrowd(ctx context.Context, name string, n int, interval time.Duration, do func(*crowd) error) (err error) {
 	bin, err := s.standIns(ctx)
 	if err != nil {
 		return err
@@ -56,13 +65,79 @@ func (s *site) withFleet(ctx context.Context, name string, n int, interval time.
 		return err
 	}
 	defer os.Setenv("PATH", path)
-	return s.withDaemon(ctx, name, func(d *daemon) error {
-		fleet, err := d.fleet(ctx, n, interval)
+	f := &crowd{}
+	defer func() {
+		for _, d := range f.daemons {
+			err = errors.Join(err, d.stop())
+		}
+	}()
+	for i := range crowdDaemons {
+		var flags []string
+		if os.Geteuid() == 0 { // their machines' users are not to be the same
+			const first, each = 0x7b000000, 4096
+			flags = []string{"--uids", fmt.Sprintf("%d-%d", first+i*each, first+(i+1)*each-1)}
+		}
+		d, err := startDaemon(s.binary, s.kernels, filepath.Join(s.dir, fmt.Sprintf("%s-%d", name, i)), flags...)
 		if err != nil {
 			return err
 		}
-		return do(d, fleet)
-	})
+		f.daemons = append(f.daemons, d)
+		if _, err := d.load(ctx, s.image); err != nil {
+			return err
+		}
+		made, err := d.fleet(ctx, n/crowdDaemons, interval)
+		if err != nil {
+			return err
+		}
+		f.instances = append(f.instances, made)
+	}
+	return do(f)
+}
+
+// shims are the processes beside the machines.
+func (f *crowd) shims() ([]int, error) {
+	var pids []int
+	for i, d := range f.daemons {
+		for _, in := range f.instances[i] {
+			pid, err := d.shimOf(in.ID)
+			if err != nil {
+				return nil, err
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// sum adds what do says of each daemon.
+func (f *crowd) sum(do func(*daemon) (float64, error)) (float64, error) {
+	total := 0.0
+	for _, d := range f.daemons {
+		v, err := do(d)
+		if err != nil {
+			return 0, err
+		}
+		total += v
+	}
+	return total, nil
+}
+
+// metric is the sum of a metric over the daemons.
+func (f *crowd) metric(ctx context.Context, name, label string) (float64, error) {
+	return f.sum(func(d *daemon) (float64, error) { return d.metric(ctx, name, label) })
+}
+
+// health is what is known of all instances, in the same order each time.
+func (f *crowd) health(ctx context.Context) ([]api.InstanceHealth, error) {
+	var all []api.InstanceHealth
+	for i, d := range f.daemons {
+		some, err := d.healthOf(ctx, f.instances[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
 }
 
 // fleet makes n instances, a few at a time, and returns when all are healthy.
@@ -95,31 +170,31 @@ func (d *daemon) fleet(ctx context.Context, n int, interval time.Duration) ([]ap
 
 // benchProduct measures what a probe costs where all of hale is in its way.
 func benchProduct(ctx context.Context, s *site) error {
-	return s.withFleet(ctx, "product", productInstances, productInterval, func(d *daemon, fleet []api.Instance) error {
-		shims := make([]int, len(fleet))
-		for i, in := range fleet {
-			var err error
-			if shims[i], err = d.shimOf(in.ID); err != nil {
-				return err
-			}
+	return s.withCrowd(ctx, "product", productInstances, productInterval, func(f *crowd) error {
+		shims, err := f.shims()
+		if err != nil {
+			return err
 		}
 		if err := pause(ctx, settleTime); err != nil {
 			return err
 		}
 		type use struct{ daemon, shims, probes float64 }
 		look := func() (u use, err error) {
-			t, err := cpuTime(d.cmd.Process.Pid)
+			u.daemon, err = f.sum(func(d *daemon) (float64, error) {
+				t, err := cpuTime(d.cmd.Process.Pid)
+				return float64(t), err
+			})
 			if err != nil {
 				return u, err
 			}
-			u.daemon = float64(t)
 			for _, pid := range shims {
-				if t, err = cpuTime(pid); err != nil {
+				t, err := cpuTime(pid)
+				if err != nil {
 					return u, err
 				}
 				u.shims += float64(t)
 			}
-			u.probes, err = d.metric(ctx, "hale_health_probes_total", `outcome="success"`)
+			u.probes, err = f.metric(ctx, "hale_health_probes_total", `outcome="success"`)
 			return u, err
 		}
 		before, err := look()
@@ -156,17 +231,17 @@ func benchProduct(ctx context.Context, s *site) error {
 			}
 			memory += m / float64(len(shims))
 		}
-		own, err := privateMemory(d.cmd.Process.Pid)
+		own, err := f.sum(func(d *daemon) (float64, error) { return privateMemory(d.cmd.Process.Pid) })
 		if err != nil {
 			return err
 		}
 		s.report.add(row{what: "a shim that probes: private memory", unit: megabytes, figure: memory})
-		s.report.add(row{what: fmt.Sprintf("the daemon with %d instances: private memory", productInstances), unit: megabytes, figure: own})
-		lagSum, err := d.metric(ctx, "hale_health_probe_lag_seconds_sum", "")
+		s.report.add(row{what: fmt.Sprintf("a daemon with %d instances: private memory", productInstances/crowdDaemons), unit: megabytes, figure: own / crowdDaemons})
+		lagSum, err := f.metric(ctx, "hale_health_probe_lag_seconds_sum", "")
 		if err != nil {
 			return err
 		}
-		lagCount, err := d.metric(ctx, "hale_health_probe_lag_seconds_count", "")
+		lagCount, err := f.metric(ctx, "hale_health_probe_lag_seconds_count", "")
 		if err != nil {
 			return err
 		}

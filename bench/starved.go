@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/bench/peer"
 	"github.com/halevm/hale/bench/target"
 )
@@ -19,18 +21,30 @@ const (
 	starvedTargets  = 2000
 	starvedInterval = 10 * time.Second
 	starvedTime     = 30 * time.Second
+	starvedMachines = 4
 	hungInterval    = time.Second
 )
 
 // benchStarved takes the processor away while some targets really fail, and looks what is said of those and of the others.
 func benchStarved(ctx context.Context, s *site) error {
-	if err := s.starve(ctx); err != nil {
+	err := s.withDaemon(ctx, "starved", func(d *daemon) error {
+		machines := make([]api.Instance, starvedMachines)
+		for i := range machines {
+			var err error
+			if machines[i], err = d.healthy(ctx, api.CreateInstanceRequest{Name: fmt.Sprintf("starved-%d", i), Image: "bench/guest"}); err != nil {
+				return err
+			}
+		}
+		return s.starve(ctx, d, machines)
+	})
+	if err != nil {
 		return err
 	}
 	return s.hang(ctx)
 }
 
-func (s *site) starve(ctx context.Context) (err error) {
+// starve starves the host while targets, and machines, are watched.
+func (s *site) starve(ctx context.Context, d *daemon, machines []api.Instance) (err error) {
 	gone := starvedTargets / 10
 	closing := target.Addresses(hereNet, enginePort, gone)
 	good := target.Addresses(nginxNet, enginePort, starvedTargets-gone)
@@ -95,6 +109,17 @@ func (s *site) starve(ctx context.Context) (err error) {
 		}
 	}
 	s.report.add(row{what: fmt.Sprintf("the host starved for %v: targets of %d that are well and were called unhealthy", starvedTime, starvedTargets), unit: plain, figure: float64(falsely), zero: true, bound: "none"})
+	known, err := d.healthOf(ctx, machines)
+	if err != nil {
+		return err
+	}
+	wrong := 0
+	for _, h := range known {
+		if h.Status != api.HealthStateHealthy || slices.ContainsFunc(h.Transitions, func(t api.HealthTransition) bool { return t.To == api.HealthStateUnhealthy }) {
+			wrong++
+		}
+	}
+	s.report.add(row{what: fmt.Sprintf("the same, of %d real machines", starvedMachines), unit: plain, figure: float64(wrong), zero: true, bound: "none"})
 	s.report.add(row{what: fmt.Sprintf("of the %d that closed meanwhile, found unhealthy", gone), unit: plain, figure: float64(len(found)), most: float64(gone), more: true, bound: "all"})
 	s.report.add(row{what: "the last of them was found, after the load ended", unit: seconds, figure: last.Seconds(), most: (2 * starvedInterval).Seconds(), bound: "≤ 2 × interval"})
 	s.report.note("Starved: a loop at nice -20 on each core; %d of %d probes in that time and after were no success.", st.Failures, st.Probes)

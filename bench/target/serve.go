@@ -99,7 +99,7 @@ func (s *server) turn(m Mode) error {
 		s.stop()
 		s.stop = nil
 	}
-	s.mode = m
+	s.mode, s.conns = m, 0
 	var err error
 	switch m {
 	case OK:

@@ -15,10 +15,18 @@ import (
 	"github.com/halevm/hale/internal/version"
 )
 
-// controllers tells when each controller was last active.
+// controllers tells which controllers run, and when health was last active: the others only hand something on to it.
 func (d *Daemon) controllers() []api.Controller {
 	active := d.health.LastActivity()
-	return []api.Controller{{Name: healthConsumer, LastActivity: &active, Restarts: d.loops.restarts(healthConsumer)}}
+	var list []api.Controller
+	for _, name := range loopNames {
+		c := api.Controller{Name: name, Running: d.loops.isUp(name), Restarts: d.loops.restarts(name)}
+		if name == healthConsumer {
+			c.LastActivity = &active
+		}
+		list = append(list, c)
+	}
+	return list
 }
 
 // resources says what the host has and what is allocated.

@@ -60,6 +60,9 @@ func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) 
 	if b.flying++; b.flying > 1 {
 		b.Error("two probes at once")
 	}
+	if p.Disabled() {
+		b.Error("a probe by no policy")
+	}
 	b.probes = append(b.probes, time.Since(b.start))
 	r, takes, ignores := b.answer, b.takes, b.ignores
 	b.mu.Unlock()

@@ -35,7 +35,7 @@ func (l *loop) load() {
 	if l.s.Status != "" {
 		in := Input{Kind: Restarted, Hash: l.hash}
 		l.next(time.Now(), in)
-		l.publish(nil, in) // also where nothing follows from the restart: what was known is shown
+		l.publish(nil, &in) // also where nothing follows from the restart: what was known is shown
 	}
 }
 
@@ -138,28 +138,43 @@ func (l *loop) save() {
 	l.write(now)
 }
 
+// write encodes the record, and leaves it to be written. Both are done on a stack that is not the loop's, which would keep what
+// encoding/json makes of it.
 func (l *loop) write(now time.Time) {
+	done, encoded := make(chan error, 1), make(chan struct{})
+	l.saver = saver{done: done, last: now, failed: l.saver.failed}
+	l.set.crew.do(func() {
+		done <- l.put(encoded)
+	})
+	<-encoded
+}
+
+// put writes the record. It closes encoded when it needs the loop's own no longer.
+func (l *loop) put(encoded chan struct{}) (err error) {
+	needed := true
+	defer func() {
+		if v := recover(); v != nil {
+			l.log.Error("writing the health record panicked", "panic", v, "stack", string(debug.Stack()))
+			l.set.hooks.Panicked()
+			err = fmt.Errorf("writing panicked")
+		}
+		if needed {
+			close(encoded)
+		}
+	}()
 	room := blobs.Get().(*[]byte)
 	blob, err := encode((*room)[:0], l.set.clock, l.p, l.s, &l.history)
-	done := make(chan error, 1)
-	l.saver = saver{done: done, last: now, failed: l.saver.failed}
 	if err != nil {
-		done <- err
-		return
+		return err
 	}
-	go func() {
-		err := fmt.Errorf("writing panicked")
-		defer func() {
-			if v := recover(); v != nil {
-				l.log.Error("writing the health record panicked", "panic", v, "stack", string(debug.Stack()))
-				l.set.hooks.Panicked()
-			}
-			done <- err
-		}()
-		err = l.set.config.Journal.Save(l.id, blob)
-		*room = blob
-		blobs.Put(room)
-	}()
+	needed = false
+	close(encoded)
+	if err := l.set.config.Journal.Save(l.id, blob); err != nil {
+		return err
+	}
+	*room = blob
+	blobs.Put(room)
+	return nil
 }
 
 // blobs are records that were written, to be used again.

@@ -10,11 +10,10 @@ import (
 // timer and a channel would be a good part of what a probe costs here. The loop's own timer ends one that takes too long, the loop ends
 // with its context, and few ask for the channel.
 type flight struct {
-	loop   *loop
 	policy Policy
 	turn   *turn     // of one that costs CPU to begin; nil: it needs none
 	joined time.Time // since when it waited for its turn
-	start  time.Time // zero: it waits
+	start  time.Time // zero: it waits for its turn
 	until  time.Time // then it is overdue
 	window uint64
 	asked  bool
@@ -110,11 +109,11 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 	}
 }
 
-// A crew is the goroutines that probes run in. One that has landed waits for the next flight, so that its stack, which a probe has
-// made large, is used again.
+// A crew is the goroutines that probes run in. One that is done waits for the next job, so that its stack, which a probe has made large,
+// is used again.
 type crew struct {
 	mu   sync.Mutex
-	idle []chan *flight // the one that landed last is the first to go
+	idle []chan func() // the one that was done last is the first to go
 	over bool
 	wg   sync.WaitGroup
 }
@@ -122,25 +121,25 @@ type crew struct {
 // maxIdle is how many wait. Many probes that hang at a time would leave many behind.
 const maxIdle = 64
 
-// fly runs a flight's probe.
-func (c *crew) fly(f *flight) {
+// do runs a job, which does not panic.
+func (c *crew) do(job func()) {
 	c.mu.Lock()
 	if n := len(c.idle); n > 0 {
 		member := c.idle[n-1]
 		c.idle = c.idle[:n-1]
 		c.mu.Unlock()
-		member <- f
+		member <- job
 		return
 	}
 	c.mu.Unlock()
-	c.wg.Go(func() { c.work(f) })
+	c.wg.Go(func() { c.work(job) })
 }
 
-func (c *crew) work(f *flight) {
-	next := make(chan *flight, 1)
-	for f != nil {
-		f.loop.probe(f)
-		f = nil // its memory is not kept while this waits
+func (c *crew) work(job func()) {
+	next := make(chan func(), 1)
+	for job != nil {
+		job()
+		job = nil // its memory is not kept while this waits
 		c.mu.Lock()
 		if c.over || len(c.idle) == maxIdle {
 			c.mu.Unlock()
@@ -148,11 +147,11 @@ func (c *crew) work(f *flight) {
 		}
 		c.idle = append(c.idle, next)
 		c.mu.Unlock()
-		f = <-next
+		job = <-next
 	}
 }
 
-// close ends those that wait. No flight begins any more.
+// close ends those that wait. No job begins any more.
 func (c *crew) close() {
 	c.mu.Lock()
 	c.over = true

@@ -20,7 +20,7 @@ const (
 )
 
 // hinted keeps the newest word about the checked port.
-func (s State) hinted(p Policy, in Input) State {
+func (s *State) hinted(p Policy, in *Input) {
 	switch {
 	case in.Port == 0 || in.Port != p.Port() || !s.probing(p):
 	case in.Listening:
@@ -28,14 +28,13 @@ func (s State) hinted(p Policy, in Input) State {
 	default:
 		s.Kept = PortCeased
 	}
-	return s
 }
 
 // heed judges the hint that was kept, as soon as no probe is in flight: it comes to nothing, or asks for a probe, now or when the
 // limiter lets it.
-func (s State) heed(p Policy, now time.Time) State {
+func (s *State) heed(p Policy, now time.Time) {
 	if s.Kept == NoHint || s.Flying {
-		return s
+		return
 	}
 	healthy := s.Status == StatusHealthy
 	switch {
@@ -46,8 +45,7 @@ func (s State) heed(p Policy, now time.Time) State {
 		s.HintFree = later(s.HintFree, now).Add(hintEvery)
 		s.Hints++
 	}
-	return s
 }
 
 // hintAt returns when the limiter has a token; one that has passed for now.
-func (s State) hintAt() time.Time { return s.HintFree.Add(-(hintBurst - 1) * hintEvery) }
+func (s *State) hintAt() time.Time { return s.HintFree.Add(-(hintBurst - 1) * hintEvery) }

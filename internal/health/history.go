@@ -85,7 +85,8 @@ func (h *history) share(w said) *said {
 			return old
 		}
 	}
-	return &w
+	kept := w // only here does it have to outlive the call
+	return &kept
 }
 
 // trim drops the oldest outputs above the bound, those of transitions last.

@@ -95,7 +95,7 @@ func (m *machine) step(t *rapid.T, in Input) {
 		t.Fatalf("transition %d after %d: %s to %s, stale %q to %q", m.s.N, before.N, before.Status, m.s.Status, before.Stale, m.s.Stale)
 	}
 	if told {
-		m.s.transition(before, m.p, m.now, in)
+		m.s.transition(&before, m.p, m.now, &in)
 	}
 	if in.Kind == Probed && before.Phase != Inactive && in.Result.Outcome == Inconclusive && in.Result.Cause == CauseResources {
 		if m.s.Successes != before.Successes && m.s.Stale == before.Stale || m.s.Verdict != before.Verdict {

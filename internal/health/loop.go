@@ -31,7 +31,7 @@ type loop struct {
 	probes     uint64    // begun so far, by this process
 	waiters    []chan<- answer
 	loaded     bool
-	shaken     bool       // a panic was contained, and the loop has not gone on yet
+	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
 	saver      saver
@@ -96,15 +96,12 @@ func (l *loop) contained() (ended bool) {
 		l.load()
 	}
 	if f := l.flight; f != nil && f.start.IsZero() { // it never began
-		if f.turn != nil {
-			f.turn.end(false)
-		}
+		f.turn.end(false)
 		l.flight = nil
 	}
 	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
 		l.next(time.Now(), Input{Kind: Asking})
 	}
-	l.shaken = false
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -119,7 +116,7 @@ func (l *loop) contained() (ended bool) {
 		case err := <-l.saver.done:
 			l.saved(err)
 		case <-l.turn():
-			l.depart(time.Now())
+			l.depart(l.flight, time.Now())
 		case <-timer.C:
 			l.tick(time.Now())
 		}
@@ -152,34 +149,42 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	if stale := l.s.StaleAt(l.p); l.flight == nil && !l.due.IsZero() && !now.Before(l.due) && (stale.IsZero() || now.Before(stale)) {
-		return // a probe begins, and that is a step too
+	if at := l.s.StaleAt(l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
+		l.next(now, Input{}) // a Tick
 	}
-	l.next(now, Input{Kind: Tick})
 }
 
 // next takes one step, commits what changed and publishes it.
 func (l *loop) next(now time.Time, in Input) {
 	l.set.touch(now)
 	before := l.s
-	l.s, l.due = before.Next(l.p, now, in)
+	l.due = l.s.step(l.p, now, &in)
 	var t *Transition
 	if l.s.N != before.N {
-		made := l.s.transition(before, l.p, now, in)
-		l.commit(&made)
-		t = &made
+		t = l.announce(&before, now, &in)
 	}
-	if in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted || l.s == before {
+	switch in.Kind {
+	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
+		return
+	}
+	if l.s == before {
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
 		l.saver.dirty(t != nil)
 	}
-	l.publish(t, in)
+	l.publish(t, &in)
+}
+
+// announce commits the transition from before.
+func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
+	t := l.s.transition(before, l.p, now, in)
+	l.commit(&t)
+	return &t
 }
 
 // publish makes the state visible to readers.
-func (l *loop) publish(t *Transition, in Input) {
+func (l *loop) publish(t *Transition, in *Input) {
 	l.mu.Lock()
 	l.shown = l.s
 	if in.Kind == Probed {
@@ -257,10 +262,10 @@ func (l *loop) seen(o Observed) {
 			f.turn.end(false)
 			l.flight = nil
 			l.unanswered()
-			return
+		} else {
+			f.cut = true
+			f.end(errCutShort)
 		}
-		f.cut = true
-		f.end(errCutShort)
 	}
 }
 
@@ -272,41 +277,36 @@ func (l *loop) begin() {
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{window: l.s.Window, joined: now}
-	if !l.p.queues() {
+	if l.p.queues() {
+		f.turn = l.set.queue.join(l.slow)
 		l.flight = f
-		l.depart(now)
-		return
+		l.next(now, Input{Kind: Queued})
+	} else {
+		l.depart(f, now)
 	}
-	f.turn = l.set.queue.join(l.slow)
-	l.flight = f
-	if f.turn.came() {
-		l.depart(now)
-		return
-	}
-	l.next(now, Input{Kind: Queued})
 }
 
 // turn is closed when the probe that waits for its turn may begin.
 func (l *loop) turn() <-chan struct{} {
-	if f := l.flight; f != nil && f.start.IsZero() && f.turn != nil {
+	if f := l.flight; f != nil && f.start.IsZero() {
 		return f.turn.granted
 	}
 	return nil
 }
 
 // depart begins the probe whose turn it is.
-func (l *loop) depart(now time.Time) {
-	f := l.flight
+func (l *loop) depart(f *flight, now time.Time) {
 	f.asked = l.s.Due.IsZero() || now.Before(l.s.Due)
 	if f.turn != nil {
 		l.set.hooks.Waited(l.p.Type, now.Sub(f.joined))
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.loop, f.policy = l, l.p
+	f.policy = l.p
+	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
-	l.set.crew.fly(f)
+	l.set.crew.do(func() { l.probe(f) })
 }
 
 // probe asks once. Its answer is waited for in every case.
@@ -344,9 +344,11 @@ func (l *loop) landed(r Result) {
 	}
 	r = r.clean()
 	r.Start, r.Queued = f.start, f.start.Sub(f.joined)
-	if took := now.Sub(f.start); r.Duration <= 0 || r.Duration > took {
+	took := now.Sub(f.start)
+	if r.Duration <= 0 {
 		r.Duration = took
 	}
+	r.Duration = min(r.Duration, took)
 	switch {
 	case f.cut:
 		r = Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}

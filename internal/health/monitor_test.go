@@ -1,6 +1,7 @@
 package health
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -61,7 +62,7 @@ type journals struct{ records *sync.Map }
 
 func (j journals) Commit(context.Context, string, Transition) error { return nil }
 func (j journals) Save(id string, blob []byte) error {
-	j.records.Store(id, slices.Clone(blob))
+	j.records.Store(id, bytes.Clone(blob))
 	return nil
 }
 func (j journals) Load(id string) ([]byte, error) {

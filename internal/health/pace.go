@@ -10,11 +10,11 @@ import (
 const firstPace = 100 * time.Millisecond
 
 // schedule fixes the gap that follows a result, measured from now, the end of its probe, and with it the next probe.
-func (s State) schedule(p Policy, now time.Time, hash uint64, r Result) State {
+func (s *State) schedule(p Policy, now time.Time, hash uint64, r Result) {
 	if s.awaits(p, now) && r.missing() {
 		// Until Patience is over, or, while the machine boots, until it runs. What was missing asks sooner.
 		s.Due, s.Gap, s.Confirming, s.Waiting = s.Patience, 0, false, true
-		return s
+		return
 	}
 	s.Waiting = false
 	var gap time.Duration // the one in force, were this no edge
@@ -45,7 +45,6 @@ func (s State) schedule(p Policy, now time.Time, hash uint64, r Result) State {
 		gap = min(gap, p.confirm())
 	}
 	s.Gap, s.Due = gap, now.Add(gap)
-	return s
 }
 
 // missing reports whether the probe found no machine, no network or no agent to ask.

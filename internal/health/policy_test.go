@@ -91,6 +91,7 @@ func TestRefusals(t *testing.T) {
 		{`{"exec":{"command":["a",null]}}`, "health_check.exec.command"},
 		{`{"exec":{"command":["a"],"env":{"A":1}}}`, "health_check.exec.env"},
 		{`{"grpc":{"service":"x"}}`, "health_check.grpc.port"},
+		{`{"grpc":{"port":1,"service":"` + strings.Repeat("s", MaxService+1) + `"}}`, "health_check.grpc.service"},
 
 		// Two faults, both named.
 		{`{"interval":5,"http":{"port":0,"path":"x"}}`, "health_check.interval health_check.http.port health_check.http.path"},

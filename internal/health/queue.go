@@ -63,16 +63,6 @@ func (q *queue) serve() {
 	}
 }
 
-// came reports whether the turn has come.
-func (t *turn) came() bool {
-	select {
-	case <-t.granted:
-		return true
-	default:
-		return false
-	}
-}
-
 // end ends a turn, or gives up the wait for it. Again it does nothing.
 func (t *turn) end(spent bool) {
 	t.queue.mu.Lock()

@@ -2,12 +2,23 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// came reports whether the turn has come.
+func (t *turn) came() bool {
+	select {
+	case <-t.granted:
+		return true
+	default:
+		return false
+	}
+}
 
 // First come first served, one turn for each slot, held until it ends or 50 ms.
 func TestQueue(t *testing.T) {
@@ -277,6 +288,29 @@ func TestTurnsAreGivenUp(t *testing.T) {
 	})
 }
 
+// A panic while a probe waits for its turn gives that up, too.
+func TestPanicWhileQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, func(ctx context.Context, id string, started func()) Result {
+			<-ctx.Done()
+			return dunno
+		})
+		for i := range 40 { // each holds its turn for 50 ms
+			c.seen(fmt.Sprint("hangs ", i), 1, Running, crowdPolicy)
+		}
+		c.seen("x", 1, Running, crowdPolicy)
+		c.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
+		c.seen("x", 1, Inactive, crowdPolicy)
+		time.Sleep(restartPause + 20*ms)
+		synctest.Wait()
+		if n := c.Queued(); n != 40-21 {
+			t.Errorf("%d wait", n)
+		}
+		c.probed("x")
+		c.close()
+	})
+}
+
 // Time queued is no time without a result: nothing turns stale for it.
 func TestStaleWithoutTimeQueued(t *testing.T) {
 	m := healthySim(t, steady) // stale after 3 × 11 s
@@ -336,4 +370,33 @@ func TestProbedEndsTheWait(t *testing.T) {
 	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(m.p).Equal(want) {
 		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
 	}
+}
+
+// The same in the loop.
+func TestNotStaleWhileQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		b.seen(1, Running, `{"interval":"10s","timeout":"1s","start_period":"0s","exec":{"command":["x"]}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Second)
+		for range 1000 { // fifty seconds of others
+			b.queue.join(false)
+		}
+		b.answers(dunno, 0)
+		b.Ask("a")
+		time.Sleep(49 * time.Second)
+		if b.is(StatusHealthy).Stale || b.count() != 1 {
+			t.Error("stale while it is queued")
+		}
+		time.Sleep(33*time.Second - 1)
+		if b.is(StatusHealthy).Stale || b.count() == 1 {
+			t.Error("the time queued is counted")
+		}
+		time.Sleep(time.Nanosecond)
+		if !b.is(StatusHealthy).Stale {
+			t.Error("never stale")
+		}
+		b.close()
+	})
 }

@@ -304,6 +304,13 @@ func TestPauseKeepsTheSchedule(t *testing.T) {
 	m.is(StatusHealthy, 0, 1, 8*time.Second)
 	m.next(Input{Kind: Asking})
 	m.phase(Inactive)
+	fresh := m.s.Fresh
+	m.pass(time.Second)
+	m.phase(Inactive) // it still is
+	m.pass(-time.Second)
+	if !m.s.Fresh.Equal(fresh) {
+		t.Error("a pause that goes on is taken for its end")
+	}
 	if m.s.Asked || !m.due.IsZero() {
 		t.Error("what was asked of it is kept")
 	}

@@ -194,7 +194,10 @@ func TestPauseInFlight(t *testing.T) {
 		b.seen(1, Running, policy)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if n := len(s.Results); n != 3 || s.Results[1].Cause != CauseCutShort || s.Results[2].Outcome != Success {
+		cut := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: time.Second, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort,
+		}}
+		if n := len(s.Results); n != 3 || s.Results[1] != cut || s.Results[2].Outcome != Success {
 			t.Errorf("%+v", s.Results)
 		}
 		b.close()
@@ -210,6 +213,10 @@ func TestCheckNow(t *testing.T) {
 		b.seen(0, Inactive, pacedPolicy)
 		if _, err := b.CheckNow(t.Context(), "a"); !errors.Is(err, ErrInactive) {
 			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(b.loop("a", false).waiters); n != 0 {
+			t.Errorf("%d wait for what was refused", n)
 		}
 		b.answers(good, 100*ms)
 		b.seen(1, Running, pacedPolicy)
@@ -291,7 +298,7 @@ func TestPanics(t *testing.T) {
 		b.answers(Result{Reason: "panic"}, 0)
 		time.Sleep(time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || b.panics.Load() != 2 {
+		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || !strings.Contains(last.Reason, "panicked") || b.panics.Load() != 2 {
 			t.Errorf("%+v, %d panics", last, b.panics.Load())
 		}
 		b.close()
@@ -325,8 +332,44 @@ func TestOverdue(t *testing.T) {
 		b.answers(bad, time.Hour)
 		time.Sleep(17 * time.Second)
 		s := b.is(StatusHealthy)
-		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != 14*time.Second {
-			t.Errorf("%+v", last)
+		want := WindowResult{Window: 1, Result: Result{
+			Start: b.start.Add(b.probes[1]).UTC(), Duration: 14 * time.Second, Outcome: Inconclusive, Cause: CauseNoAnswer, Reason: errOverdue.Error(),
+		}}
+		if s.Results[1] != want {
+			t.Errorf("%+v, want %+v", s.Results[1], want)
+		}
+		b.close()
+	})
+}
+
+// One that does not even end when it is told to is waited for, and nothing else.
+func TestOverdueAndDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(bad, time.Minute)
+		b.ignore(true)
+		time.Sleep(62 * time.Second)
+		s := b.is(StatusHealthy)
+		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != time.Minute || b.count() > 3 {
+			t.Errorf("%+v, %d probes", last, b.count())
+		}
+		b.close()
+	})
+}
+
+// Every step of a loop is activity.
+func TestLastActivity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		time.Sleep(time.Minute)
+		if !b.LastActivity().Equal(b.start) {
+			t.Errorf("%v", b.LastActivity())
+		}
+		b.seen(1, Inactive, pacedPolicy)
+		if !b.LastActivity().Equal(time.Now()) {
+			t.Errorf("%v", b.LastActivity())
 		}
 		b.close()
 	})
@@ -355,6 +398,9 @@ func TestStaleIsTold(t *testing.T) {
 		n := len(b.journal.log)
 		if b.journal.log[n-2].Stale != StaleInconclusive || b.journal.log[n-1].Stale != "" {
 			t.Errorf("%+v", b.journal.log)
+		}
+		if log := b.log.String(); strings.Count(log, "stale=no_conclusive_result") != 1 || strings.Count(log, "was=starting") != 1 || strings.Count(log, "was=") != 1 {
+			t.Errorf("the log: %s", log)
 		}
 	})
 }
@@ -444,7 +490,7 @@ func TestHint(t *testing.T) {
 		b.Hint("a", 80, false)
 		time.Sleep(200*ms - 1)
 		b.probed(0, 3*time.Second, 4200*ms)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.probed(0, 3*time.Second, 4200*ms, 4400*ms)
 		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 {
 			t.Errorf("%+v", s)
@@ -466,7 +512,7 @@ func TestHint(t *testing.T) {
 		if b.count() != n {
 			t.Error("too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if b.count() != n+1 {
 			t.Error("not at all")
 		}
@@ -491,7 +537,7 @@ func TestNetworkComes(t *testing.T) {
 		b.probed(0, time.Minute, time.Minute)
 		time.Sleep(9*time.Second - 1)
 		b.probed(0, time.Minute, time.Minute)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.probed(0, time.Minute, time.Minute, 69*time.Second)
 		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
 			t.Errorf("%+v", s)
@@ -505,22 +551,172 @@ func TestPanicBeforeAProbe(t *testing.T) {
 	for _, policy := range []string{pacedPolicy, execPolicy} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			panics := 3
-			hook := func() {
-				if panics > 0 {
-					panics--
-					panic("a hook has a bug")
+			hook := func() func() {
+				panics := 3
+				return func() {
+					if panics > 0 {
+						panics--
+						panic("a hook has a bug")
+					}
 				}
 			}
-			b.Set.hooks.Began = func(string, time.Duration) { hook() }
-			b.Set.hooks.Waited = func(Type, time.Duration) { hook() }
+			began, waited := hook(), hook()
+			b.Set.hooks.Began = func(string, time.Duration) { began() }
+			b.Set.hooks.Waited = func(Type, time.Duration) { waited() }
+			want := int64(3)
+			if policy == execPolicy {
+				want = 6
+			}
 			b.seen(1, Running, policy)
 			time.Sleep(time.Minute)
 			b.is(StatusHealthy)
-			if b.panics.Load() != 3 || b.Queued() != 0 {
+			if b.panics.Load() != want || b.Queued() != 0 {
 				t.Errorf("%d panics, %d queued", b.panics.Load(), b.Queued())
 			}
 			b.close()
 		})
 	}
+}
+
+// The loop wakes for what is due without a probe: staleness, and counters that are to be written.
+func TestWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, `{"interval":"1h","timeout":"2s","start_period":"0s","confirm_interval":"1h","http":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		for range 2 {
+			if _, err := b.CheckNow(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		_, saves := b.journal.record()
+		time.Sleep(saveEvery - 2*time.Second - 1)
+		_, early := b.journal.record()
+		time.Sleep(time.Nanosecond)
+		if _, n := b.journal.record(); n != saves+1 || early != saves {
+			t.Errorf("%d writes, %d, %d", saves, early, n)
+		}
+		b.answers(dunno, 0)
+		last := b.start.Add(time.Minute + time.Second)
+		time.Sleep(time.Until(last.Add(3*(time.Hour+2*time.Second) - 1)))
+		if b.is(StatusHealthy).Stale {
+			t.Error("too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if !b.is(StatusHealthy).Stale {
+			t.Error("not told in time")
+		}
+		b.close()
+	})
+}
+
+// That a probe was asked for, waits for its turn or has begun is published to nobody, and is no reason to write.
+func TestBeginningsAreNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		const slow = `{"interval":"1h","timeout":"1s","start_period":"0s",`
+		quiet := func(do func()) {
+			t.Helper()
+			changed := b.Changed("a")
+			_, saves := b.journal.record()
+			do()
+			synctest.Wait()
+			select {
+			case <-changed:
+				t.Error("published")
+			default:
+			}
+			if _, n := b.journal.record(); n != saves {
+				t.Error("written")
+			}
+		}
+		b.seen(1, Running, slow+`"http":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		b.answers(refusal, time.Second)
+		n := b.count()
+		quiet(func() { b.Ask("a") })
+		time.Sleep(time.Minute)
+		quiet(func() { b.Hint("a", 80, true) })
+		b.answers(good, time.Second)
+		b.Ask("a")
+		time.Sleep(time.Minute)
+		quiet(func() { b.Hint("a", 80, false) })
+		if got := b.count() - n; got < 3 {
+			t.Errorf("%d probes", got)
+		}
+		time.Sleep(time.Minute)
+		b.answers(good, 0)
+		b.seen(1, Running, slow+`"exec":{"command":["x"]}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		holder := b.queue.join(false)
+		quiet(func() { b.Ask("a") })
+		if b.Queued() != 1 {
+			t.Errorf("%d queued", b.Queued())
+		}
+		holder.end(false)
+		b.is(StatusHealthy)
+		b.close()
+	})
+}
+
+// What Sync hands on reaches the decision: the entry into Running was long ago, and so is the grace over.
+func TestSyncHandsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(bad, 0)
+		p := mustParse(t, `{"start_period":"30s","failure_threshold":1,"tcp":{"port":80}}`)
+		b.Sync(Observed{ID: "a", Run: 1, Phase: Running, Policy: p, Entered: time.Now().Add(-40 * time.Second)})
+		b.is(StatusUnhealthy)
+		b.answers(noAgent, 0)
+		o := Observed{ID: "a", Run: 2, Phase: Initializing, Policy: mustParse(t, execPolicy)}
+		b.Sync(o)
+		b.probed(0, 0)
+		time.Sleep(time.Minute)
+		o.Agent = true
+		b.Sync(o)
+		b.probed(0, 0, time.Minute)
+		b.close()
+	})
+}
+
+// What came due during a flight that was asked for follows at once when that has landed, and is not late.
+func TestDueInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t) // which checks the lag
+		b.answers(bad, 0)
+		b.seen(1, Running, pacedPolicy)
+		b.probed(0)
+		b.answers(bad, 500*ms)
+		time.Sleep(900 * ms)
+		b.Ask("a")
+		time.Sleep(500 * ms)
+		b.probed(0, 900*ms, 1400*ms)
+		b.close()
+	})
+}
+
+// A check that is taken away and given back begins anew.
+func TestCheckIsTakenAwayAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(bad, 0)
+		b.seen(1, Running, `null`)
+		b.is(StatusDisabled)
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusStarting); s.Results[len(s.Results)-1].Window != 2 || s.ConsecutiveSuccesses != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.close()
+		if got := b.journal.path(); got != "unknown>starting starting>healthy healthy>disabled disabled>starting" {
+			t.Error(got)
+		}
+	})
 }

@@ -91,37 +91,47 @@ type Input struct {
 // Next returns the state after in happened at now, and when the next probe is due: zero for never, now or earlier for at once. The
 // caller calls it for a Tick at StaleAt at the latest. It reads no clock and no randomness. p is the policy in force.
 func (s State) Next(p Policy, now time.Time, in Input) (State, time.Time) {
-	before := s
+	due := s.step(p, now, &in)
+	return s, due
+}
+
+// step is Next in place: a state has half a kilobyte, and copies of it, on the stack of each of thousands of loops, are what their
+// memory would be.
+func (s *State) step(p Policy, now time.Time, in *Input) time.Time {
+	status, stale := s.Status, s.Stale
 	switch in.Kind {
 	case Seen:
-		s = s.seen(p, now, in)
+		s.seen(p, now, in)
 	case Asking:
 		s.Asked = s.probing(p)
 	case Hinted:
-		s = s.hinted(p, in)
+		s.hinted(p, in)
 	case Queued:
 		s.Asked, s.Queued = false, now
 	case Begun:
-		s = s.dequeued(now).heed(p, now) // a hint whose time has come asked for this probe
+		s.dequeued(now)
+		s.heed(p, now) // a hint whose time has come asked for this probe
 		s.Asked, s.Flying, s.Kept = false, true, NoHint
 	case Probed:
-		s = s.dequeued(now)
+		s.dequeued(now)
 		s.Flying = false
-		s = s.probed(p, now, in)
+		s.probed(p, now, in)
 	case Restarted:
-		s = s.restarted(p, now, in)
+		s.restarted(p, now, in)
 	}
 	if in.Kind != Restarted { // what is shown stays until the controller has spoken
-		s = s.staled(p, now).show(p, now).heed(p, now)
+		s.staled(p, now)
+		s.show(p, now)
+		s.heed(p, now)
 	}
-	if s.tells(before) {
+	if s.tells(status, stale) {
 		s.N++
 	}
-	return s, s.next(p, now)
+	return s.next(p, now)
 }
 
 // next returns when the next probe is due.
-func (s State) next(p Policy, now time.Time) time.Time {
+func (s *State) next(p Policy, now time.Time) time.Time {
 	due := s.Due
 	sooner := func(t time.Time) {
 		if due.IsZero() || t.Before(due) {
@@ -140,64 +150,62 @@ func (s State) next(p Policy, now time.Time) time.Time {
 }
 
 // dequeued ends the wait for a turn. It was no time in which a result could have come.
-func (s State) dequeued(now time.Time) State {
+func (s *State) dequeued(now time.Time) {
 	if !s.Queued.IsZero() {
 		s.Fresh = s.Fresh.Add(max(now.Sub(later(s.Queued, s.Fresh)), 0))
 		s.Queued = time.Time{}
 	}
-	return s
 }
 
 // probing reports whether the instance is active and has a policy.
-func (s State) probing(p Policy) bool { return !p.Disabled() && s.Phase != Inactive }
+func (s *State) probing(p Policy) bool { return !p.Disabled() && s.Phase != Inactive }
 
 // seen takes the controller's view.
-func (s State) seen(p Policy, now time.Time, in Input) State {
-	before := s
+func (s *State) seen(p Policy, now time.Time, in *Input) {
+	run, phase, awaited := s.Run, s.Phase, s.awaits(p, now)
 	s.Phase, s.Agent, s.Network = in.Phase, in.Agent, in.Network
 	active := in.Phase != Inactive
 	if active {
 		s.Run = in.Run
 	}
-	fresh := in.PolicyChanged || active && (s.Run != before.Run || s.Window == 0 || s.Phase == Initializing && !s.Entered.IsZero())
+	fresh := in.PolicyChanged || active && (s.Run != run || s.Window == 0 || s.Phase == Initializing && !s.Entered.IsZero())
 	if fresh {
-		s = s.open(p, now)
+		s.open(p, now)
 	}
 	if !s.probing(p) {
 		s.Asked, s.Queued, s.Kept = false, time.Time{}, NoHint
-		return s
+		return
 	}
-	resumed := !fresh && before.Phase == Inactive
+	resumed := !fresh && phase == Inactive
 	if resumed {
 		s.Fresh = now
 	}
 	switch {
 	case s.Phase == Running && s.Entered.IsZero():
-		s = s.enter(p, now, in)
+		s.enter(p, now, in)
 	case fresh || resumed:
 		s.Asked = true
-	case (s.Waiting || s.Due.IsZero()) && before.awaits(p, now) && !s.awaits(p, now):
+	case (s.Waiting || s.Due.IsZero()) && awaited && !s.awaits(p, now):
 		s.Asked = true
 	}
 	if s.Agent && now.Before(s.Hello) {
-		s = s.greeted(p, now)
+		s.greeted(p, now)
 	}
-	return s
 }
 
 // open begins a window. With no policy there is nothing to observe, and no window.
-func (s State) open(p Policy, now time.Time) State {
+func (s *State) open(p Policy, now time.Time) {
 	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, AgentBy: s.AgentBy, Verdict: StatusStarting}
 	if !p.Disabled() {
 		next.Window++
 		next.WindowAt, next.Fresh = wall(now), now
 	}
-	return next
+	*s = next
 }
 
 // enter is the entry into Running: the grace runs from here, or from now if the policy came later; the pace begins anew with a
 // probe at once; and successes from before are worth what they are.
-func (s State) enter(p Policy, now time.Time, in Input) State {
+func (s *State) enter(p Policy, now time.Time, in *Input) {
 	entered := now
 	if !in.PolicyChanged && !in.Entered.IsZero() {
 		entered = past(now, in.Entered)
@@ -211,40 +219,37 @@ func (s State) enter(p Policy, now time.Time, in Input) State {
 	s.Fresh = later(s.Fresh, entered)
 	s.Asked, s.Due, s.Pace, s.Confirming, s.Waiting = true, time.Time{}, 0, false, false
 	if s.Successes >= p.SuccessThreshold || s.Verdict == StatusHealthy { // the latter was read from the log
-		s = s.healthy(now)
+		s.healthy(now)
 	}
-	return s
 }
 
 // greeted is the HELLO of a restored machine's agent, in time: the grace runs from here, if it runs.
-func (s State) greeted(p Policy, now time.Time) State {
+func (s *State) greeted(p Policy, now time.Time) {
 	s.Hello = now
 	if s.Verdict != StatusHealthy {
 		s.GraceEnd = now.Add(p.StartPeriod)
 	}
-	return s
 }
 
 // awaits reports whether the guest is still on its way to what the check needs, so that a probe that found it missing waits for it.
-func (s State) awaits(p Policy, now time.Time) bool {
+func (s *State) awaits(p Policy, now time.Time) bool {
 	there := s.Agent || s.Network && p.NeedsNetwork()
 	return !there && (s.Entered.IsZero() || now.Before(s.Patience))
 }
 
 // healthy decides so, which ends the grace.
-func (s State) healthy(now time.Time) State {
+func (s *State) healthy(now time.Time) {
 	s.Verdict = StatusHealthy
 	s.GraceEnd = past(now, s.GraceEnd)
-	return s
 }
 
 // inGrace reports whether a probe that starts at t belongs to the grace. All of Initializing does.
-func (s State) inGrace(t time.Time) bool { return s.Entered.IsZero() || t.Before(s.GraceEnd) }
+func (s *State) inGrace(t time.Time) bool { return s.Entered.IsZero() || t.Before(s.GraceEnd) }
 
 // probed takes the result of a probe of this window.
-func (s State) probed(p Policy, now time.Time, in Input) State {
+func (s *State) probed(p Policy, now time.Time, in *Input) {
 	if p.Disabled() {
-		return s
+		return
 	}
 	r := s.judge(in.Result)
 	s.CheckedAt = wall(r.Start)
@@ -255,7 +260,7 @@ func (s State) probed(p Policy, now time.Time, in Input) State {
 		s.Failures, s.SuccessAt = 0, s.CheckedAt
 		s.Successes++
 		if s.Phase == Running && s.Successes >= p.SuccessThreshold {
-			s = s.healthy(now)
+			s.healthy(now)
 		}
 	case Failure:
 		s.Successes, s.FailureAt, s.Error = 0, s.CheckedAt, r.Reason
@@ -274,17 +279,16 @@ func (s State) probed(p Policy, now time.Time, in Input) State {
 		s.Stale, s.Fresh = "", now
 	}
 	if counted || !in.Asked || s.Due.IsZero() {
-		s = s.schedule(p, now, in.Hash, r)
+		s.schedule(p, now, in.Hash, r)
 	}
 	if counted && r.Outcome == Failure {
 		s.CountFrom = s.Due
 	}
-	return s
 }
 
 // judge returns what a result means in this state: nothing about the workload once it is stopping, and an agent that is missing is
 // a failure when it has had its time.
-func (s State) judge(r Result) Result {
+func (s *State) judge(r Result) Result {
 	switch {
 	case s.Phase == Inactive:
 		return Result{Start: r.Start, Duration: r.Duration, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}
@@ -303,12 +307,12 @@ const reasonNoAgent = "the guest agent is not connected, so no command can be ru
 const patience = 10 * time.Second
 
 // restarted goes on where the record ends: no new window, nothing flips. The first probes of all instances are spread.
-func (s State) restarted(p Policy, now time.Time, in Input) State {
+func (s *State) restarted(p Policy, now time.Time, in *Input) {
 	s.Asked, s.Queued, s.Flying = false, time.Time{}, false
 	s.Kept, s.Hints, s.HintFree = NoHint, 0, time.Time{}
 	s.Fresh, s.AgentBy = now, now.Add(patience)
 	if !s.probing(p) {
-		return s
+		return
 	}
 	if s.Stale == "" {
 		s.Stale = StaleRestarted
@@ -319,26 +323,24 @@ func (s State) restarted(p Policy, now time.Time, in Input) State {
 	}
 	spread := time.Duration(in.Hash % uint64(min(gap, 30*time.Second)))
 	s.Due = later(s.Due, now.Add(spread))
-	return s
 }
 
 // StaleAt returns when the state turns stale unless a conclusive result comes first; zero for never.
-func (s State) StaleAt(p Policy) time.Time {
+func (s *State) StaleAt(p Policy) time.Time {
 	if p.Disabled() || s.Phase != Running || s.Stale == StaleInconclusive || !s.Queued.IsZero() {
 		return time.Time{}
 	}
 	return s.Fresh.Add(max(3*(p.Interval+p.Timeout), 30*time.Second))
 }
 
-func (s State) staled(p Policy, now time.Time) State {
+func (s *State) staled(p Policy, now time.Time) {
 	if at := s.StaleAt(p); !at.IsZero() && !now.Before(at) {
 		s.Stale, s.Successes, s.Failures = StaleInconclusive, 0, 0
 	}
-	return s
 }
 
 // show makes Status what the phase lets be seen of the verdict.
-func (s State) show(p Policy, now time.Time) State {
+func (s *State) show(p Policy, now time.Time) {
 	shown := s.Verdict
 	switch {
 	case p.Disabled():
@@ -349,7 +351,7 @@ func (s State) show(p Policy, now time.Time) State {
 		shown = StatusStarting
 	}
 	if shown == s.Status {
-		return s
+		return
 	}
 	if shown == StatusUnknown && s.Status != StatusDisabled {
 		s.Last = s.Status
@@ -357,7 +359,6 @@ func (s State) show(p Policy, now time.Time) State {
 		s.Last = ""
 	}
 	s.Status, s.Since, s.Hints = shown, wall(now), 0
-	return s
 }
 
 func later(a, b time.Time) time.Time {

@@ -281,7 +281,12 @@ func TestRestarted(t *testing.T) {
 	m.probe(bad)
 	before := m.s
 	m.now = m.now.Add(2 * time.Second)
+	m.next(Input{Kind: Queued})
+	m.next(Input{Kind: Asking})
 	m.next(Input{Kind: Restarted, Hash: 3e9 + 10e9*7})
+	if m.s.Asked || !m.s.Queued.IsZero() {
+		t.Error("what was asked of the daemon before is asked of this one")
+	}
 	m.phase(Running)
 	m.is(StatusHealthy, 0, 2, 8*time.Second) // the gap that was due is later
 	if m.s.Window != before.Window || m.s.N != before.N || m.s.Stale != StaleRestarted || m.s.GraceEnd != before.GraceEnd {
@@ -314,5 +319,101 @@ func TestReplay(t *testing.T) {
 	s = m.s.replay(append(log, Transition{N: m.s.N + 3, Window: 2, From: StatusUnhealthy, To: StatusStarting, Time: epoch.Add(2 * time.Hour)}))
 	if s.Status != StatusStarting || s.Window != 2 || s.Successes != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// What a result means when its instance has stopped, or its agent has had its time.
+func TestJudge(t *testing.T) {
+	at := epoch.Add(time.Second)
+	given := Result{Start: at, Duration: time.Second, Outcome: Inconclusive, Cause: CauseNoAgent, Reason: "no agent", Output: "x"}
+	cut := Result{Start: at, Duration: time.Second, Outcome: Inconclusive, Cause: CauseCutShort, Reason: reasonCutShort}
+	failed := Result{Start: at, Duration: time.Second, Outcome: Failure, Reason: reasonNoAgent}
+	other := given
+	other.Cause = CauseResources
+	success := given
+	success.Outcome = Success
+	running := State{Phase: Running, Entered: epoch, AgentBy: at}
+	patient := running
+	patient.AgentBy = at.Add(1)
+	for name, c := range map[string]struct {
+		s        State
+		in, want Result
+	}{
+		"stopped":                 {State{Phase: Inactive, Entered: epoch}, given, cut},
+		"agent missing":           {running, given, failed},
+		"agent missing, patience": {patient, given, given},
+		"agent missing in a boot": {State{Phase: Initializing}, given, given},
+		"another cause":           {running, other, other},
+		"success":                 {running, success, success},
+	} {
+		if got := c.s.judge(c.in); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// A failure that was asked for and begins exactly when the gap of the last is over counts. Only a failure that counts sets that gap.
+func TestCountFrom(t *testing.T) {
+	m := healthySim(t, steady)
+	m.probe(bad)
+	from := m.s.CountFrom
+	m.pass(10*time.Second - 1)
+	m.asked(bad)
+	m.is(StatusHealthy, 0, 1, 1)
+	m.asked(dunno)
+	if m.s.CountFrom != from {
+		t.Error("a failure that does not count set it")
+	}
+	w := *m
+	w.asked(good)
+	if w.s.CountFrom != from {
+		t.Error("a success set it")
+	}
+	m.pass(1)
+	m.asked(bad)
+	m.is(StatusHealthy, 0, 2, 10*time.Second)
+	if m.s.CountFrom != m.s.Due {
+		t.Error("a failure that counts did not set it")
+	}
+}
+
+// Staleness clears both streaks.
+func TestStaleClearsFailures(t *testing.T) {
+	m := healthySim(t, steady)
+	m.probe(bad)
+	m.pass(33*time.Second - 1)
+	if m.s.Failures != 1 || m.s.Stale != "" {
+		t.Fatalf("%+v", m.s)
+	}
+	m.pass(1)
+	if m.s.Failures != 0 || m.s.Stale != StaleInconclusive {
+		t.Errorf("%+v", m.s)
+	}
+}
+
+// Always starting while Initializing, whatever a start has read from the log.
+func TestInitializingIsStarting(t *testing.T) {
+	for _, v := range []Status{StatusHealthy, StatusUnhealthy} {
+		m := newSim(t, steady)
+		m.phase(Initializing)
+		m.s.Verdict = v
+		m.pass(1)
+		if m.s.Status != StatusStarting {
+			t.Errorf("%s", m.s.Status)
+		}
+	}
+}
+
+// A result without a policy is nobody's, though it ends the flight.
+func TestResultWithoutPolicy(t *testing.T) {
+	m := healthySim(t, steady)
+	m.policy(`{"type":"none"}`)
+	m.next(Input{Kind: Begun})
+	before := m.s
+	m.pass(time.Second)
+	m.next(Input{Kind: Probed, Result: Result{Start: m.now, Outcome: Success}})
+	before.Flying = false
+	if m.s != before || !m.due.IsZero() {
+		t.Errorf("%+v\nwant\n%+v", m.s, before)
 	}
 }

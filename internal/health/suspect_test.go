@@ -167,7 +167,7 @@ func TestSuspicionEnds(t *testing.T) {
 		w.rises(1)
 		time.Sleep(2*time.Minute - 1)
 		w.is(true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.is(false, Suspicion{Turned: 5, Healthy: 1})
 	})
 	bubble("time after the last turn", func(w *watch) {
@@ -175,7 +175,7 @@ func TestSuspicionEnds(t *testing.T) {
 		w.falls(10, 5)
 		time.Sleep(2*time.Minute - 1)
 		w.is(true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.is(false, Suspicion{Turned: 5})
 	})
 	bubble("the turns of before do not count again", func(w *watch) {

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// tells reports whether the way from before to s is a transition: one of status, or of staleness. The first status of an instance
+// tells reports whether the way from a status and staleness to s is a transition: one of status, or of staleness. The first status of an instance
 // is none, and that the daemon was away is no news of the instance.
-func (s State) tells(before State) bool {
-	if before.Status == "" {
+func (s *State) tells(status Status, stale string) bool {
+	if status == "" {
 		return false
 	}
-	return s.Status != before.Status || s.Stale != before.Stale && s.Stale != StaleRestarted
+	return s.Status != status || s.Stale != stale && s.Stale != StaleRestarted
 }
 
 // transition describes the way from before to s, which tells.
-func (s State) transition(before State, p Policy, now time.Time, in Input) Transition {
+func (s *State) transition(before *State, p Policy, now time.Time, in *Input) Transition {
 	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.Stale}
 	if in.Kind == Probed && in.Result.Outcome == Failure {
 		t.Output = in.Result.Output

@@ -37,15 +37,13 @@ func hadTime(timeout, lasted, wait time.Duration) bool { return lasted-wait >= t
 // asked may have had a timeout of its own.
 func starvedExit(timeout, wait time.Duration) bool { return wait > max(timeout/2, leastWait) }
 
-// A pulse is the tick of this process. It beats while a probe is in flight and once after the last, so that a process at rest rests, and
-// one that has many short probes sets no timer for each.
+// A pulse is the tick of this process. It beats while a probe is in flight, so that a process at rest rests.
 type pulse struct {
 	mu    sync.Mutex
 	users int
-	beats bool          // timer is set
 	due   time.Time     // the next beat
 	late  time.Duration // all beats before it
-	timer *time.Timer
+	timer *time.Timer   // nil: no probe is in flight. It is not used again: a test's clock is another one in each test.
 }
 
 var thePulse pulse
@@ -54,8 +52,8 @@ var thePulse pulse
 func (p *pulse) join(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.users++; !p.beats {
-		p.beats = true
+	if p.users++; p.timer == nil {
+		p.late = 0
 		p.next(now)
 	}
 	return p.sum(now)
@@ -63,8 +61,11 @@ func (p *pulse) join(now time.Time) time.Duration {
 
 func (p *pulse) leave() {
 	p.mu.Lock()
-	p.users--
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.users--; p.users == 0 {
+		p.timer.Stop()
+		p.timer = nil
+	}
 }
 
 // at returns the lateness up to now, that of the beat which is due included. Whoever calls it has joined.
@@ -86,19 +87,18 @@ func (p *pulse) next(now time.Time) {
 	}
 }
 
-// fire is the timer's.
 func (p *pulse) fire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.beat(time.Now())
+	if p.users > 0 {
+		p.beat(time.Now())
+	}
 }
 
-// beat takes down how late it is, and sets the next one if somebody is there for it. p.mu is held.
+// beat takes down how late it is. p.mu is held.
 func (p *pulse) beat(now time.Time) {
 	p.late = p.sum(now)
-	if p.beats = p.users > 0; p.beats {
-		p.next(now)
-	}
+	p.next(now)
 }
 
 // A span is the time of one probe.

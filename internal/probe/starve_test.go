@@ -97,15 +97,11 @@ func TestPulse(t *testing.T) {
 		p.leave()
 		at(300*ms, 150*ms)
 		p.leave()
-		p.mu.Lock()
-		p.beat(t0.Add(310 * ms))
-		if p.beats {
+		if p.timer != nil || p.users != 0 {
 			t.Error("it beats for nobody")
 		}
-		p.mu.Unlock()
-		begun := p.join(t0.Add(s)) // whatever was late while nobody was there
-		at(s, begun)
-		at(s+tick, begun)
+		p.join(t0.Add(s))
+		at(s, 0)
 		p.leave()
 	})
 }
@@ -147,7 +143,7 @@ func silent() Target {
 	}
 }
 
-// command is one that ends when it is killed, or by itself.
+// A command is one that ends when it is killed, or by itself.
 type command struct {
 	ends   <-chan time.Time
 	exit   machine.ExecExit

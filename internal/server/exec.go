@@ -379,9 +379,11 @@ func (c *execConn) spill(ctx context.Context, gone func(), channel byte, r io.Re
 func (c *execConn) write(ctx context.Context, t websocket.MessageType, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, execWrite)
+	// A message that is cut in two ends the connection, and then nobody could say why: what ends the program leaves it a moment.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), execWrite)
 	defer cancel()
-	return c.ws.Write(ctx, t, b)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(execFarewell, cancel) })()
+	return c.ws.Write(whole, t, b)
 }
 
 // execFailed is the exit code of a program that could not be run at all, in the plain dialect.

@@ -16,8 +16,15 @@
 // The instance is Running all the time: nothing of its own has changed. Whatever a guest's agent was asked for and has not answered
 // for 10 s fails, as ever.
 //
+// A program that ends closes its connections, and its port refuses, some time before its end can be told. So a check that failed asks the
+// agent whether the program is ending, and is inconclusive if it is.
+//
 // What a shim has to say to a person goes into the instance's own log, as a notice of kind machine.Told: a voice says lines at a bounded
 // rate, and each line goes to one daemon, later if none is there. A machine.Notice of the other kinds is told to every daemon.
+//
+// The daemon names the port that is checked (Watch), and the guest's agent tells where that is listened on. A change that matters to a check is
+// a notice of kind machine.Hinted, for one daemon, like a line: at a bounded rate, and only the newest waits. The first frame from the
+// guest is a notice, too, and the first probe's SYN waits for it (docs/design/0007-hints-from-the-guest.md).
 //
 // A daemon that finds a shim which does not answer asks again for half a minute; then the shim is killed, and its machine with it.
 //

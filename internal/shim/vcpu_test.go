@@ -3,6 +3,7 @@ package shim
 import (
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -31,7 +32,7 @@ func TestRunDelay(t *testing.T) {
 
 // Threads of this process that bear the names, on one processor with something that never rests: the kernel says that they wait.
 func TestVCPUsThatWait(t *testing.T) {
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	done := make(chan struct{})
 	ready := make(chan struct{})
 	for _, name := range []string{"CPU 0/TCG", "CPU 1/TCG", "another"} {
@@ -51,12 +52,7 @@ func TestVCPUsThatWait(t *testing.T) {
 			b, _ := unix.ByteSliceFromString(name)
 			unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0)
 			ready <- struct{}{}
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 			}
 		}()
 	}
@@ -77,7 +73,7 @@ func TestVCPUsThatWait(t *testing.T) {
 			t.Fatalf("their delays went from %v to %v", before, now)
 		}
 	}
-	close(stop)
+	stop.Store(true)
 	for range 3 {
 		<-done
 	}

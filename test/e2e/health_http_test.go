@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -100,6 +103,9 @@ func TestNetworkChecks(t *testing.T) {
 	if busy > bound {
 		t.Errorf("the shim has %d bytes of private memory, more than %d", busy, bound)
 	}
+	if n := schedstats(t, h.shimOf(in.ID)); n == 0 {
+		t.Error("the shim does not read how long the guest's processors wait")
+	}
 	if n := contacts.Load(); n != 0 {
 		t.Errorf("the redirect's host was contacted %d times", n)
 	}
@@ -111,6 +117,21 @@ func TestNetworkChecks(t *testing.T) {
 	if n, err := io.ReadAll(resp.Body); err != nil || string(n) != "0" {
 		t.Errorf("the redirect's port was contacted %s times, %v", n, err)
 	}
+}
+
+// schedstats counts the threads whose waiting a process looks at.
+func schedstats(t *testing.T, pid int) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && strings.HasSuffix(to, "/schedstat") {
+			n++
+		}
+	}
+	return n
 }
 
 // A probe that hangs while the machine is stopped: the stop does not wait for it, and it is no failure.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,17 +25,19 @@ func main() {
 	explained := flag.String("explained", "", "the `page` that explains what may survive")
 	workers := flag.Int("workers", 2, "how many run at once")
 	quick := flag.String("quick", "", "a `pattern` of tests that take long: they are left out at first, and run on what survives the others")
+	never := flag.String("never", "", "a `pattern` of tests that are not run at all: what they measure, the copies of functions change")
 	only := flag.String("only", "", "only mutants whose description holds this `text`")
+	again := flag.String("again", "", "the output of an earlier run, as a `file`: only what survived then")
 	most := flag.Int("most", 10, "how many may survive")
 	list := flag.Bool("list", false, "tell what would be changed, and change nothing")
 	flag.Parse()
-	if err := run(flag.Args(), *explained, *quick, *only, *workers, *most, *list); err != nil {
+	if err := run(flag.Args(), *explained, *quick, *never, *only, *again, *workers, *most, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(files []string, explained, quick, only string, workers, most int, list bool) error {
+func run(files []string, explained, quick, never, only, again string, workers, most int, list bool) error {
 	var page string
 	if explained != "" {
 		b, err := os.ReadFile(explained)
@@ -42,6 +45,14 @@ func run(files []string, explained, quick, only string, workers, most int, list 
 			return err
 		}
 		page = string(b)
+	}
+	var before []string
+	if again != "" {
+		b, err := os.ReadFile(again)
+		if err != nil {
+			return err
+		}
+		before = strings.Split(string(b), "\n")
 	}
 	var all []mutant
 	for _, name := range files {
@@ -54,7 +65,7 @@ func run(files []string, explained, quick, only string, workers, most int, list 
 			return err
 		}
 		for _, m := range found {
-			if strings.Contains(m.String(), only) {
+			if strings.Contains(m.String(), only) && (again == "" || slices.Contains(before, "survives: "+m.String())) {
 				all = append(all, m)
 			}
 		}
@@ -87,13 +98,13 @@ func run(files []string, explained, quick, only string, workers, most int, list 
 	for range workers {
 		wg.Go(func() {
 			for i := range next {
-				if survived[i] = survives(binary, filepath.Dir(files[0]), i+1, quick); survived[i] {
+				if survived[i] = survives(binary, filepath.Dir(files[0]), i+1, quick, never); survived[i] {
 					fmt.Println("survives:", all[i])
 				}
 			}
 		})
 	}
-	if !survives(binary, filepath.Dir(files[0]), 0, "") {
+	if !survives(binary, filepath.Dir(files[0]), 0, "", never) {
 		return fmt.Errorf("the tests fail without a change")
 	}
 	for i := range all {
@@ -124,18 +135,25 @@ func report(all []mutant, survived []bool, page string, most int) error {
 }
 
 // survives runs the tests on mutant n, those that take long only on what survives the others.
-func survives(binary, dir string, n int, quick string) bool {
+func survives(binary, dir string, n int, quick, never string) bool {
 	pass := func(limit time.Duration, args ...string) bool {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		tests := exec.CommandContext(ctx, binary, append(args, "-test.failfast", "-rapid.shrinktime=1ms", "-rapid.nofailfile")...)
 		tests.Dir, tests.Env = dir, append(os.Environ(), fmt.Sprintf("%s=%d", variable, n))
-		return tests.Run() == nil
+		out, err := tests.CombinedOutput()
+		if err != nil && n == 0 {
+			os.Stderr.Write(out)
+		}
+		return err == nil
 	}
 	if quick != "" && !pass(30*time.Second, "-test.skip="+quick) {
 		return false
 	}
-	return pass(3*time.Minute)
+	if never == "" {
+		never = "^$" // skips nothing
+	}
+	return pass(3*time.Minute, "-test.skip="+never)
 }
 
 // mutate finds what can be changed in one file.

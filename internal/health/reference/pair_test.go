@@ -91,10 +91,13 @@ func (d *pair) compare(p *health.Policy) string {
 		}
 		errors = s.Error != "" && s.Error == d.noAgent
 	}
-	staleAt := s.StaleAt(*p)
+	staleAt, token := s.StaleAt(*p), s.HintFree
+	if !token.IsZero() {
+		token = token.Add(-(hintBurst - 1) * hintGap)
+	}
 	if s.Window == v.Window && s.Status == v.Status && s.Last == v.Last && s.N == v.N && (v.Verdict == "" || s.Verdict == v.Verdict) &&
 		s.Successes == v.Successes && s.Failures == v.Failures && s.GraceFailures == v.GraceFailures && s.Stale == v.Stale &&
-		s.Asked == v.Asked && errors && s.Since.Equal(v.Since) && s.CheckedAt.Equal(v.CheckedAt) && s.SuccessAt.Equal(v.SuccessAt) &&
+		s.Asked == v.Asked && s.Kept == v.Kept && s.Hints == v.Hints && token.Equal(v.Token) && errors && s.Since.Equal(v.Since) && s.CheckedAt.Equal(v.CheckedAt) && s.SuccessAt.Equal(v.SuccessAt) &&
 		s.FailureAt.Equal(v.FailureAt) && s.WindowAt.Equal(v.WindowAt) && staleAt.Equal(v.StaleAt) && d.due.Equal(v.Due) {
 		return ""
 	}
@@ -117,6 +120,8 @@ func (d *pair) compare(p *health.Policy) string {
 	line(s.GraceFailures == v.GraceFailures, "GraceFailures", s.GraceFailures, v.GraceFailures)
 	line(s.Stale == v.Stale, "Stale", s.Stale, v.Stale)
 	line(s.Asked == v.Asked, "Asked", s.Asked, v.Asked)
+	line(s.Kept == v.Kept, "Kept", s.Kept, v.Kept)
+	line(s.Hints == v.Hints, "Hints", s.Hints, v.Hints)
 	line(errors, "Error", s.Error, v.Error)
 	times("Since", s.Since, v.Since)
 	times("CheckedAt", s.CheckedAt, v.CheckedAt)
@@ -124,6 +129,7 @@ func (d *pair) compare(p *health.Policy) string {
 	times("FailureAt", s.FailureAt, v.FailureAt)
 	times("WindowAt", s.WindowAt, v.WindowAt)
 	times("StaleAt", staleAt, v.StaleAt)
+	times("HintFree-200ms", token, v.Token)
 	times("due", d.due, v.Due)
 	return b.String()
 }

@@ -27,6 +27,9 @@ type View struct {
 	StaleAt       time.Time
 	Asked         bool
 	Due           time.Time
+	Kept          health.Hint
+	Hints         int
+	Token         time.Time // when the limiter of hints has one; zero: it is full since long
 }
 
 func (r *Reference) time(at instant) time.Time {
@@ -42,6 +45,7 @@ func (r *Reference) See(v *View) {
 		Window: r.number, Status: r.status, Since: r.time(r.since), Last: r.last, N: r.changes,
 		Successes: r.Successes(), Failures: r.Failures(), GraceFailures: r.GraceFailures(),
 		Stale: r.Stale(), StaleAt: r.time(r.staleAt()), Asked: r.Asked(), Due: r.time(r.Due()),
+		Kept: r.hint(), Hints: r.hints(), Token: r.time(r.token()),
 	}
 	if len(r.facts) > 0 && r.facts[0].kind == window {
 		v.Verdict, v.WindowAt = r.Verdict(), r.time(r.facts[0].at)

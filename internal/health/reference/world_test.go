@@ -45,6 +45,7 @@ type world struct {
 	hints            int // the weight of hints
 	calm             int // how many changes in a hundred do not come to pass
 	quick            bool
+	asking           int // the weight of those who ask, and of daemons that restart
 	turns            []time.Time
 }
 
@@ -64,6 +65,12 @@ func (w *world) history(number uint64, record *[]step) string {
 	w.hints, w.calm = 4, [...]int{0, 50, 95}[w.rng.IntN(3)]
 	if w.rng.IntN(8) == 0 {
 		w.hints, w.calm, w.quick = 70, 97, true
+	}
+	if w.rng.IntN(8) == 0 {
+		w.calm, w.asking = 97, 60
+		if w.chance(50) {
+			w.success, w.failure = 5, 90
+		}
 	}
 	if w.rng.IntN(4) > 0 {
 		w.start()
@@ -92,8 +99,12 @@ func (w *world) take(in health.Input) string {
 }
 
 func (w *world) step() string {
-	x := w.rng.IntN(100 + w.hints)
-	if x >= 71 && x < 100 && w.chance(w.calm) {
+	x := w.rng.IntN(100 + w.hints + w.asking)
+	if w.asking > 0 && x >= 100+w.hints {
+		if x = 66; w.chance(20) {
+			x = 99
+		}
+	} else if x >= 71 && x < 100 && w.chance(w.calm) {
 		x = 0
 	}
 	if !w.restored.IsZero() && !w.agent && w.phase == health.Running &&
@@ -109,7 +120,9 @@ func (w *world) step() string {
 		w.pass()
 		return w.take(health.Input{Kind: health.Tick})
 	case x < 71:
-		w.passShortly()
+		if w.passShortly(); w.asking > 0 && w.chance(50) {
+			w.pass()
+		}
 		return w.take(health.Input{Kind: health.Asking})
 	case x < 91:
 		w.passShortly()
@@ -247,7 +260,9 @@ func (w *world) hint() string {
 
 // restart is that of the daemon: what was in flight or in the queue is gone, the record is read, and the controller tells again.
 func (w *world) restart() string {
-	w.pass()
+	if w.passShortly(); w.chance(50) {
+		w.pass()
+	}
 	r := w.pair.ref
 	// It may have died after it had announced healthy, and before it had written more than Initializing.
 	if w.chance(15) && r.Phase() == health.Initializing && w.policy != nil && !w.policy.Disabled() {
