@@ -55,6 +55,10 @@ import (
 // ErrNoAgent is what the error of Target.Exec wraps while no guest agent is connected.
 var ErrNoAgent = errors.New("the guest agent is not connected")
 
+// ErrTooMany is what that error wraps while as many commands run in the guest as may at one time. They are people's: a machine runs one
+// check at a time, and whatever they are at says nothing of the workload.
+var ErrTooMany = errors.New("as many commands as may run in the guest at one time do already")
+
 // A Target is one machine, as the process beside it reaches it.
 type Target struct {
 	// Dial opens a TCP connection to a port of the guest's own address. nil: the instance has no network.

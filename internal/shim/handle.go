@@ -150,10 +150,13 @@ func (r *run) execCheck(ctx context.Context, req machine.ExecRequest) (probe.Exe
 	return check{e}, nil
 }
 
-// missing has package probe recognise an agent that is not there.
+// missing has package probe recognise an agent that is not there, or takes no more.
 func missing(err error) error {
-	if errors.Is(err, guest.ErrNotConnected) {
+	switch {
+	case errors.Is(err, guest.ErrNotConnected):
 		return probe.ErrNoAgent
+	case errors.Is(err, guest.ErrTooMany):
+		return probe.ErrTooMany
 	}
 	return err
 }

@@ -3,6 +3,8 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
@@ -114,5 +117,14 @@ func TestProbeHasBegun(t *testing.T) {
 	r := m.Probe(t.Context(), parsePolicy(t, `{"tcp":{"port":80}}`), func() { begun++ })
 	if r.Outcome != health.Success || begun != 1 {
 		t.Errorf("%+v, and begun %d times", r, begun)
+	}
+}
+
+// Of what keeps a check's command from being started, package probe knows what is the host's.
+func TestMissing(t *testing.T) {
+	for err, want := range map[error]error{guest.ErrNotConnected: probe.ErrNoAgent, guest.ErrTooMany: probe.ErrTooMany, guest.ErrTooLarge: guest.ErrTooLarge} {
+		if got := missing(fmt.Errorf("exec: %w", err)); !errors.Is(got, want) {
+			t.Errorf("%v: %v", err, got)
+		}
 	}
 }
