@@ -55,6 +55,9 @@ import (
 // ErrNoAgent is what the error of Target.Exec wraps while no guest agent is connected.
 var ErrNoAgent = errors.New("the guest agent is not connected")
 
+// ErrNotBooted is what that error wraps while the agent is there, and the machine not as far as to run a command.
+var ErrNotBooted = errors.New("the guest is still booting")
+
 // ErrTooMany is what that error wraps while as many commands run in the guest as may at one time. They are people's: a machine runs one
 // check at a time, and whatever they are at says nothing of the workload.
 var ErrTooMany = errors.New("as many commands as may run in the guest at one time do already")

@@ -143,6 +143,12 @@ func (r *run) onLoopback(port uint16) bool { return r.agent.Listening(port) == g
 
 // execCheck starts a check's command, whose output comes with its exit.
 func (r *run) execCheck(ctx context.Context, req machine.ExecRequest) (probe.Execution, error) {
+	r.mu.Lock()
+	booted := r.booted
+	r.mu.Unlock()
+	if !booted {
+		return nil, probe.ErrNotBooted
+	}
 	e, err := r.agent.Exec(ctx, req)
 	if err != nil {
 		return nil, missing(err)
