@@ -82,6 +82,8 @@ type Daemon struct {
 	instances *instance.Set
 	health    *health.Set
 	observing sync.Mutex // of an instance, for its health
+	takenUp   sync.Once
+	known     chan struct{} // closed once health has taken up every instance
 	hellos    *hellos
 	hints     *hints
 	loops     *loops
@@ -91,7 +93,7 @@ type Daemon struct {
 
 // Run runs a daemon until ctx is done and everything is put away. Machines go on without it.
 func Run(ctx context.Context, c Config) (err error) {
-	d := &Daemon{config: c, log: c.Log, started: time.Now()}
+	d := &Daemon{config: c, log: c.Log, started: time.Now(), known: make(chan struct{})}
 	dir, err := filepath.Abs(c.DataDir)
 	if err != nil {
 		return err
@@ -244,6 +246,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	d.loops.start(helloConsumer, d.followHellos)
 	d.loops.start(hintConsumer, d.followHints)
 	defer d.loops.stop()
+	d.awaitHealth(ctx)
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
 		Verify: secret.Verify, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,

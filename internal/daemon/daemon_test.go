@@ -250,6 +250,9 @@ func TestTheNextDaemonTakesHealthUp(t *testing.T) {
 	stop()
 	c, stop = run(t, dir, driver)
 	defer stop()
+	if got := known("web"); got.Status != api.HealthStateHealthy { // from the first answer on
+		t.Errorf("it is %s to who asks at once", got.Status)
+	}
 	if got := known("rests"); got.Status != api.HealthStateUnknown || got.LastStatus != api.HealthStateHealthy || len(got.Results) != len(rests.Results) {
 		t.Errorf("of one that rests: %s, before %s, %d results of %d", got.Status, got.LastStatus, len(got.Results), len(rests.Results))
 	}

@@ -24,6 +24,7 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 	reader := d.events.Follow(event.ID{}, healthConsumer)
 	defer reader.Close()
 	d.observeAll()
+	d.takenUp.Do(func() { close(d.known) })
 	for {
 		e, err := reader.Next(ctx)
 		if err != nil {
@@ -39,6 +40,17 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 		case event.TypeHealth, event.TypeHost: // our own
 		}
 		reader.Ack(e.ID)
+	}
+}
+
+// awaitHealth returns when health has taken up all that there is, so that nobody sees what runs and is well as if it had just been
+// started. It waits a few seconds at most: the rest of the daemon does not stand or fall with it.
+func (d *Daemon) awaitHealth(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	select {
+	case <-d.known:
+	case <-ctx.Done():
 	}
 }
 
