@@ -35,6 +35,7 @@ func TestCommit(t *testing.T) {
 					}
 				}
 				b.open()
+				b.answers(good, time.Hour) // no probe moves the status before it is read
 				b.seen(0, Inactive, pacedPolicy)
 				b.journal.breaks(c.hang, c.refuse)
 				before := b.Changed("a")
