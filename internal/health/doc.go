@@ -85,7 +85,8 @@
 //
 // The Prober's context ends 4 × timeout + 10 s after its call: four times for what the host may keep from a probe, which the Prober
 // judges and the Set does not, and ten seconds to clear up. A Prober that has nothing by then did not answer, which is inconclusive
-// (no_answer): the process beside the machine is at fault, not the workload.
+// (no_answer): the process beside the machine is at fault, not the workload. So is a cause that is none of those that this package
+// names: causes label a metric.
 //
 // Reasons are cut to 512 bytes and outputs to their last 4 KiB before anything is done with them; both are valid UTF-8 without
 // control characters other than newline and tab. Outputs are kept up to 32 KiB for an instance, those of transitions longest.

@@ -163,11 +163,11 @@ func (l *loop) next(now time.Time, in Input) {
 	if l.s.N != before.N {
 		t = l.announce(&before, now, &in)
 	}
-	switch in.Kind {
-	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
+	switch {
+	case l.s == before:
 		return
-	}
-	if l.s == before {
+	case t != nil: // whatever the step was about: what was committed is shown
+	case in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted: // nothing that anybody sees
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record

@@ -405,6 +405,32 @@ func TestStaleIsTold(t *testing.T) {
 	})
 }
 
+// It turns stale in the step that comes first at that moment or behind it, whatever that step is about; and what was committed is shown.
+func TestStaleByAnyStep(t *testing.T) {
+	for _, in := range []Input{{Kind: Asking}, {Kind: Begun}, {Kind: Hinted, Port: 80}} { // while Queued it does not turn stale
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			l := newLoop(b.Set, "a") // which nobody runs: the steps are taken here
+			l.loaded = true
+			l.seen(Observed{ID: "a", Run: 1, Phase: Running, Policy: mustParse(t, steady), Entered: time.Now()})
+			l.next(time.Now(), Input{Kind: Begun})
+			l.next(time.Now(), Input{Kind: Probed, Result: Result{Start: time.Now(), Outcome: Success}})
+			time.Sleep(time.Minute)
+			l.next(time.Now(), in)
+			last := b.journal.log[len(b.journal.log)-1]
+			s, _ := l.snapshot()
+			if last.Stale != StaleInconclusive || s.StaleReason != StaleInconclusive || s.Transitions[len(s.Transitions)-1].Stale != StaleInconclusive {
+				t.Errorf("a step of kind %d: committed %+v, shown %+v", in.Kind, last, s)
+			}
+			if !l.saver.urgent {
+				t.Errorf("a step of kind %d: the record is not written", in.Kind)
+			}
+			l.cancel()
+			b.close()
+		})
+	}
+}
+
 // An agent that is missing is told once, not at every probe.
 func TestAgentMissingIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -444,6 +470,27 @@ func TestCleanedResults(t *testing.T) {
 		}
 		b.close()
 	})
+}
+
+// A cause labels a metric, so it is one of those that are known.
+func TestUnknownCauses(t *testing.T) {
+	for given, want := range map[string]string{"": CauseNoAnswer, "cause 4711": CauseNoAnswer, CauseStarved: CauseStarved, CauseUnsupported: CauseUnsupported} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.hooks.Probed = func(_ Type, _ Outcome, cause string, _ time.Duration) {
+				if cause != want {
+					t.Errorf("%q labels the metric as %q, want %q", given, cause, want)
+				}
+			}
+			b.open()
+			b.answers(Result{Outcome: Inconclusive, Cause: given}, 0)
+			b.seen(1, Running, pacedPolicy)
+			if s := b.is(StatusStarting); s.Results[0].Cause != want {
+				t.Errorf("%q is shown as %q, want %q", given, s.Results[0].Cause, want)
+			}
+			b.close()
+		})
+	}
 }
 
 func TestHistoryIsBounded(t *testing.T) {
