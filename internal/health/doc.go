@@ -89,7 +89,8 @@
 // names: causes label a metric.
 //
 // Reasons are cut to 512 bytes and outputs to their last 4 KiB before anything is done with them; both are valid UTF-8 without
-// control characters other than newline and tab. Outputs are kept up to 32 KiB for an instance, those of transitions longest.
+// control characters other than newline and tab. Outputs are kept up to 32 KiB for an instance, the newest: half of it for those of
+// results, half for those of transitions, and to each what the other leaves.
 //
 // # Pace
 //
