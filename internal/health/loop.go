@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,6 @@ type loop struct {
 	flight     *flight   // the probe in flight; nil: none
 	free       time.Time // when the last flight landed
 	probes     uint64    // begun so far, by this process
-	waiters    []chan<- answer
 	loaded     bool
 	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
@@ -49,6 +49,7 @@ type loop struct {
 	shown   State
 	history history
 	changed chan struct{} // closed at the next change; nil: nobody waits
+	waiters []chan<- answer
 	over    bool
 }
 
@@ -233,7 +234,9 @@ func (l *loop) take(m message) {
 		return
 	}
 	if m.reply != nil {
+		l.mu.Lock()
 		l.waiters = append(l.waiters, m.reply)
+		l.mu.Unlock()
 	}
 	if l.flight == nil {
 		l.next(time.Now(), Input{Kind: Asking})
@@ -362,22 +365,34 @@ func (l *loop) landed(r Result) {
 	}
 	l.next(now, Input{Kind: Probed, Result: r, Asked: f.asked, Hash: mix(l.hash + l.probes)})
 	l.set.hooks.Probed(l.p.Type, r.Outcome, r.Cause, r.Duration)
-	for _, w := range l.waiters {
-		w <- answer{result: WindowResult{Result: r, Window: f.window}}
-	}
+	l.reply(answer{result: WindowResult{Result: r, Window: f.window}})
+}
+
+// reply answers all who wait for a result.
+func (l *loop) reply(a answer) {
+	l.mu.Lock()
+	waiters := l.waiters
 	l.waiters = nil
+	l.mu.Unlock()
+	for _, w := range waiters {
+		w <- a
+	}
+}
+
+// leave is one who waits no longer.
+func (l *loop) leave(reply chan<- answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.waiters, reply); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+	}
 }
 
 // unanswered is for those who waited for a probe that left no result: they wait for the new window's first, if there will be one.
 func (l *loop) unanswered() {
-	err := l.refusal()
-	if err == nil {
-		return
+	if err := l.refusal(); err != nil {
+		l.reply(answer{err: err})
 	}
-	for _, w := range l.waiters {
-		w <- answer{err: err}
-	}
-	l.waiters = nil
 }
 
 // end leaves nothing behind: no probe, no writer, nobody who waits.

@@ -474,6 +474,50 @@ func TestCleanedResults(t *testing.T) {
 	})
 }
 
+// Of one who no longer waits for a check nothing is kept.
+func TestCheckNowGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(good, time.Second)
+		b.seen(1, Running, pacedPolicy)
+		gone, leave := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if _, err := b.CheckNow(gone, "a"); !errors.Is(err, errUsers) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if r, err := b.CheckNow(t.Context(), "a"); err != nil || r.Outcome != Success {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+		waiting := func() int {
+			synctest.Wait()
+			l := b.loop("a", false)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.waiters)
+		}
+		if n := waiting(); n != 101 {
+			t.Errorf("%d wait", n)
+		}
+		leave(errUsers)
+		if n := waiting(); n != 1 {
+			t.Errorf("%d wait when one does", n)
+		}
+		wg.Wait()
+		if n := waiting(); n != 0 {
+			t.Errorf("%d wait when none does", n)
+		}
+		b.close()
+	})
+}
+
+var errUsers = errors.New("the client left")
+
 // A cause labels a metric, so it is one of those that are known.
 func TestUnknownCauses(t *testing.T) {
 	for given, want := range map[string]string{"": CauseNoAnswer, "cause 4711": CauseNoAnswer, CauseStarved: CauseStarved, CauseUnsupported: CauseUnsupported} {
