@@ -31,6 +31,7 @@ type loop struct {
 	free       time.Time // when the last flight landed
 	probes     uint64    // begun so far, by this process
 	loaded     bool
+	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
 	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -172,7 +173,7 @@ func (l *loop) next(now time.Time, in Input) {
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
-		l.saver.dirty(t != nil)
+		l.saver.dirty(t != nil || l.s.Window != before.Window)
 	}
 	l.publish(t, &in)
 }
@@ -258,6 +259,13 @@ func (l *loop) refusal() error {
 func (l *loop) seen(o Observed) {
 	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent, Network: o.Network, Restored: o.Restored}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
+	if sum := l.logged; sum != "" {
+		l.logged = ""
+		if in.PolicyChanged = o.Policy.sum() != sum; !in.PolicyChanged {
+			l.p = o.Policy
+		}
+		l.restart()
+	}
 	l.p = o.Policy
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {

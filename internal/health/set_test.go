@@ -484,7 +484,7 @@ func TestCheckNowGivenUp(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if _, err := b.CheckNow(gone, "a"); !errors.Is(err, errUsers) {
+				if _, err := b.CheckNow(gone, "a"); !errors.Is(err, errLeft) {
 					t.Error(err)
 				}
 			})
@@ -504,7 +504,7 @@ func TestCheckNowGivenUp(t *testing.T) {
 		if n := waiting(); n != 101 {
 			t.Errorf("%d wait", n)
 		}
-		leave(errUsers)
+		leave(errLeft)
 		if n := waiting(); n != 1 {
 			t.Errorf("%d wait when one does", n)
 		}
@@ -516,7 +516,7 @@ func TestCheckNowGivenUp(t *testing.T) {
 	})
 }
 
-var errUsers = errors.New("the client left")
+var errLeft = errors.New("the client left")
 
 // A cause labels a metric, so it is one of those that are known.
 func TestUnknownCauses(t *testing.T) {
