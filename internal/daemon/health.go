@@ -116,7 +116,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	}
 	prober, ok := m.(instance.Prober)
 	if !ok {
-		return inconclusive("unsupported_driver", "this driver cannot probe")
+		return inconclusive(health.CauseUnsupported, "this driver cannot probe")
 	}
 	return prober.Probe(ctx, p, started)
 }

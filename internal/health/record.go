@@ -203,7 +203,7 @@ func (r *record) check() error {
 		}
 	}
 	for _, t := range r.Transitions {
-		if !known(t.From) || !known(t.To) || !slices.Contains(stales, t.Stale) {
+		if !t.known() {
 			return fmt.Errorf("health record with an unknown transition")
 		}
 	}
