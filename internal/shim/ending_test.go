@@ -82,16 +82,19 @@ func TestUnlessEnding(t *testing.T) {
 		if took := time.Since(began); took != endingPatience {
 			t.Errorf("an answer was waited for for %v", took)
 		}
-		says <- true
-		for range 2 { // the second is not asked for: nothing that ends goes on
+		for n := range 2 { // the first is no last word: only the end itself is
+			says <- true
 			got := r.unlessEnding(t.Context(), failed)
-			if got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || got.Definite || got.Duration != time.Second || asked() != 3 {
+			if got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || got.Definite || got.Duration != time.Second || asked() != 3+2*n {
 				t.Errorf("it ends: %+v, asked %d times", got, asked())
 			}
+			says <- false
+			same("and does not", failed, 4+2*n)
 		}
+		r.lives(over)
 		r.lives(started)
-		if r.life() != ending {
-			t.Error("what has ended lives again")
+		if got := r.unlessEnding(t.Context(), failed); got.Outcome != health.Inconclusive || asked() != 6 {
+			t.Errorf("it is over: %+v, asked %d times", got, asked())
 		}
 	})
 }
