@@ -28,6 +28,7 @@ type hale struct {
 	failures atomic.Int64
 	wrong    atomic.Int64
 	checked  atomic.Int64
+	starved  atomic.Int64
 	lag      histogram // of targets that are none of the others
 	opened   time.Duration
 	mu       sync.Mutex
@@ -181,7 +182,7 @@ func (h *hale) stats(s *Stats, look bool) {
 			h.compare(a, snap)
 		}
 	}
-	s.Wrong, s.Checked = h.wrong.Load(), h.checked.Load()
+	s.Wrong, s.Checked, s.Starved = h.wrong.Load(), h.checked.Load(), h.starved.Load()
 }
 
 // nowhere is a journal that is given everything, as the product's is, and keeps nothing. Each instance begins with the same record.

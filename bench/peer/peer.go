@@ -57,6 +57,7 @@ type Stats struct {
 	Opened     time.Duration // when the watch began, by target.Uptime
 	Moves      []Move
 	Checked    int64    // results that were compared with what the targets did
+	Starved    int64    // of those that say nothing, because the host was starved
 	Wrong      int64    // results, or statuses, that are not what the targets did
 	Words      []string // about them
 }

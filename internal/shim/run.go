@@ -332,11 +332,11 @@ func (r *run) hear(e guest.Event, f *facts) {
 		f.started = true
 		r.lives(started)
 	case guest.ProgramFailed:
-		r.lives(ending)
+		r.lives(over)
 		f.failed = e.Message
 		f.program = &program{code: e.Code, message: e.Message}
 	case guest.ProgramExited:
-		r.lives(ending)
+		r.lives(over)
 		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
 	case guest.Lost:
 		if f.program == nil { // else it goes as it should

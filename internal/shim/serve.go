@@ -19,10 +19,31 @@ import (
 
 // Bounds of what one shim serves at a time. The daemon is one client; a person's execs are the rest.
 const (
-	maxConns    = 128
-	maxRequests = 64 // at a time on one control connection
-	writeLimit  = 10 * time.Second
+	maxConns   = 128
+	writeLimit = 10 * time.Second
 )
+
+// How many requests are answered at a time on one control connection. Those of a kind that the guest's agent answers may all hang with
+// it, and leave the others their room; what is more is refused, so that whatever comes next is read: the word that one of them is
+// withdrawn, or that the machine is to be killed.
+const (
+	maxLooks  = 32 // at paths
+	maxProbes = 16
+	maxKills  = 4
+	maxOthers = 12
+)
+
+// A room is what the requests of some methods have their places in.
+type room struct {
+	what  string
+	taken chan struct{} // its capacity is how many there may be
+}
+
+func newRoom(what string, most int) room { return room{what, make(chan struct{}, most)} }
+
+func (r room) full() error {
+	return fmt.Errorf("%d %s are under way on this connection, which is the most there may be: %w", cap(r.taken), r.what, api.Unavailable)
+}
 
 // handler answers the requests of control connections and runs execs; *run is the real one.
 type handler interface {
@@ -207,7 +228,8 @@ type control struct {
 	conn    *net.UnixConn
 	version int
 	ctx     context.Context
-	slots   chan struct{}
+	rooms   map[string]room // by method
+	others  room            // of the rest
 
 	writeMu sync.Mutex
 
@@ -219,7 +241,14 @@ func (s *server) converseControl(conn *net.UnixConn, version int) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
-	c := &control{server: s, conn: conn, version: version, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
+	c := &control{
+		server: s, conn: conn, version: version, ctx: ctx, cancels: make(map[uint64]context.CancelFunc),
+		rooms: map[string]room{
+			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
+			protocol.MethodKill: newRoom("kills", maxKills),
+		},
+		others: newRoom("requests", maxOthers),
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -285,14 +314,16 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			if json.Unmarshal(payload, &r) != nil {
 				return
 			}
+			room := c.room(r.Method)
 			select {
-			case c.slots <- struct{}{}:
-			case <-c.ctx.Done():
-				return
+			case room.taken <- struct{}{}:
+			default:
+				c.reply(protocol.Reply{ID: r.ID, Error: protocol.ErrorOf(room.full())})
+				continue
 			}
 			ctx := c.begin(r.ID)
 			wg.Go(func() {
-				defer func() { <-c.slots }()
+				defer func() { <-room.taken }()
 				defer c.end(r.ID)
 				c.answer(ctx, r)
 			})
@@ -306,6 +337,13 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			return
 		}
 	}
+}
+
+func (c *control) room(method string) room {
+	if r, ok := c.rooms[method]; ok {
+		return r
+	}
+	return c.others
 }
 
 func (c *control) begin(id uint64) context.Context {
@@ -336,7 +374,12 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 		reply.Result, err = json.Marshal(result)
 	}
 	reply.Error = protocol.ErrorOf(err)
-	if err := c.send(protocol.KindReply, reply); err != nil {
+	c.reply(reply)
+}
+
+// reply ends the connection where it fails.
+func (c *control) reply(r protocol.Reply) {
+	if err := c.send(protocol.KindReply, r); err != nil {
 		c.conn.CloseRead()
 	}
 }
