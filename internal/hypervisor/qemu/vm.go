@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/slack"
 	"github.com/halevm/hale/internal/sandbox"
 )
 
@@ -157,7 +158,7 @@ func (vm *VM) launch() error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		err := vm.cmd.Start()
+		err := slack.Start(slack.Ordinary, vm.cmd.Start) // a guest's timers are not to be late because the shim's may be
 		started <- err
 		if err != nil {
 			return
