@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
-	"github.com/halevm/hale/internal/slack"
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // startTimeout is how long QEMU may take to answer on its monitor.
@@ -157,7 +157,7 @@ type shutdown struct {
 func (vm *VM) launch() error {
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+		runtime.LockOSThread()                           // and never unlocked: the thread ends with this goroutine
 		err := slack.Start(slack.Ordinary, vm.cmd.Start) // a guest's timers are not to be late because the shim's may be
 		started <- err
 		if err != nil {
