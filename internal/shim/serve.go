@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -20,7 +22,8 @@ import (
 // Bounds of what one shim serves at a time. The daemon is one client; a person's execs are the rest.
 const (
 	maxConns    = 128
-	maxRequests = 64 // at a time on one control connection
+	maxRequests = 64      // at a time on one control connection
+	frameBuffer = 1 << 10 // what a probe's question or answer takes comes in one read
 	writeLimit  = 10 * time.Second
 )
 
@@ -201,6 +204,12 @@ func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
 	return nil
 }
 
+// A job is one request that is to be answered.
+type job struct {
+	ctx     context.Context
+	request protocol.Request
+}
+
 // control is one control connection.
 type control struct {
 	server  *server
@@ -208,6 +217,8 @@ type control struct {
 	version int
 	ctx     context.Context
 	slots   chan struct{}
+	jobs    chan job     // taken by a worker that is idle
+	idle    atomic.Int32 // workers, one at most
 
 	writeMu sync.Mutex
 
@@ -219,7 +230,7 @@ func (s *server) converseControl(conn *net.UnixConn, version int) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
-	c := &control{server: s, conn: conn, version: version, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
+	c := &control{server: s, conn: conn, version: version, ctx: ctx, slots: make(chan struct{}, maxRequests), jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -274,8 +285,9 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
+	frames := bufio.NewReaderSize(c.conn, frameBuffer)
 	for {
-		kind, payload, err := protocol.Read(c.conn)
+		kind, payload, err := protocol.Read(frames)
 		if err != nil {
 			return
 		}
@@ -290,12 +302,12 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			case <-c.ctx.Done():
 				return
 			}
-			ctx := c.begin(r.ID)
-			wg.Go(func() {
-				defer func() { <-c.slots }()
-				defer c.end(r.ID)
-				c.answer(ctx, r)
-			})
+			j := job{c.begin(r.ID), r}
+			select {
+			case c.jobs <- j:
+			default:
+				wg.Go(func() { c.work(j) })
+			}
 		case protocol.KindCancel:
 			var r protocol.Cancel
 			if json.Unmarshal(payload, &r) != nil {
@@ -303,6 +315,26 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			}
 			c.end(r.ID)
 		default:
+			return
+		}
+	}
+}
+
+// work answers a request. One worker stays for the next: its stack, which a probe has made large, is used again.
+func (c *control) work(j job) {
+	for {
+		c.answer(j.ctx, j.request)
+		c.end(j.request.ID)
+		<-c.slots
+		j = job{}
+		if c.idle.Add(1) > 1 {
+			c.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-c.jobs:
+			c.idle.Add(-1)
+		case <-c.ctx.Done():
 			return
 		}
 	}
