@@ -52,9 +52,6 @@ type Move struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	if err := slack.Set(slack.Probing); err != nil { // as the daemon does
-		return nil, err
-	}
 	debug.SetGCPercent(slack.GCPercent)
 	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()

@@ -21,11 +21,11 @@
 //
 // # A starved host
 //
-// What the host keeps from a probe is measured and not charged (starve.go): the lateness of a tick of 50 ms in this process, summed over
-// the probe, and the run delay of the machine's virtual processors, whichever is larger. A probe goes on until its time less its wait
-// reaches its timeout, and to four timeouts in all; an answer counts as it comes. It is a failure if it had its time, else inconclusive.
-// So the time of an exec is measured here, too, and not by the agent, whose own limit is for a host that is lost. A timer that was late
-// itself does not decide at once: what came meanwhile is looked at first.
+// What the host keeps from a probe is measured and not charged (starve.go): the lateness of a tick of 50 ms in this process, beyond what
+// the process lets its timers be late, summed over the probe, and the run delay of the machine's virtual processors, whichever is
+// larger. A probe goes on until its time less its wait reaches its timeout, and to four timeouts in all; an answer counts as it comes.
+// It is a failure if it had its time, else inconclusive. So the time of an exec is measured here, too, and not by the agent, whose own
+// limit is for a host that is lost. A timer that was late itself does not decide at once: what came meanwhile is looked at first.
 //
 // # The guest is hostile
 //

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -308,8 +309,9 @@ func (m *Machine) hangUp() {
 
 func (m *Machine) readFrames() (machine.Exit, bool) {
 	seen := make(map[machine.NoticeKind]bool)
+	frames := bufio.NewReaderSize(m.conn, frameBuffer)
 	for {
-		kind, payload, err := protocol.Read(m.conn)
+		kind, payload, err := protocol.Read(frames)
 		if err != nil {
 			m.log.Debug("the shim's connection ended", "err", err)
 			return machine.Exit{}, false

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -19,8 +21,9 @@ import (
 
 // Bounds of what one shim serves at a time. The daemon is one client; a person's execs are the rest.
 const (
-	maxConns   = 128
-	writeLimit = 10 * time.Second
+	maxConns    = 128
+	frameBuffer = 1 << 10 // what a probe's question or answer takes comes in one read
+	writeLimit  = 10 * time.Second
 )
 
 // How many requests are answered at a time on one control connection. Those of a kind that the guest's agent answers may all hang with
@@ -222,6 +225,13 @@ func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
 	return nil
 }
 
+// A job is one request that is to be answered.
+type job struct {
+	ctx     context.Context
+	request protocol.Request
+	room    room // in which it has a place
+}
+
 // control is one control connection.
 type control struct {
 	server  *server
@@ -230,6 +240,8 @@ type control struct {
 	ctx     context.Context
 	rooms   map[string]room // by method
 	others  room            // of the rest
+	jobs    chan job        // taken by a worker that is idle
+	idle    atomic.Int32    // workers, one at most
 
 	writeMu sync.Mutex
 
@@ -242,7 +254,7 @@ func (s *server) converseControl(conn *net.UnixConn, version int) {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
 	c := &control{
-		server: s, conn: conn, version: version, ctx: ctx, cancels: make(map[uint64]context.CancelFunc),
+		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
 			protocol.MethodKill: newRoom("kills", maxKills),
@@ -303,8 +315,9 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
+	frames := bufio.NewReaderSize(c.conn, frameBuffer)
 	for {
-		kind, payload, err := protocol.Read(c.conn)
+		kind, payload, err := protocol.Read(frames)
 		if err != nil {
 			return
 		}
@@ -321,12 +334,12 @@ func (c *control) listen(wg *sync.WaitGroup) {
 				c.reply(protocol.Reply{ID: r.ID, Error: protocol.ErrorOf(room.full())})
 				continue
 			}
-			ctx := c.begin(r.ID)
-			wg.Go(func() {
-				defer func() { <-room.taken }()
-				defer c.end(r.ID)
-				c.answer(ctx, r)
-			})
+			j := job{c.begin(r.ID), r, room}
+			select {
+			case c.jobs <- j:
+			default:
+				wg.Go(func() { c.work(j) })
+			}
 		case protocol.KindCancel:
 			var r protocol.Cancel
 			if json.Unmarshal(payload, &r) != nil {
@@ -344,6 +357,26 @@ func (c *control) room(method string) room {
 		return r
 	}
 	return c.others
+}
+
+// work answers a request. One worker stays for the next: its stack, which a probe has made large, is used again.
+func (c *control) work(j job) {
+	for {
+		c.answer(j.ctx, j.request)
+		c.end(j.request.ID)
+		<-j.room.taken
+		j = job{}
+		if c.idle.Add(1) > 1 {
+			c.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-c.jobs:
+			c.idle.Add(-1)
+		case <-c.ctx.Done():
+			return
+		}
+	}
 }
 
 func (c *control) begin(id uint64) context.Context {
