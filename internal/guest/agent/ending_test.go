@@ -113,8 +113,9 @@ func TestOnlyTheFirstThreadEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.done
-	if ending, err := l.conn.Ending(t.Context()); err != nil || !ending {
-		t.Errorf("after the end of all: %v, %v", ending, err)
+	// The machine ends with it: the agent may have gone by now.
+	if ending, err := l.conn.Ending(t.Context()); err == nil && !ending {
+		t.Error("after the end of all it is not ending")
 	}
 }
 
