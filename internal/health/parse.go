@@ -46,6 +46,23 @@ func Parse(raw json.RawMessage) (Policy, error) {
 	return p, nil
 }
 
+// A Recorded is a policy as a record holds it that says much else, which an earlier version may have written under other bounds. One that
+// this version refuses is of type none, and Refused says why: the reader tells a person, and keeps the rest.
+type Recorded struct {
+	Policy  Policy
+	Refused error // a *PolicyError
+}
+
+// UnmarshalJSON never fails.
+func (r *Recorded) UnmarshalJSON(b []byte) error {
+	p, err := Parse(b)
+	if err != nil {
+		p = Policy{Type: TypeNone}
+	}
+	*r = Recorded{p, err}
+	return nil
+}
+
 // UnmarshalJSON reads a policy from a record, as Parse does.
 func (p *Policy) UnmarshalJSON(b []byte) error {
 	q, err := Parse(b)

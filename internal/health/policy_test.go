@@ -251,6 +251,35 @@ func genPolicy(t *rapid.T) string {
 	return string(b)
 }
 
+// What is read of a record is the policy, or none and the reason.
+func TestRecorded(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"tcp":{"port":80}}`: "",
+		`null`:                "",
+		`{"type":"none"}`:     "",
+		`{"tcp":{"port":0}}`:  "health_check.tcp.port",
+		`7`:                   "health_check",
+		`{"http":{"port":80,"path":"/` + strings.Repeat("x", maxPath) + `"}}`: "health_check.http.path",
+	} {
+		var record struct {
+			Before string
+			Check  Recorded
+			After  string
+		}
+		err := json.Unmarshal([]byte(`{"before":"a","check":`+raw+`,"after":"b"}`), &record)
+		if err != nil || record.Before != "a" || record.After != "b" {
+			t.Errorf("%.40s: %+v, %v", raw, record, err)
+		}
+		p, refused := Parse([]byte(raw))
+		switch {
+		case want == "" && (record.Check.Refused != nil || !record.Check.Policy.Equal(p)):
+			t.Errorf("%.40s: %+v", raw, record.Check)
+		case want != "" && (record.Check.Policy.Type != TypeNone || record.Check.Refused.Error() != refused.Error() || !strings.HasPrefix(refused.Error(), want)):
+			t.Errorf("%.40s: %+v, want none and %v", raw, record.Check, refused)
+		}
+	}
+}
+
 // The largest policies that are accepted, made of what grows most when it is written as JSON: everything is bounded, and a record of one
 // with the longest history is, too.
 func TestLargestPolicies(t *testing.T) {
