@@ -130,10 +130,7 @@ type journal struct {
 	replay    map[string][]health.Transition // by instance, as the log held them at the start
 }
 
-const (
-	healthFile    = "/health.json"
-	maxHealthFile = 1 << 20
-)
+const healthFile = "/health.json"
 
 // Commit appends the transition to the event log.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
@@ -152,7 +149,7 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // Load reads it.
 func (j *journal) Load(id string) ([]byte, error) {
-	b, err := j.instances.ReadFile(id+healthFile, maxHealthFile)
+	b, err := j.instances.ReadFile(id+healthFile, health.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -266,11 +266,11 @@ func TestChangeBehindACrash(t *testing.T) {
 		policy string // as the daemon finds it
 		want   string // what it makes of it
 	}{
-		"another check":           {1, pacedPolicy, " healthy>starting"},
-		"no check":                {1, "null", " healthy>disabled"},
-		"another run":             {2, other, " healthy>starting"},
-		"nothing":                 {1, other, ""},
-		"the record's, once more": {1, `{"type":"none"}`, " healthy>disabled"},
+		"the record's check":   {1, pacedPolicy, " healthy>starting"},
+		"no check":             {1, "null", " healthy>disabled"},
+		"another run":          {2, other, " healthy>starting"},
+		"nothing":              {1, other, ""},
+		"a check of type none": {1, `{"type":"none"}`, " healthy>disabled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -314,7 +314,7 @@ func TestDisabledBehindACrash(t *testing.T) {
 		b.open()
 		b.answers(good, time.Hour)
 		b.seen(1, Running, pacedPolicy)
-		if s := b.is(StatusStarting); s.ConsecutiveSuccesses != 0 {
+		if s := b.is(StatusStarting); s.ConsecutiveSuccesses != 0 || s.WindowStartedAt.IsZero() {
 			t.Errorf("%+v", s)
 		}
 		b.close()

@@ -287,7 +287,7 @@ func (l *loop) begin() {
 		return
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
-	f := &flight{window: l.s.Window, joined: now}
+	f := &flight{crew: &l.set.crew, window: l.s.Window, joined: now}
 	if l.p.queues() {
 		f.turn = l.set.queue.join(l.slow)
 		l.flight = f

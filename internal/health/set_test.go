@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -517,6 +518,24 @@ func TestCheckNowGivenUp(t *testing.T) {
 }
 
 var errLeft = errors.New("the client left")
+
+// What a Prober wants done when its context ends is waited for, too.
+func TestCloseWaitsForWhatEndsWithAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var done atomic.Int32
+		b.Set.config.Probe = func(ctx context.Context, _ string, _ Policy, _ func()) Result {
+			ctx.(interface{ AfterFunc(func()) func() bool }).AfterFunc(func() { time.Sleep(time.Minute); done.Add(1) })
+			return good
+		}
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		if done.Load() != 1 {
+			t.Error("it goes on after Close")
+		}
+	})
+}
 
 // A cause labels a metric, so it is one of those that are known.
 func TestUnknownCauses(t *testing.T) {
