@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,9 +80,8 @@ type Daemon struct {
 	images    *image.Store
 	instances *instance.Set
 	health    *health.Set
-	observing sync.Mutex // of an instance, for its health
-	hellos    *hellos
-	hints     *hints
+	journal   *journal
+	mail      *mailboxes // to health
 	loops     *loops
 	platform  *platform // nil with the fake driver
 	started   time.Time
@@ -145,14 +143,14 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
-	d.hellos, d.hints = newHellos(), newHints()
+	d.mail = newMailboxes(d.hand, d.handFailed)
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		AllowNets:  d.config.AllowNets,
-		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
-		AgentReady: d.hellos.add, BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
-		NetworkUp: d.hellos.add, Hinted: d.hints.add,
+		AllowNets:   d.config.AllowNets,
+		Memory:      memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:    func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
+		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint,
 		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
@@ -168,13 +166,14 @@ func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
 	if err != nil {
 		return err
 	}
-	replay, err := readTransitions(ctx, d.events)
+	replay, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
 	if err != nil {
 		return fmt.Errorf("read the event log: %w", err)
 	}
+	d.journal = &journal{events: d.events, instances: records, name: d.instanceName, replay: replay}
 	d.health = health.NewSet(health.Config{
 		Probe:   d.probe,
-		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
+		Journal: d.journal,
 		Log:     d.log,
 		Logger:  d.instances.Logger,
 		Hooks:   d.healthHooks(),
@@ -241,8 +240,9 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return err
 	}
 	d.loops.start(healthConsumer, d.followHealth)
-	d.loops.start(helloConsumer, d.followHellos)
-	d.loops.start(hintConsumer, d.followHints)
+	d.loops.start(hintConsumer, d.keepWatching)
+	d.mail.start()
+	defer d.mail.stop()
 	defer d.loops.stop()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
@@ -303,6 +303,7 @@ func (d *Daemon) close(ctx context.Context) error {
 	var errs []error
 	if d.health != nil {
 		errs = append(errs, d.health.Close(ctx))
+		errs = append(errs, d.mail.wait(ctx)) // for health, which has ended
 	}
 	if d.instances != nil {
 		errs = append(errs, d.instances.Close(ctx))
