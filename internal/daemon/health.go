@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"runtime/debug"
@@ -136,8 +137,12 @@ func (j *journal) Commit(ctx context.Context, id string, t health.Transition) er
 	return err
 }
 
-// Save writes the record. Deleting an instance's directory deletes its health with it.
+// Save writes the record, unless it could not be read again: the last one that can is better then. Deleting an instance's directory deletes
+// its health with it.
 func (j *journal) Save(id string, blob []byte) error {
+	if len(blob) > maxHealthFile {
+		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), maxHealthFile)
+	}
 	err := j.instances.WriteFile(id+healthFile, blob)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/store"
 	hale "github.com/halevm/hale/sdk/go"
 )
 
@@ -332,3 +334,25 @@ func TestTransitionsOfTheLog(t *testing.T) {
 type recorder struct{ lines int }
 
 func (r *recorder) Write(b []byte) (int, error) { r.lines++; return len(b), nil }
+
+// A health record that would not be read again does not take the place of one that is.
+func TestAHealthRecordIsReadAgain(t *testing.T) {
+	root, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := root.Mkdir("a"); err != nil {
+		t.Fatal(err)
+	}
+	j := &journal{instances: root}
+	for _, size := range []int{10, maxHealthFile, maxHealthFile + 1} {
+		err := j.Save("a", bytes.Repeat([]byte{'x'}, size))
+		if (err != nil) != (size > maxHealthFile) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if got, err := j.Load("a"); err != nil || len(got) != min(size, maxHealthFile) {
+			t.Errorf("after %d bytes, %d are read: %v", size, len(got), err)
+		}
+	}
+}

@@ -27,9 +27,10 @@ type mailbox struct {
 
 // A mail asks that health sees an instance as it is by then, that its guest is told which port to tell of, or both.
 type mail struct {
-	look bool
-	hint *hint         // the newest; nil: none
-	over chan struct{} // closed when it was handed on
+	look  bool
+	hint  *hint         // the newest; nil: none
+	since time.Time     // the oldest part of it
+	over  chan struct{} // closed when it was handed on
 }
 
 func newMailboxes(hand func(string, mail), failed func(string, any)) *mailboxes {
@@ -60,7 +61,7 @@ func (m *mailboxes) add(id string, write func(*mail)) {
 		m.empty(id, box)
 	}
 	if box.next == nil {
-		box.next = &mail{over: make(chan struct{})}
+		box.next = &mail{since: time.Now(), over: make(chan struct{})}
 	}
 	write(box.next)
 }
@@ -135,6 +136,21 @@ func (m *mailboxes) heard(ctx context.Context, id string) {
 	case <-m.closing:
 	case <-ctx.Done():
 	}
+}
+
+// oldest is the age of the oldest mail that is not handed on yet.
+func (m *mailboxes) oldest() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, age := time.Now(), time.Duration(0)
+	for _, box := range m.of {
+		first := box.next
+		if box.now != nil {
+			first = box.now
+		}
+		age = max(age, now.Sub(first.since))
+	}
+	return age
 }
 
 func (m *mailboxes) closed() bool {

@@ -56,13 +56,16 @@ func TestAnInstancesMailHoldsUpNoOther(t *testing.T) {
 		if ctx.Err() == nil {
 			t.Error("what waits is taken for heard")
 		}
+		if age := m.oldest(); age != time.Second {
+			t.Errorf("the oldest is of %v ago", age)
+		}
 		close(free)
 		m.heard(t.Context(), "slow")
 		if fmt.Sprint(slow) != "[true <nil> true {80 false}]" {
 			t.Errorf("handed on: %q", slow)
 		}
 		synctest.Wait()
-		if len(m.of) != 0 {
+		if len(m.of) != 0 || m.oldest() != 0 {
 			t.Errorf("%d mailboxes are kept that have nothing", len(m.of))
 		}
 	})
