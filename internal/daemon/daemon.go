@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +71,9 @@ type Config struct {
 // shutdownTimeout bounds the end: requests under way, then loops, then records.
 const shutdownTimeout = 10 * time.Second
 
+// probesEnd bounds the wait for the probes in flight, which is a part of that.
+const probesEnd = 3 * time.Second
+
 // A Daemon is the parts.
 type Daemon struct {
 	config    Config
@@ -81,11 +83,8 @@ type Daemon struct {
 	images    *image.Store
 	instances *instance.Set
 	health    *health.Set
-	observing sync.Mutex // of an instance, for its health
-	takenUp   sync.Once
-	known     chan struct{} // closed once health has taken up every instance
-	hellos    *hellos
-	hints     *hints
+	journal   *journal
+	mail      *mailboxes // to health
 	loops     *loops
 	platform  *platform // nil with the fake driver
 	started   time.Time
@@ -93,7 +92,7 @@ type Daemon struct {
 
 // Run runs a daemon until ctx is done and everything is put away. Machines go on without it.
 func Run(ctx context.Context, c Config) (err error) {
-	d := &Daemon{config: c, log: c.Log, started: time.Now(), known: make(chan struct{})}
+	d := &Daemon{config: c, log: c.Log, started: time.Now()}
 	dir, err := filepath.Abs(c.DataDir)
 	if err != nil {
 		return err
@@ -147,14 +146,14 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
-	d.hellos, d.hints = newHellos(), newHints()
+	d.mail = newMailboxes(d.hand, d.handFailed)
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
-		AllowNets:  d.config.AllowNets,
-		Memory:     memory - min(memory/10, 1<<30), // the host itself needs some
-		Panicked:   func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
-		AgentReady: d.hellos.add, BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
-		NetworkUp: d.hellos.add, Hinted: d.hints.add,
+		AllowNets:   d.config.AllowNets,
+		Memory:      memory - min(memory/10, 1<<30), // the host itself needs some
+		Panicked:    func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
+		BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
+		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint,
 		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
@@ -170,13 +169,14 @@ func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
 	if err != nil {
 		return err
 	}
-	replay, err := readTransitions(ctx, d.events)
+	replay, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
 	if err != nil {
 		return fmt.Errorf("read the event log: %w", err)
 	}
+	d.journal = &journal{events: d.events, instances: records, name: d.instanceName, replay: replay}
 	d.health = health.NewSet(health.Config{
 		Probe:   d.probe,
-		Journal: &journal{events: d.events, instances: records, name: d.instanceName, replay: replay},
+		Journal: d.journal,
 		Log:     d.log,
 		Logger:  d.instances.Logger,
 		Hooks:   d.healthHooks(),
@@ -243,8 +243,9 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return err
 	}
 	d.loops.start(healthConsumer, d.followHealth)
-	d.loops.start(helloConsumer, d.followHellos)
-	d.loops.start(hintConsumer, d.followHints)
+	d.loops.start(hintConsumer, d.keepWatching)
+	d.mail.start()
+	defer d.mail.stop()
 	defer d.loops.stop()
 	d.awaitHealth(ctx)
 	handler := server.New(server.Config{
@@ -305,7 +306,13 @@ func (d *Daemon) close(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	if d.health != nil {
-		errs = append(errs, d.health.Close(ctx))
+		// A check in a guest that hangs is not waited for: it says nothing any more, and the rest needs its time.
+		soon, cancel := context.WithTimeout(ctx, probesEnd)
+		if err := d.health.Close(soon); err != nil {
+			d.log.Warn("a health check in flight does not end, and is left", "err", err)
+		}
+		cancel()
+		errs = append(errs, d.mail.wait(ctx)) // for health, which has ended
 	}
 	if d.instances != nil {
 		errs = append(errs, d.instances.Close(ctx))

@@ -161,17 +161,8 @@ func TestBootLeavesOneResultForEachCause(t *testing.T) {
 	}
 }
 
-// The agent's HELLO asks for a check that waited for it, before the program runs.
-func TestHelloAsksForACheck(t *testing.T) {
-	h := newHellos()
-	for range 3 {
-		h.add("a")
-	}
-	h.add("b")
-	<-h.some
-	if ids := h.take(); len(ids) != 2 || len(h.take()) != 0 {
-		t.Errorf("taken %v", ids)
-	}
+// The agent's HELLO is seen by health.
+func TestHelloIsSeen(t *testing.T) {
 	in := instance.Instance{ID: "a", Run: 1, State: instance.Initializing}
 	if observed(in).Agent {
 		t.Error("an agent is seen that has said nothing")

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -19,12 +22,11 @@ import (
 const healthConsumer = "health"
 
 // followHealth keeps the health loops in step with the instances until ctx is done. It follows the event log, but what
-// it hands on is always the instance as it is now, so a missed or repeated event changes nothing.
+// is handed on is always the instance as it is by then, so a missed or repeated event changes nothing. It waits for no instance.
 func (d *Daemon) followHealth(ctx context.Context) error {
 	reader := d.events.Follow(event.ID{}, healthConsumer)
 	defer reader.Close()
-	d.observeAll()
-	d.takenUp.Do(func() { close(d.known) })
+	d.lookAtAll()
 	for {
 		e, err := reader.Next(ctx)
 		if err != nil {
@@ -32,11 +34,9 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 		}
 		switch e.Type {
 		case event.TypeResync:
-			d.observeAll()
-		case event.TypeDeleted:
-			d.forget(e.Instance)
-		case event.TypeCreated, event.TypeState, event.TypeUpdated:
-			d.observe(e.Instance)
+			d.lookAtAll()
+		case event.TypeCreated, event.TypeState, event.TypeUpdated, event.TypeDeleted:
+			d.mail.look(e.Instance)
 		case event.TypeHealth, event.TypeHost: // our own
 		}
 		reader.Ack(e.ID)
@@ -48,48 +48,53 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 func (d *Daemon) awaitHealth(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	select {
-	case <-d.known:
-	case <-ctx.Done():
+	d.lookAtAll()
+	for _, in := range d.instances.List() {
+		d.mail.heard(ctx, in.ID)
 	}
 }
 
-// settled returns when health has taken in everything that happened so far, so that what is read after a change is what
+// settled returns when health has taken in everything that happened to an instance so far, so that what is read after a change is what
 // the change made of it. It waits a second at most.
-func (d *Daemon) settled(ctx context.Context) {
+func (d *Daemon) settled(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	d.events.WaitConsumed(ctx, healthConsumer, d.events.Last()) // too late is no error: the answer is then a little old
+	d.mail.heard(ctx, id)
 }
 
-// observeAll hands on every instance there is.
-func (d *Daemon) observeAll() {
+func (d *Daemon) lookAtAll() {
 	for _, in := range d.instances.List() {
-		d.observe(in.ID)
+		d.mail.look(in.ID)
 	}
 }
 
-// observe hands on one instance as it is now. Both controllers come here, and what is handed on last must be the latest.
-func (d *Daemon) observe(id string) {
-	d.observing.Lock()
-	defer d.observing.Unlock()
+// hand hands on to health what there is of one instance, as it is now; for one instance it is not called twice at a time.
+func (d *Daemon) hand(id string, m mail) {
 	in, err := d.instances.Find(id)
-	if errors.Is(err, api.NotFound) {
+	if errors.Is(err, api.NotFound) || err == nil && in.ID != id { // a name may look like an id
 		d.health.Forget(id)
+		d.journal.drop(id)
 		return
 	}
 	if err != nil {
 		d.log.Error("look up an instance for its health", "instance", id, "err", err)
 		return
 	}
-	d.health.Sync(observed(in))
+	if _, known := d.health.Snapshot(id); m.look || !known {
+		d.health.Sync(observed(in))
+	}
 	d.watch(in)
+	if m.hint != nil {
+		d.health.Hint(id, m.hint.port, m.hint.listening)
+	}
 }
 
-func (d *Daemon) forget(id string) {
-	d.observing.Lock()
-	defer d.observing.Unlock()
-	d.health.Forget(id)
+// handFailed contains a panic of hand.
+func (d *Daemon) handFailed(id string, panicked any) {
+	d.metrics.panics.WithLabelValues(healthConsumer).Inc()
+	d.log.Error("what happened to an instance could not be handed on to health; it is tried again",
+		"instance", id, "panic", panicked, "stack", string(debug.Stack()), "in", loopPause)
 }
 
 // observed is what health sees of an instance.
@@ -127,7 +132,9 @@ type journal struct {
 	events    *event.Log
 	instances *store.Root // of DIR/instances
 	name      func(id string) string
-	replay    map[string][]health.Transition // by instance, as the log held them at the start
+
+	mu     sync.Mutex
+	replay map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
 }
 
 const healthFile = "/health.json"
@@ -138,8 +145,12 @@ func (j *journal) Commit(ctx context.Context, id string, t health.Transition) er
 	return err
 }
 
-// Save writes the record. Deleting an instance's directory deletes its health with it.
+// Save writes the record, unless it could not be read again: the last one that can is better then. Deleting an instance's directory deletes
+// its health with it.
 func (j *journal) Save(id string, blob []byte) error {
+	if len(blob) > health.MaxRecord {
+		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), health.MaxRecord)
+	}
 	err := j.instances.WriteFile(id+healthFile, blob)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -162,31 +173,47 @@ func (j *journal) SetAside(id string) error {
 	return err
 }
 
-// Replay gives the transitions of an instance that the event log held when the daemon started, oldest first.
-func (j *journal) Replay(id string) ([]health.Transition, error) { return j.replay[id], nil }
+// Replay gives, once, the transitions of an instance that the event log held when the daemon started, oldest first.
+func (j *journal) Replay(id string) ([]health.Transition, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer delete(j.replay, id)
+	return j.replay[id], nil
+}
 
-// readTransitions reads the transitions that the event log holds, by instance.
-func readTransitions(ctx context.Context, events *event.Log) (map[string][]health.Transition, error) {
+// drop forgets what Replay would give.
+func (j *journal) drop(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.replay, id)
+}
+
+// readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the
+// record has the status too, and no daemon must fail to start for it.
+func readTransitions(ctx context.Context, events *event.Log, there []instance.Instance, log *slog.Logger) (map[string][]health.Transition, error) {
 	last := events.Last()
 	reader := events.Follow(events.Oldest(), "replay")
 	defer reader.Close()
 	replay := make(map[string][]health.Transition)
+	known := make(map[string]bool)
+	for _, in := range there {
+		known[in.ID] = true
+	}
 	for at := events.Oldest(); at.Seq < last.Seq; {
 		e, err := reader.Next(ctx)
 		if err != nil {
 			return nil, err
 		}
 		at = e.ID
-		switch e.Type {
-		case event.TypeHealth:
-			var t health.Transition
-			if err := json.Unmarshal(e.Data, &t); err != nil {
-				return nil, fmt.Errorf("event %s: %w", e.ID, err)
-			}
-			replay[e.Instance] = append(replay[e.Instance], t)
-		case event.TypeDeleted:
-			delete(replay, e.Instance)
+		if e.Type != event.TypeHealth || !known[e.Instance] {
+			continue
 		}
+		var t health.Transition
+		if err := json.Unmarshal(e.Data, &t); err != nil {
+			log.Error("a health event in the log makes no sense; it is passed over", "event", e.ID.String(), "instance", e.Instance, "err", err)
+			continue
+		}
+		replay[e.Instance] = append(replay[e.Instance], t)
 	}
 	return replay, nil
 }

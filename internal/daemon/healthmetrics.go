@@ -56,7 +56,7 @@ func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // loopNames are the controllers that serve starts.
-var loopNames = []string{healthConsumer, helloConsumer, hintConsumer}
+var loopNames = []string{healthConsumer, hintConsumer}
 
 // controllerCollector tells of the daemon's own loops.
 type controllerCollector struct{ d *Daemon }

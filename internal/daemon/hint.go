@@ -2,13 +2,16 @@ package daemon
 
 import (
 	"context"
-	"sync"
+	"time"
 
 	"github.com/halevm/hale/internal/instance"
 )
 
-// hintConsumer is the name of the controller that hands on the guests' hints.
+// hintConsumer is the name of the controller that keeps the guests told which port to tell of.
 const hintConsumer = "hints"
+
+// watchEvery is how often a guest is told once more: a machine that could not be told is told then, the others are not troubled.
+const watchEvery = 10 * time.Second
 
 // A hint is a guest's word on the port that is checked.
 type hint struct {
@@ -16,47 +19,20 @@ type hint struct {
 	listening bool
 }
 
-// hints are the newest words of the guests' agents that health has not heard, one of each instance.
-type hints struct {
-	mu     sync.Mutex
-	newest map[string]hint
-	some   chan struct{} // a buffer of one
-}
-
-func newHints() *hints { return &hints{newest: make(map[string]hint), some: make(chan struct{}, 1)} }
-
-// add never waits.
-func (h *hints) add(id string, port uint16, listening bool) {
-	h.mu.Lock()
-	h.newest[id] = hint{port, listening}
-	h.mu.Unlock()
-	select {
-	case h.some <- struct{}{}:
-	default:
-	}
-}
-
-func (h *hints) take() map[string]hint {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	taken := h.newest
-	h.newest = make(map[string]hint)
-	return taken
-}
-
-// followHints hands them on until ctx is done.
-func (d *Daemon) followHints(ctx context.Context) error {
+// keepWatching has the guests told once more from time to time, until ctx is done.
+func (d *Daemon) keepWatching(ctx context.Context) error {
+	again := time.NewTicker(watchEvery)
+	defer again.Stop()
 	for {
 		select {
-		case <-d.hints.some:
+		case <-again.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		for id, h := range d.hints.take() {
-			if _, known := d.health.Snapshot(id); !known { // its machine was taken back a moment ago
-				d.observe(id)
+		for _, in := range d.instances.List() {
+			if in.State.Active() {
+				d.mail.watch(in.ID)
 			}
-			d.health.Hint(id, h.port, h.listening)
 		}
 	}
 }

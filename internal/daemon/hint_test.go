@@ -13,20 +13,6 @@ import (
 	hale "github.com/halevm/hale/sdk/go"
 )
 
-// The newest word of each instance waits, and no other.
-func TestHintsWaitOneOfEach(t *testing.T) {
-	h := newHints()
-	for i := range 1000 {
-		h.add("a", 80, i%2 == 0)
-	}
-	h.add("b", 81, true)
-	<-h.some
-	got := h.take()
-	if len(got) != 2 || got["a"] != (hint{80, false}) || got["b"] != (hint{81, true}) || len(h.take()) != 0 {
-		t.Errorf("taken %v", got)
-	}
-}
-
 // A frame from the guest is seen by health.
 func TestTheFirstFrameIsSeen(t *testing.T) {
 	in := instance.Instance{ID: "a", Run: 1, State: instance.Initializing}

@@ -208,6 +208,9 @@ func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge f
 		s.lag += consumer.Lag
 		s.resyncs += consumer.Resyncs
 		s.oldest = max(s.oldest, consumer.OldestUnread)
+		if consumer.Name == healthConsumer {
+			s.oldest = max(s.oldest, c.d.mail.oldest())
+		}
 	}
 	for name, s := range sums {
 		gauge(lagDesc, float64(s.lag), name)

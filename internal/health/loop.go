@@ -405,16 +405,20 @@ func (l *loop) unanswered() {
 
 // end leaves nothing behind: no probe, no writer, nobody who waits.
 func (l *loop) end() {
-	if f := l.flight; f != nil && f.start.IsZero() {
+	f := l.flight
+	if f != nil && f.start.IsZero() {
 		f.turn.end(false)
+		f = nil
 	} else if f != nil {
 		f.end(errCutShort)
-		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
 	}
 	l.settle()
 	if l.saver.stale && !l.forgot.Load() {
 		l.write(time.Now())
 		l.settle()
+	}
+	if f != nil {
+		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
 	}
 	if l.committing != nil {
 		<-l.committing

@@ -413,6 +413,68 @@ func TestTakenBackLate(t *testing.T) {
 	})
 }
 
+// A program that was started while no daemon listened has run since then; a word that cannot be true is not believed.
+func TestStartedWhileAway(t *testing.T) {
+	for name, tt := range map[string]struct{ skew, want time.Duration }{ // want: since the next daemon
+		"as it says":             {0, -55 * time.Second},
+		"before it was started":  {-time.Hour, 0},
+		"a time that is to come": {time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(t)
+				h.fake = fake.New(fake.Config{Boot: 5 * time.Second})
+				h.driver = skewed{fake.Surviving{Driver: h.fake}, tt.skew}
+				s := h.open()
+				i := create(t, s, "web", "sleep")
+				h.close(s)
+				time.Sleep(time.Minute)
+				back := time.Now()
+				s = h.open()
+				i = await(t, s, i.ID, instance.Running)
+				if got := i.RunningAt.Sub(back); got != tt.want || !i.Since.Equal(i.RunningAt) {
+					t.Errorf("running since %v after the daemon came back, in that state since %v", got, i.Since.Sub(back))
+				}
+				if err := s.Delete(t.Context(), i.ID, false); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A skewed driver's machines that are taken back have another clock.
+type skewed struct {
+	fake.Surviving
+	by time.Duration
+}
+
+func (d skewed) Recover(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	m, err := d.Surviving.Recover(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return skewedMachine{m, d.by}, nil
+}
+
+type skewedMachine struct {
+	instance.Machine
+	by time.Duration
+}
+
+func (m skewedMachine) Notices() <-chan machine.Notice {
+	told := m.Machine.Notices()
+	skewed := make(chan machine.Notice, cap(told))
+	go func() { // until the machine's end
+		defer close(skewed)
+		for n := range told {
+			n.Time = n.Time.Add(m.by)
+			skewed <- n
+		}
+	}()
+	return skewed
+}
+
 func TestUnknown(t *testing.T) {
 	h := newHost(t)
 	d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
@@ -454,8 +516,19 @@ func TestDiskRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		var refused atomic.Int32
-		h.config = func(c *instance.Config) { c.SaveFailed = func() { refused.Add(1) } }
-		s := h.open()
+		var s *instance.Set
+		var unwritten []instance.State // as they were found then
+		h.config = func(c *instance.Config) {
+			c.SaveFailed = func() { refused.Add(1) }
+			c.Unwritten = func(id string) {
+				i, err := s.Find(id)
+				if err != nil {
+					i.State = "gone"
+				}
+				unwritten = append(unwritten, i.State)
+			}
+		}
+		s = h.open()
 		i := create(t, s, "web", "sleep")
 		await(t, s, i.ID, instance.Running)
 		synctest.Wait() // until the record is in place too
@@ -477,6 +550,10 @@ func TestDiskRefuses(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if got := h.told(before); len(got) != 0 {
 			t.Errorf("events %v", got)
+		}
+		synctest.Wait()
+		if !slices.Equal(unwritten, []instance.State{instance.Stopped}) {
+			t.Errorf("told of %v without an event", unwritten)
 		}
 		if n := refused.Load(); n != 1 {
 			t.Errorf("told %d times that the disk refused what happened", n)

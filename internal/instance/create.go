@@ -295,6 +295,9 @@ func (o *owner) create() (err error) {
 		err = errors.Join(err, s.store.RemoveDir(o.id))
 	}()
 	o.rec.Instance.State = Created // as the event will say
+	if err := fits(o.rec); err != nil {
+		return err
+	}
 	p, err := s.prepare(o.rec)
 	if err != nil {
 		return fmt.Errorf("create instance: %w", err)
@@ -412,6 +415,7 @@ func (o *owner) removeFirst(data event.Deleted, cause error) error {
 	_, err := o.s.c.Events.Commit(o.s.ctx, event.TypeDeleted, o.id, o.rec.Instance.Spec.Name, data, func(event.Event) { o.s.forget(o) })
 	if err != nil {
 		o.s.forget(o)
+		o.s.c.Unwritten(o.id)
 		o.s.log.Error("an instance was deleted, and no event tells of it", "instance", o.id, "err", err)
 	}
 	return nil

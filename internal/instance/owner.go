@@ -228,6 +228,7 @@ func (o *owner) happened(next record, c change) {
 	o.owed = append(o.owed, c)
 	o.s.c.SaveFailed()
 	o.publish(next.Instance)
+	o.s.c.Unwritten(o.id)
 	o.log.Error("a change cannot be written; it is tried again until there is room", "state", next.Instance.State, "err", err)
 }
 

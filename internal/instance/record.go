@@ -15,7 +15,8 @@ import (
 const (
 	recordName    = "instance.json"
 	recordVersion = 1
-	maxRecordSize = 4 << 20
+	maxRecordSize = 4 << 20   // what is larger is not read again, and so never written
+	recordReserve = 128 << 10 // of that, for what is to happen: the published ports, how a run ended
 	machineDir    = "vm"
 )
 
@@ -37,11 +38,47 @@ func (s *Set) prepare(r record) (*store.Pending, error) {
 }
 
 func (s *Set) put(r record) (*store.Pending, error) {
+	data, err := encode(r, maxRecordSize)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.Prepare(path.Join(r.Instance.ID, recordName), data)
+}
+
+// fits refuses what is asked for when its record would have no room for what is to happen to the instance.
+func fits(r record) error {
+	_, err := encode(r, maxRecordSize-recordReserve)
+	return err
+}
+
+// encode refuses by its largest part what no daemon would read.
+func encode(r record, most int) ([]byte, error) {
 	data, err := store.EncodeJSON(recordVersion, r)
 	if err != nil {
 		return nil, fmt.Errorf("encode the record of instance %s: %w", r.Instance.ID, err)
 	}
-	return s.store.Prepare(path.Join(r.Instance.ID, recordName), data)
+	if len(data) <= most {
+		return data, nil
+	}
+	spec := r.Instance.Spec
+	field, largest := "image", jsonSize(r.Image)
+	for _, part := range []struct {
+		field string
+		value any
+	}{
+		{"entrypoint", spec.Entrypoint},
+		{"cmd", spec.Cmd},
+		{"env", spec.Env},
+		{"tags", spec.Tags},
+		{"network.ports", spec.Ports},
+		{"network.allow", spec.AllowNets},
+		{"health_check", spec.HealthCheck},
+	} {
+		if size := jsonSize(part.value); size > largest {
+			field, largest = part.field, size
+		}
+	}
+	return nil, invalid(field, fmt.Sprintf("what is kept of the instance would take %d bytes as JSON, %d of them for this: at most %d can be kept", len(data), largest, most))
 }
 
 // errHalfMade is an instance whose creation was never committed.

@@ -16,7 +16,7 @@ func (o *owner) bootAgain(e machine.Exit) bool {
 	next := o.rec
 	next.Instance.Boots = max(in.Boots, 1) + 1
 	next.Instance.BootedAt = now()
-	next.Instance.Agent = false
+	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.Ports = nil
 	o.happened(next, change{event.TypeBootRetry, event.BootRetry{Boot: next.Instance.Boots, Reason: why(e)}})
 	o.log.Warn("the guest did not come up: it is booted once more", "boot", next.Instance.Boots, "reason", e.Reason, "message", e.Message, "console", e.Console)

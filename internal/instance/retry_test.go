@@ -118,6 +118,45 @@ func TestRetrySwitchedOff(t *testing.T) {
 	})
 }
 
+// A frame of the boot that is over says nothing of the next one's network.
+func TestARetryHasNoNetworkYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := fake.New(fake.Config{Boot: time.Hour})
+		h := newHost(t)
+		h.driver = &second{Driver: fake.New(fake.Config{Boot: time.Hour}), first: first}
+		h.config = func(c *instance.Config) { c.BootRetries = 1 }
+		s := h.open()
+		i := create(t, s, "web", "sleep")
+		first.Say(i.ID, machine.Notice{Kind: machine.NetworkUp})
+		synctest.Wait()
+		if got, err := s.Find(i.ID); err != nil || !got.Network {
+			t.Errorf("%+v, %v", got, err)
+		}
+		first.Crash(i.ID, gaveUp)
+		synctest.Wait()
+		if got, err := s.Find(i.ID); err != nil || got.Boots != 2 || got.Network {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if err := s.Delete(t.Context(), i.ID, false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A second driver's first machine is another's.
+type second struct {
+	*fake.Driver
+	first *fake.Driver
+}
+
+func (d *second) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	if first := d.first; first != nil {
+		d.first = nil
+		return first.Start(ctx, c)
+	}
+	return d.Driver.Start(ctx, c)
+}
+
 // What said HELLO is the image's business, however it ends.
 func TestOnlySilentBootsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -79,6 +80,9 @@ func (o *owner) start(opt StartOptions) error {
 		spec.Cmd = opt.Cmd
 	}
 	if _, err := process(*spec, next.Image); err != nil {
+		return err
+	}
+	if err := fits(next); err != nil {
 		return err
 	}
 	next.Image.Disk = o.disk()
@@ -177,6 +181,7 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		}
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
+		next.Instance.Since = o.startedAt(n.Time)
 		next.Instance.RunningAt = next.Instance.Since
 		o.happened(next, change{event.TypeState, c})
 		o.log.Info("running", "after", o.sinceStart(n.Time))
@@ -185,6 +190,16 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 	case n.Kind == machine.Exited:
 		o.ended(n.Exit)
 	}
+}
+
+// startedAt is when the program was started, by the machine's word, which may be of a time when no daemon listened. A word that cannot be
+// true, because a clock was set or there is none, is replaced by now.
+func (o *owner) startedAt(said time.Time) time.Time {
+	t, in := now(), o.rec.Instance
+	if said.Before(in.StartedAt) || said.Before(in.BootedAt) || said.After(t) {
+		return t
+	}
+	return said.UTC().Round(0)
 }
 
 // sinceStart is how long after the run's start something was. A machine that was taken back tells of what was long ago.
@@ -219,6 +234,7 @@ func (o *owner) ended(e machine.Exit) {
 	if e.Time.IsZero() {
 		e.Time = now()
 	}
+	e.Message, e.Console = head(e.Message), tail(e.Console)
 	if o.bootAgain(e) {
 		return
 	}
@@ -244,6 +260,23 @@ func (o *owner) ended(e machine.Exit) {
 		attrs = append(attrs, "message", e.Message)
 	}
 	o.log.Info("stopped", attrs...)
+}
+
+// maxWords bounds, in bytes, each text of an exit that is kept: a guest has a say in them.
+const maxWords = 4 << 10
+
+func head(s string) string {
+	if len(s) > maxWords {
+		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	}
+	return s
+}
+
+func tail(s string) string {
+	if len(s) > maxWords {
+		s = "…" + strings.ToValidUTF8(s[len(s)-maxWords:], "")
+	}
+	return s
 }
 
 // end ends the run, and returns when it is over: in an orderly way first, where that is wanted.

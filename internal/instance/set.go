@@ -42,6 +42,8 @@ type Config struct {
 	AgentReady func(id string)
 	// NetworkUp is told likewise of Instance.Network.
 	NetworkUp func(id string)
+	// Unwritten is told when an instance changed, or went, without an event because the disk refused it. It must not wait; may be nil.
+	Unwritten func(id string)
 	// Hinted is told that the guest's agent says that a port began, or ceased, to be listened on. It must not wait; may be nil.
 	Hinted func(id string, port uint16, listening bool)
 }
@@ -82,6 +84,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	}
 	if c.SaveFailed == nil {
 		c.SaveFailed = func() {}
+	}
+	if c.Unwritten == nil {
+		c.Unwritten = func(string) {}
 	}
 	s := &Set{
 		c: c, log: c.Log, store: root, ctx: context.WithoutCancel(ctx), closing: make(chan struct{}),

@@ -94,6 +94,9 @@ func (o *owner) update(u Update) error {
 	if len(fields) == 0 {
 		return nil
 	}
+	if err := fits(next); err != nil {
+		return err
+	}
 	if err := o.commit(next, change{event.TypeUpdated, event.Updated{Fields: fields}}); err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 	var one sync.Mutex
 	config := server.Config{
 		Instances: set, Images: store, Health: checks, Events: events, Verify: secret.Verify,
-		Settled: func(context.Context) {
+		Settled: func(context.Context, string) {
 			one.Lock()
 			defer one.Unlock()
 			for _, in := range set.List() {

@@ -55,7 +55,7 @@ func (s *Server) CreateInstance(w http.ResponseWriter, r *http.Request) {
 	}
 	in, err := s.createWhenReady(r.Context(), spec)
 	if err == nil {
-		s.config.Settled(r.Context())
+		s.config.Settled(r.Context(), in.ID)
 	}
 	s.answer(w, r, http.StatusCreated, s.render(in), err)
 }

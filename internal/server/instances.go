@@ -79,7 +79,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, id string, decod
 	}
 	in, err := s.config.Instances.Update(r.Context(), id, u)
 	if err == nil {
-		s.config.Settled(r.Context())
+		s.config.Settled(r.Context(), in.ID)
 	}
 	s.answer(w, r, http.StatusOK, s.render(in), err)
 }
@@ -140,7 +140,7 @@ func (s *Server) StartInstance(w http.ResponseWriter, r *http.Request, id string
 	}
 	in, err := s.config.Instances.Start(r.Context(), id, instance.StartOptions{Entrypoint: q.Entrypoint, Cmd: q.Cmd})
 	if err == nil {
-		s.config.Settled(r.Context())
+		s.config.Settled(r.Context(), in.ID)
 	}
 	s.answer(w, r, http.StatusOK, s.render(in), err)
 }
@@ -149,7 +149,7 @@ func (s *Server) StartInstance(w http.ResponseWriter, r *http.Request, id string
 func (s *Server) StopInstance(w http.ResponseWriter, r *http.Request, id string) {
 	in, err := s.config.Instances.Stop(r.Context(), id)
 	if err == nil {
-		s.config.Settled(r.Context())
+		s.config.Settled(r.Context(), in.ID)
 	}
 	s.answer(w, r, http.StatusOK, s.render(in), err)
 }

@@ -98,7 +98,19 @@ func (s *Server) healthStatus(in instance.Instance) api.InstanceHealthStatus {
 func (s *Server) snapshot(in instance.Instance) health.Snapshot {
 	h, ok := s.config.Health.Snapshot(in.ID)
 	if !ok {
-		h = health.Snapshot{Status: unseenStatus(in), Since: in.Since}
+		return health.Snapshot{Status: unseenStatus(in), Since: in.Since}
+	}
+	return seen(in, h)
+}
+
+// seen is what health says of an instance, which it may not have heard of yet that it is not active any more.
+func seen(in instance.Instance, h health.Snapshot) health.Snapshot {
+	if in.State == instance.Initializing || in.State == instance.Running {
+		return h
+	}
+	switch h.Status {
+	case health.StatusStarting, health.StatusHealthy, health.StatusUnhealthy:
+		h.Status, h.LastStatus, h.Since = health.StatusUnknown, h.Status, in.Since
 	}
 	return h
 }

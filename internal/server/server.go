@@ -35,8 +35,8 @@ type Config struct {
 
 	// Verify returns nil for a valid token; for another an error of kind api.Unauthorized, whose words are for the caller.
 	Verify func(token string, now time.Time) error
-	// Settled returns when what was changed has been taken in by the controllers, so that it can be shown.
-	Settled func(ctx context.Context)
+	// Settled returns when what was changed of an instance has been taken in by the controllers, so that it can be shown.
+	Settled func(ctx context.Context, id string)
 	// Controllers tells when each controller was last active.
 	Controllers func() []api.Controller
 	// Host says what the host has and what is allocated.

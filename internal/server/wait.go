@@ -28,6 +28,7 @@ type goal struct {
 // waited is where a wait stands: whether the goal is reached, or cannot be any more, and why.
 type waited struct {
 	instance instance.Instance
+	health   health.Snapshot
 	deleted  bool
 	reached  bool
 	hopeless string
@@ -35,7 +36,7 @@ type waited struct {
 
 // look compares an instance as it is now with the goal. It decides nothing that time could change.
 func (g goal) look(in instance.Instance, h health.Snapshot) waited {
-	w := waited{instance: in}
+	w := waited{instance: in, health: h}
 	active := in.State == instance.Initializing || in.State == instance.Running
 	ended := in.State == instance.Stopped || in.State == instance.Standby
 	if g.health == "" {
@@ -49,6 +50,10 @@ func (g goal) look(in instance.Instance, h health.Snapshot) waited {
 		return w
 	}
 	w.reached = h.Status == g.health && !(g.health == health.StatusHealthy && h.Stale && h.StaleReason == health.StaleInconclusive)
+	switch g.health {
+	case health.StatusHealthy, health.StatusUnhealthy, health.StatusStarting:
+		w.reached = w.reached && active // health may not have heard of the end yet
+	}
 	switch {
 	case w.reached:
 	case h.Status == health.StatusDisabled:
@@ -67,7 +72,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 		s.fail(w, r, err)
 		return
 	}
-	s.config.Settled(r.Context())
+	s.config.Settled(r.Context(), in.ID)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
@@ -81,7 +86,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 		changed, judged := s.config.Instances.Changed(in.ID), s.config.Health.Changed(in.ID)
 		now := s.lookAt(in, g)
 		if now.reached || now.hopeless != "" || now.deleted {
-			s.finishWait(w, now, false)
+			finishWait(w, now, false)
 			return
 		}
 		if !asked && g.health != "" {
@@ -93,7 +98,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 		select {
 		case <-changed:
 			// What the change means for health is known once its controller has seen it.
-			s.config.Settled(ctx)
+			s.config.Settled(ctx, in.ID)
 		case <-judged:
 		case <-beat.C:
 			rc.SetWriteDeadline(time.Now().Add(streamWrite))
@@ -105,7 +110,7 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 			if stopping(r) {
 				now.hopeless = cmp.Or(now.hopeless, ErrStopping.Message)
 			}
-			s.finishWait(w, now, !stopping(r))
+			finishWait(w, now, !stopping(r))
 			return
 		}
 	}
@@ -116,11 +121,7 @@ func (s *Server) lookAt(known instance.Instance, g goal) waited {
 	if errors.Is(err, api.NotFound) {
 		return waited{instance: known, deleted: true}
 	}
-	h, ok := s.config.Health.Snapshot(in.ID)
-	if !ok {
-		h = health.Snapshot{Status: unseenStatus(in)}
-	}
-	return g.look(in, h)
+	return g.look(in, s.snapshot(in))
 }
 
 // unseenStatus is the status of an instance that the health controller has not taken up yet.
@@ -135,13 +136,13 @@ func unseenStatus(in instance.Instance) health.Status {
 	return health.StatusUnknown
 }
 
-func (s *Server) finishWait(w http.ResponseWriter, now waited, timedOut bool) {
+func finishWait(w http.ResponseWriter, now waited, timedOut bool) {
 	a := api.WaitForStateResponse{State: api.InstanceState(now.instance.State), TimedOut: timedOut && !now.reached}
 	why := now.hopeless
 	if now.deleted {
 		a.State, why = api.InstanceStateStopped, "the instance was deleted"
 	} else {
-		status := s.healthStatus(now.instance)
+		status := renderStatus(now.health) // that which decided
 		a.HealthStatus = &status
 		if e := stateError(now.instance); e != nil && (why == "" || now.instance.State == instance.Stopped) {
 			why = *e
