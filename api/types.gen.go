@@ -797,7 +797,7 @@ type HealthCheckHTTP struct {
 	// ExpectedStatus The status that succeeds.
 	ExpectedStatus *int `json:"expected_status,omitempty"`
 
-	// ExpectedStatuses The statuses that succeed, codes and ranges; excludes `expected_status`.
+	// ExpectedStatuses The statuses that succeed, codes and ranges, at most 64; excludes `expected_status`.
 	ExpectedStatuses []string `json:"expected_statuses,omitempty"`
 
 	// Headers At most 64 headers of 8 KiB in all.
@@ -806,7 +806,7 @@ type HealthCheckHTTP struct {
 	// Method The method.
 	Method *HealthCheckHTTPMethod `json:"method,omitempty"`
 
-	// Path The path, with a query if need be.
+	// Path The path, with a query if need be; at most 8 KiB.
 	Path *string `json:"path,omitempty"`
 
 	// Port The port in the guest.
@@ -815,7 +815,7 @@ type HealthCheckHTTP struct {
 	// Scheme The scheme.
 	Scheme *HealthCheckHTTPScheme `json:"scheme,omitempty"`
 
-	// TLSServerName The name that the certificate must be for; unset, the Host.
+	// TLSServerName The name that the certificate must be for; unset, the Host. At most 253 bytes.
 	TLSServerName *string `json:"tls_server_name,omitempty"`
 
 	// TLSSkipVerify Whether any certificate is accepted.

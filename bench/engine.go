@@ -52,7 +52,7 @@ func benchEngine(ctx context.Context, s *site) (err error) {
 	for _, c := range contenders {
 		said = append(said, c.name+" "+spread(microseconds, costs[c.name]))
 	}
-	s.report.note("Engine: medians of %d windows of %v each, in turn; half of the targets are nginx's, half those of a server in Go; each peer is a process of its own, those in Go with GOMAXPROCS=1, HAProxy with one thread. Spreads: %s.",
+	s.report.note("Engine: medians of %d windows of %v each, in turn; half of the targets are nginx's, half those of a server in Go; each peer is a process of its own, those in Go with GOMAXPROCS=1, HAProxy with one thread. The timers of all of ours may be 10 ms late, as hale's; connections have the same options, but those of Kubernetes' prober, which dials by itself. Bare system calls: one thread that wakes every 10 ms. Spreads: %s.",
 		engineRounds, engineWindow, strings.Join(said, ", "))
 	return nil
 }

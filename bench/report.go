@@ -28,6 +28,7 @@ func milliseconds(v float64) string { return fmt.Sprintf("%.*f ms", digits(v), v
 func megabytes(v float64) string    { return fmt.Sprintf("%.1f MB", v/1e6) }
 func perSecond(v float64) string    { return fmt.Sprintf("%.0f MB/s", v/1e6) }
 func ofACore(v float64) string      { return fmt.Sprintf("%.4f%%", 100*v) }
+func percent(v float64) string      { return fmt.Sprintf("%.2f%%", 100*v) }
 
 func digits(v float64) int {
 	if v < 100 {

@@ -15,6 +15,7 @@ import (
 const (
 	soakTargets = 2000
 	soakEnv     = "HALE_SOAK" // how long it lasts
+	soakStarved = 0.01        // of the results, at most, may say nothing because the host was starved
 )
 
 // benchSoak watches targets that fail at random for an hour, and compares each result, and now and then each status, with what the
@@ -53,8 +54,8 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		if err := h.ask(peer.Request{Look: true}, &last); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "   %d probes, %d of them failures, %d wrong; %d targets are unhealthy; %s resident, %d goroutines\n",
-			last.Probes, last.Failures, last.Wrong, last.Unhealthy, megabytes(float64(last.Memory)), last.Goroutines)
+		fmt.Fprintf(os.Stderr, "   %d probes, %d of them failures, %d wrong; %d of %d checked say that the host was starved; %d targets are unhealthy; %s resident, %d goroutines\n",
+			last.Probes, last.Failures, last.Wrong, last.Starved, last.Checked, last.Unhealthy, megabytes(float64(last.Memory)), last.Goroutines)
 		for _, w := range last.Words {
 			fmt.Fprintln(os.Stderr, "   wrong:", w)
 		}
@@ -68,8 +69,13 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 	s.report.add(row{what: fmt.Sprintf("soak of %v, %d targets that fail at random (seed %d): results or statuses that are not what the targets did", lasts, soakTargets, seed), unit: plain, figure: float64(last.Wrong), zero: true, bound: "none"})
 	s.report.add(row{what: "soak: resident memory at the end", unit: megabytes, figure: float64(last.Memory), reference: float64(first.Memory), beside: "at its beginning", mostRatio: 1.1, bound: "flat"})
 	s.report.add(row{what: "soak: results checked", unit: plain, figure: float64(last.Checked)})
+	starved := float64(last.Starved) / float64(max(last.Checked, 1))
+	s.report.add(row{what: "soak: of those that say nothing, because the host was starved", unit: percent, figure: starved, most: soakStarved, bound: "≤ 1%"})
 	if last.Wrong > 0 {
 		return fmt.Errorf("%d results or statuses are wrong: %q", last.Wrong, last.Words)
+	}
+	if starved > soakStarved {
+		return fmt.Errorf("%d of %d results say that the host was starved, which is more than 1%%: too little was checked", last.Starved, last.Checked)
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ func (h *hale) check(a *asked, p health.Policy, r health.Result) {
 	}
 	// What hangs may be inconclusive on a host that is starved, and on one that is starved badly anything may be late.
 	starved := r.Outcome == health.Inconclusive && r.Cause == health.CauseStarved
+	if starved {
+		h.starved.Add(1) // whoever runs this says how many are too many
+	}
 	if !starved && (r.Outcome != want || !strings.Contains(r.Reason, reason) || r.Definite != definite) {
 		h.complain("target %d, connection %d: %v, definite %v, %q; it did %q", a.index, e.n, r.Outcome, r.Definite, r.Reason, reason)
 	}

@@ -19,8 +19,7 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	// The request goes with the last packet of the handshake, as HAProxy has it too.
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+	lateAck(fd)
 	to := unix.SockaddrInet4{Addr: a.IP, Port: int(a.Port)}
 	err = unix.Connect(fd, &to)
 	if err == unix.EINPROGRESS {
@@ -39,6 +38,9 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 	}
 	return c, nil
 }
+
+// lateAck has the request go with the last packet of the handshake, as HAProxy has it too.
+func lateAck(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
 
 // connected waits until a connection is open.
 func (c *conn) connected(ctx context.Context) error {

@@ -28,6 +28,7 @@ type hale struct {
 	failures atomic.Int64
 	wrong    atomic.Int64
 	checked  atomic.Int64
+	starved  atomic.Int64
 	lag      histogram // of targets that are none of the others
 	opened   time.Duration
 	mu       sync.Mutex
@@ -51,9 +52,6 @@ type Move struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	if err := slack.Set(slack.Probing); err != nil { // as the daemon does
-		return nil, err
-	}
 	debug.SetGCPercent(slack.GCPercent)
 	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
@@ -181,7 +179,7 @@ func (h *hale) stats(s *Stats, look bool) {
 			h.compare(a, snap)
 		}
 	}
-	s.Wrong, s.Checked = h.wrong.Load(), h.checked.Load()
+	s.Wrong, s.Checked, s.Starved = h.wrong.Load(), h.checked.Load(), h.starved.Load()
 }
 
 // nowhere is a journal that is given everything, as the product's is, and keeps nothing. Each instance begins with the same record.

@@ -2,8 +2,10 @@ package peer
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"k8s.io/kubernetes/pkg/probe"
@@ -30,7 +32,7 @@ func (c *counts) stats(s *Stats, _ bool) {
 }
 
 // newKubernetes drives the prober of kubelet as kubelet does: one goroutine and one ticker for each target, a request made anew for
-// each probe, from one prober for all.
+// each probe, from one prober for all. How it dials cannot be told to it.
 func newKubernetes(c Config) (watcher, error) {
 	w := new(counts)
 	web, tcp := httpprobe.New(false), tcpprobe.New()
@@ -66,17 +68,27 @@ func ticking(c Config, i int, ask func() bool, w *counts) {
 // newClient is Go's default client in a ticker for each target: what one writes first.
 func newClient(c Config) (watcher, error) {
 	w := new(counts)
-	client := &http.Client{Timeout: c.Timeout}
+	client := newHTTPClient(c)
 	for i, a := range c.Targets {
 		go ticking(c, i, func() bool { return get(client, a) }, w)
 	}
 	return w, nil
 }
 
+// newHTTPClient returns Go's default client, with a timeout, and with connections that are set as hale's are.
+func newHTTPClient(c Config) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	dialer := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { lateAck(int(fd)) })
+	}}
+	transport.DialContext = dialer.DialContext
+	return &http.Client{Timeout: c.Timeout, Transport: transport}
+}
+
 // newSerial is the naive controller: one goroutine that asks whatever a channel of timers says is due, one after the other.
 func newSerial(c Config) (watcher, error) {
 	w := new(counts)
-	client := &http.Client{Timeout: c.Timeout}
+	client := newHTTPClient(c)
 	due := make(chan int, len(c.Targets))
 	for i := range c.Targets {
 		time.AfterFunc(c.stagger(i), func() { due <- i })

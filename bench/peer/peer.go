@@ -1,5 +1,6 @@
 // Package peer asks many targets over and over, in a process of its own: with hale's health engine, or with one of the programs and
-// libraries that it is compared with. Each peer does what its users get by default, and nothing that it would not do there.
+// libraries that it is compared with. Each peer does what its users get by default, but that its timers may be late as hale's may, and
+// that it asks the kernel for the same of its connections where it can be told to.
 package peer
 
 import (
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/bench/target"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // A Config says what is to be asked, and by whom.
@@ -57,6 +59,7 @@ type Stats struct {
 	Opened     time.Duration // when the watch began, by target.Uptime
 	Moves      []Move
 	Checked    int64    // results that were compared with what the targets did
+	Starved    int64    // of those that say nothing, because the host was starved
 	Wrong      int64    // results, or statuses, that are not what the targets did
 	Words      []string // about them
 }
@@ -78,6 +81,9 @@ var peers = map[string]func(Config) (watcher, error){
 // Serve is the main function of a peer.
 func Serve(in *json.Decoder, out *json.Encoder) error {
 	if err := target.RaiseFiles(); err != nil {
+		return err
+	}
+	if err := slack.Set(slack.Probing); err != nil { // as hale's daemon does: what it is worth to one it is worth to all
 		return err
 	}
 	var c Config

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Each mode does what it says.
@@ -60,6 +62,20 @@ func TestModes(t *testing.T) {
 	var slow net.Error
 	if status, err := ask(); status != 0 || !errors.As(err, &slow) || !slow.Timeout() {
 		t.Error("full:", status, err)
+	}
+	for range 3 {
+		// Nor does one whose last word is held back until there is something to say, as benchmarks have it.
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: s.addr.IP, Port: int(s.addr.Port)})
+		polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		if n, err := unix.Poll(polled, 200); n != 0 {
+			t.Error("full, with its last word held back:", n, err)
+		}
 	}
 	turn(Fickle)
 	for n := uint64(1); n <= 30; n++ {

@@ -244,6 +244,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	d.mail.start()
 	defer d.mail.stop()
 	defer d.loops.stop()
+	d.awaitHealth(ctx)
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
 		Verify: secret.Verify, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,

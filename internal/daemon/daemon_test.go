@@ -211,6 +211,63 @@ func TestInstancesLogTellsOfHealth(t *testing.T) {
 	}
 }
 
+// The next daemon goes on with the health of what runs, and shows what was known of what does not, though nothing happens to either.
+func TestTheNextDaemonTakesHealthUp(t *testing.T) {
+	dir := t.TempDir()
+	driver := fake.Surviving{Driver: fake.New(fake.Config{})}
+	c, stop := run(t, dir, driver)
+	load(t, c)
+	for _, name := range []string{"web", "rests"} {
+		if _, err := c.CreateInstance(t.Context(), api.CreateInstanceRequest{Name: name, Image: "app",
+			HealthCheck: json.RawMessage(`{"http":{"port":80,"path":"/healthz"},"interval":"200ms"}`)}); err != nil {
+			t.Fatal(err)
+		}
+		if w, err := c.WaitInstance(t.Context(), name, hale.Wait{Health: api.HealthStateHealthy, Timeout: time.Minute}); err != nil || w.TimedOut {
+			t.Fatalf("%+v, %v", w, err)
+		}
+	}
+	if _, err := c.StopInstance(t.Context(), "rests"); err != nil {
+		t.Fatal(err)
+	}
+	known := func(name string) api.InstanceHealth {
+		t.Helper()
+		h, err := c.InstanceHealth(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	web, rests := known("web"), known("rests")
+	stop()
+	c, stop = run(t, dir, driver)
+	defer stop()
+	if got := known("web"); got.Status != api.HealthStateHealthy { // from the first answer on
+		t.Errorf("it is %s to who asks at once", got.Status)
+	}
+	if got := known("rests"); got.Status != api.HealthStateUnknown || got.LastStatus != api.HealthStateHealthy || len(got.Results) != len(rests.Results) {
+		t.Errorf("of one that rests: %s, before %s, %d results of %d", got.Status, got.LastStatus, len(got.Results), len(rests.Results))
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		got := known("web")
+		for _, more := range got.Transitions[len(web.Transitions):] { // that it is stale no longer is one, too
+			if more.From != more.To {
+				t.Fatalf("a restart of the daemon made it %s", more.To)
+			}
+		}
+		if got.LastCheckedAt.After(*web.LastCheckedAt) && !got.Stale {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is probed no more")
+		}
+	}
+	for _, name := range []string{"web", "rests"} {
+		if err := c.DeleteInstance(t.Context(), name, true); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // An image cannot be deleted from under an instance that is being created, nor its disk go.
 func TestImageIsKeptWhileAnInstanceIsCreated(t *testing.T) {
 	driver := slow{fake.Surviving{Driver: fake.New(fake.Config{})}, 500 * time.Millisecond}

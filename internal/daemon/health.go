@@ -43,6 +43,17 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 	}
 }
 
+// awaitHealth returns when health has taken up all that there is, so that nobody sees what runs and is well as if it had just been
+// started. It waits a few seconds at most: the rest of the daemon does not stand or fall with it.
+func (d *Daemon) awaitHealth(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	d.lookAtAll()
+	for _, in := range d.instances.List() {
+		d.mail.heard(ctx, in.ID)
+	}
+}
+
 // settled returns when health has taken in everything that happened to an instance so far, so that what is read after a change is what
 // the change made of it. It waits a second at most.
 func (d *Daemon) settled(ctx context.Context, id string) {
@@ -110,7 +121,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	}
 	prober, ok := m.(instance.Prober)
 	if !ok {
-		return inconclusive("unsupported_driver", "this driver cannot probe")
+		return inconclusive(health.CauseUnsupported, "this driver cannot probe")
 	}
 	return prober.Probe(ctx, p, started)
 }
@@ -126,10 +137,7 @@ type journal struct {
 	replay map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
 }
 
-const (
-	healthFile    = "/health.json"
-	maxHealthFile = 1 << 20
-)
+const healthFile = "/health.json"
 
 // Commit appends the transition to the event log.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
@@ -140,8 +148,8 @@ func (j *journal) Commit(ctx context.Context, id string, t health.Transition) er
 // Save writes the record, unless it could not be read again: the last one that can is better then. Deleting an instance's directory deletes
 // its health with it.
 func (j *journal) Save(id string, blob []byte) error {
-	if len(blob) > maxHealthFile {
-		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), maxHealthFile)
+	if len(blob) > health.MaxRecord {
+		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), health.MaxRecord)
 	}
 	err := j.instances.WriteFile(id+healthFile, blob)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -152,7 +160,7 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // Load reads it.
 func (j *journal) Load(id string) ([]byte, error) {
-	b, err := j.instances.ReadFile(id+healthFile, maxHealthFile)
+	b, err := j.instances.ReadFile(id+healthFile, health.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

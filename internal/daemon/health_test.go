@@ -346,12 +346,12 @@ func TestAHealthRecordIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := &journal{instances: root}
-	for _, size := range []int{10, maxHealthFile, maxHealthFile + 1} {
+	for _, size := range []int{10, health.MaxRecord, health.MaxRecord + 1} {
 		err := j.Save("a", bytes.Repeat([]byte{'x'}, size))
-		if (err != nil) != (size > maxHealthFile) {
+		if (err != nil) != (size > health.MaxRecord) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
-		if got, err := j.Load("a"); err != nil || len(got) != min(size, maxHealthFile) {
+		if got, err := j.Load("a"); err != nil || len(got) != min(size, health.MaxRecord) {
 			t.Errorf("after %d bytes, %d are read: %v", size, len(got), err)
 		}
 	}

@@ -180,6 +180,8 @@ type journal struct {
 	hang    time.Duration
 	slow    atomic.Bool // it was, once
 	replays bool
+	loads   error // what Load says
+	asides  error // what SetAside says
 }
 
 func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
@@ -220,12 +222,18 @@ func (j *journal) breaks(hang time.Duration, refuse error) {
 func (j *journal) Load(id string) ([]byte, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.loads != nil {
+		return nil, j.loads
+	}
 	return j.saved[id], nil
 }
 
 func (j *journal) SetAside(id string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.asides != nil {
+		return j.asides
+	}
 	j.aside = append(j.aside, j.saved[id])
 	delete(j.saved, id)
 	return nil

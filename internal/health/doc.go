@@ -85,10 +85,12 @@
 //
 // The Prober's context ends 4 × timeout + 10 s after its call: four times for what the host may keep from a probe, which the Prober
 // judges and the Set does not, and ten seconds to clear up. A Prober that has nothing by then did not answer, which is inconclusive
-// (no_answer): the process beside the machine is at fault, not the workload.
+// (no_answer): the process beside the machine is at fault, not the workload. So is a cause that is none of those that this package
+// names: causes label a metric.
 //
 // Reasons are cut to 512 bytes and outputs to their last 4 KiB before anything is done with them; both are valid UTF-8 without
-// control characters other than newline and tab. Outputs are kept up to 32 KiB for an instance, those of transitions longest.
+// control characters other than newline and tab. Outputs are kept up to 32 KiB for an instance, the newest: half of it for those of
+// results, half for those of transitions, and to each what the other leaves.
 //
 // # Pace
 //
@@ -239,8 +241,14 @@
 //
 // Journal.Commit of a transition returns before it is published: to Snapshot, to Changed, to the log. If it fails, or takes a
 // second, the transition is published as not persisted. The record (Journal.Save) follows: at once after a transition, every 5 s
-// for counters, and on Close. If the Journal can Replay, a start applies the transitions that the record has not seen, by their
-// number, so that a crash between the two costs counters and never a status.
+// for counters, and on Close. A window that opens is written at once, too. If the Journal can Replay, a start applies the transitions
+// that the record has not seen, by their number, so that a crash between the two, or the loss of the record, costs counters and never
+// a status. For that the log's transitions also hold the Run and a sum of the policy: a start that finds both as they were goes on in
+// the window that the log names, also where the record knows nothing of it. One that was healthy is out of its grace. A transition that
+// this version does not know, of a log that a newer one wrote, is left out and told.
+//
+// A record that cannot be read, for whatever reason, is set aside and told. Where it cannot be set aside nothing is written over it, which
+// is told once: that instance is watched without a record until the daemon's next start.
 //
 // A restarted daemon goes on where the record ends when Run and policy are the same: no window, no transition. Its first probe
 // comes when the schedule says, and not before a share of the gap (30 s at most) by the hash of the id, so that not all instances
@@ -249,5 +257,9 @@
 // # Policies
 //
 // In a policy null and an empty list or object are absent; type none accepts anything beside it; expected_statuses takes numbers
-// too; in type, path, scheme and method "" is unset.
+// too; in type, path, scheme and method "" is unset. A path has at most 8 KiB, tls_server_name 253 bytes, expected_statuses 64 entries,
+// so that with the bounds of health.md and of an exec check no policy has more than 512 KiB of JSON, and no record more than MaxRecord.
+//
+// A policy in the record of what it is a part of (Recorded) may have been written under other bounds: one that is refused now is none,
+// and its reader says so.
 package health

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -13,7 +14,7 @@ func (l *loop) load() {
 	blob, err := l.set.config.Journal.Load(l.id)
 	switch {
 	case err != nil:
-		l.log.Error("the health record cannot be read; its instance starts without history", "error", err)
+		l.setAside(err)
 	case blob != nil:
 		p, s, h, err := decode(l.set.clock, blob)
 		if err != nil {
@@ -32,36 +33,62 @@ func (l *loop) load() {
 		}
 		l.replay(log)
 	}
-	if l.s.Status != "" {
-		in := Input{Kind: Restarted, Hash: l.hash}
-		l.next(time.Now(), in)
-		l.publish(nil, &in) // also where nothing follows from the restart: what was known is shown
+	if l.s.Status != "" && l.logged == "" {
+		l.restart()
 	}
 }
 
+// restart goes on from what was read.
+func (l *loop) restart() {
+	in := Input{Kind: Restarted, Hash: l.hash}
+	l.next(time.Now(), in)
+	l.publish(nil, &in) // also where nothing follows from the restart: what was known is shown
+}
+
+// replay applies what the log holds and the record has not seen. Of the policy the log has a sum: where it is not the record's, the
+// controller's first word says whether the policy is still that one.
 func (l *loop) replay(log []Transition) {
-	seen := l.s.N
-	l.s = l.s.replay(log)
+	seen, unknown := l.s.N, 0
+	var last Transition
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, t := range log {
-		if t.N > seen {
+		switch {
+		case t.N <= seen:
+			continue
+		case !t.known():
+			unknown++
+		default:
 			l.history.addTransition(t)
+			last = t
 		}
+		seen = t.N
+	}
+	l.mu.Unlock()
+	l.s = l.s.replay(log)
+	switch {
+	case last.To == StatusDisabled:
+		l.p = Policy{}
+	case last.Policy != "" && last.Policy != l.p.sum():
+		l.p, l.logged = Policy{}, last.Policy
+	}
+	if unknown > 0 {
+		l.log.Error("the event log holds health transitions that this version does not know; they are left out", "transitions", unknown)
 	}
 }
 
+// setAside puts a record that cannot be read out of the way of the next. Where that fails nothing is written: it is never replaced.
 func (l *loop) setAside(cause error) {
-	q, ok := l.set.config.Journal.(Quarantine)
-	if !ok {
-		l.log.Error("the health record makes no sense and will be replaced; its instance starts without history", "error", cause)
+	err := errors.New("the journal knows no other place")
+	if q, ok := l.set.config.Journal.(Quarantine); ok {
+		err = q.SetAside(l.id)
+	}
+	if err != nil {
+		l.saver.off = true
+		l.set.hooks.SaveFailed()
+		l.log.Error("the health record cannot be read, nor set aside: it is left as it is, and no other is written until the daemon's next start", "error", cause, "set_aside", err)
 		return
 	}
-	if err := q.SetAside(l.id); err != nil {
-		l.log.Error("the health record makes no sense and cannot be set aside", "error", cause, "set_aside", err)
-		return
-	}
-	l.log.Error("the health record makes no sense and was set aside; its instance starts without history", "error", cause)
+	l.log.Error("the health record cannot be read and was set aside; its instance starts without history", "error", cause)
 }
 
 // commit appends t to the log. A log that refuses, or takes too long, is told and does not keep t from being announced.
@@ -106,17 +133,21 @@ func (l *loop) append(ctx context.Context, t Transition) error {
 	}
 }
 
-// A saver writes one instance's record, from a goroutine of its own: never two writes at once, soon after a transition, every few
+// A saver writes one instance's record, from a goroutine of its own: never two writes at once, soon after a transition and when a window opens, every few
 // seconds for what else changed.
 type saver struct {
 	done   chan error // of the write under way; nil: none
 	stale  bool       // something changed since the last write began
-	urgent bool       // a transition among it
+	urgent bool       // a transition among it, or a window
 	last   time.Time  // when the last write began
 	failed bool       // the last one did
+	off    bool       // nothing is written: a record that cannot be read is in the way
 }
 
 func (s *saver) dirty(urgent bool) {
+	if s.off {
+		return
+	}
 	s.stale = true
 	s.urgent = s.urgent || urgent
 }

@@ -35,6 +35,7 @@ func TestCommit(t *testing.T) {
 					}
 				}
 				b.open()
+				b.answers(good, time.Hour) // no probe moves the status before it is read
 				b.seen(0, Inactive, pacedPolicy)
 				b.journal.breaks(c.hang, c.refuse)
 				before := b.Changed("a")
@@ -164,6 +165,205 @@ func TestUnreadableRecord(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A record that the disk does not give is set aside, too. Where that cannot be done nothing is written over it, and it is told once.
+func TestRecordThatCannotBeLoaded(t *testing.T) {
+	for _, fixed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			failed := 0
+			b.hooks.SaveFailed = func() { failed++ }
+			b.open()
+			b.journal.saved["a"] = []byte("precious")
+			b.journal.loads = errors.New("larger than 1048576 bytes")
+			if fixed {
+				b.journal.asides = errors.New("read-only file system")
+			}
+			b.seen(1, Running, pacedPolicy)
+			b.is(StatusHealthy)
+			time.Sleep(time.Hour)
+			if s := b.is(StatusHealthy); s.ConsecutiveSuccesses < 3000 {
+				t.Errorf("%+v", s)
+			}
+			b.close()
+			if log := b.log.String(); strings.Count(log, "level=ERROR") != 1 || !strings.Contains(log, "larger than 1048576 bytes") {
+				t.Errorf("the log: %s", log)
+			}
+			kept := b.journal.saved["a"]
+			if !fixed {
+				kept = b.journal.aside[0]
+			}
+			if string(kept) != "precious" || (b.journal.saves == 0) != fixed || (failed == 1) != fixed {
+				t.Errorf("kept %q after %d writes, %d of them failed", kept, b.journal.saves, failed)
+			}
+		})
+	}
+}
+
+// Whatever a crash left of the record, the log knows better: of the run, of the policy and of the grace. A start flips nothing.
+func TestCrashFlipsNothing(t *testing.T) {
+	const (
+		one   = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
+		other = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
+	)
+	for name, c := range map[string]struct {
+		torn   bool   // the record; else it is the one of before
+		run    uint64 // that became healthy
+		policy string
+	}{
+		"torn":                         {true, 1, one},
+		"before it was healthy":        {false, 1, one},
+		"before the policy changed":    {false, 1, other},
+		"before another run":           {false, 2, one},
+		"before another run and check": {false, 2, other},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.journal.replays = true
+				b.answers(bad, 0)
+				b.seen(1, Running, one)
+				time.Sleep(10 * time.Second)
+				b.is(StatusStarting)
+				old, _ := b.journal.record()
+				if c.torn {
+					old = []byte("{")
+				}
+				b.answers(good, 0)
+				b.seen(c.run, Running, c.policy)
+				time.Sleep(10 * time.Second)
+				b.is(StatusHealthy)
+				b.close()
+				b.journal.saved["a"] = old
+				path := b.journal.path()
+
+				b.answers(bad, time.Second)
+				b.open()
+				b.seen(c.run, Running, c.policy)
+				if s := b.is(StatusHealthy); s.StaleReason != StaleRestarted {
+					t.Errorf("%+v", s)
+				}
+				// It was healthy, so its grace is over: what fails now counts.
+				time.Sleep(10 * time.Second)
+				if s := b.is(StatusUnhealthy); s.GraceFailures > 10 {
+					t.Errorf("%+v", s)
+				}
+				b.close()
+				if got := b.journal.path(); got != path+" healthy>healthy healthy>unhealthy" { // no longer stale, and then unhealthy
+					t.Errorf("the start made transitions: %s, then %s", path, got)
+				}
+			})
+		})
+	}
+}
+
+// What changed while the daemon was away is a change, also where the log says more than the record.
+func TestChangeBehindACrash(t *testing.T) {
+	const other = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
+	for name, c := range map[string]struct {
+		run    uint64
+		policy string // as the daemon finds it
+		want   string // what it makes of it
+	}{
+		"the record's check":   {1, pacedPolicy, " healthy>starting"},
+		"no check":             {1, "null", " healthy>disabled"},
+		"another run":          {2, other, " healthy>starting"},
+		"nothing":              {1, other, ""},
+		"a check of type none": {1, `{"type":"none"}`, " healthy>disabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.journal.replays = true
+				b.answers(bad, 0)
+				b.seen(1, Running, pacedPolicy)
+				time.Sleep(10 * time.Second)
+				old, _ := b.journal.record()
+				b.answers(good, 0)
+				b.seen(1, Running, other)
+				b.is(StatusHealthy)
+				b.close()
+				b.journal.saved["a"] = old
+				path := b.journal.path()
+				b.answers(good, time.Hour)
+				b.open()
+				b.seen(c.run, Running, c.policy)
+				synctest.Wait()
+				if got := strings.TrimPrefix(b.journal.path(), path); got != c.want {
+					t.Errorf("%q, want %q", got, c.want)
+				}
+				b.close()
+			})
+		})
+	}
+}
+
+// A check that was taken away, and given again while the daemon was away, begins a window.
+func TestDisabledBehindACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		old, _ := b.journal.record()
+		b.seen(1, Running, "null")
+		b.is(StatusDisabled)
+		b.close()
+		b.journal.saved["a"] = old
+		b.open()
+		b.answers(good, time.Hour)
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusStarting); s.ConsecutiveSuccesses != 0 || s.WindowStartedAt.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		b.close()
+	})
+}
+
+// A log that a newer version wrote may say what this one does not know: it is left out, and told.
+func TestUnknownTransitionInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		n := b.journal.log[len(b.journal.log)-1].N
+		b.journal.log = append(b.journal.log, Transition{Time: time.Now(), From: StatusHealthy, To: "splendid", Window: 1, N: n + 1, Run: 1})
+		b.open()
+		b.answers(refusal, 0)
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusHealthy); len(s.Transitions) != 1 || strings.Count(b.log.String(), "does not know") != 1 {
+			t.Errorf("%+v\nthe log: %s", s, b.log)
+		}
+		time.Sleep(10 * time.Second)
+		b.is(StatusUnhealthy)
+		b.close()
+		if last := b.journal.log[len(b.journal.log)-1]; last.N <= n+1 {
+			t.Errorf("its number is given again: %+v", b.journal.log)
+		}
+	})
+}
+
+// The opening of a window is written at once, also where it is no transition.
+func TestWindowIsSavedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(bad, 0)
+		b.seen(1, Running, pacedPolicy)
+		time.Sleep(7 * time.Second)
+		b.answers(bad, time.Second)
+		b.seen(2, Running, pacedPolicy)
+		var r record
+		if err := json.Unmarshal(first(b.journal.record()), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Run != 2 || r.Window != 2 {
+			t.Errorf("the record is of run %d and window %d", r.Run, r.Window)
+		}
+		b.close()
+	})
 }
 
 // Counters are written every few seconds, transitions at once, and everything at the end.

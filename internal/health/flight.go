@@ -11,6 +11,7 @@ import (
 // with its context, and few ask for the channel.
 type flight struct {
 	policy Policy
+	crew   *crew
 	turn   *turn     // of one that costs CPU to begin; nil: it needs none
 	joined time.Time // since when it waited for its turn
 	start  time.Time // zero: it waits for its turn
@@ -53,7 +54,7 @@ func (f *flight) end(why error) {
 		close(f.done)
 	}
 	for _, do := range f.after {
-		go (*do)()
+		f.crew.do(*do)
 	}
 	f.after = nil
 }
@@ -91,7 +92,7 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
-		go do()
+		f.crew.do(do)
 		return func() bool { return false }
 	}
 	entry := &do
@@ -109,7 +110,7 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 	}
 }
 
-// A crew is the goroutines that probes run in. One that is done waits for the next job, so that its stack, which a probe has made large,
+// A crew is the goroutines that probes run in, and what is to be done when one is to end. One that is done waits for the next job, so that its stack, which a probe has made large,
 // is used again.
 type crew struct {
 	mu   sync.Mutex
@@ -121,18 +122,21 @@ type crew struct {
 // maxIdle is how many wait. Many probes that hang at a time would leave many behind.
 const maxIdle = 64
 
-// do runs a job, which does not panic.
+// do runs a job, which does not panic. After close nobody waits for it: it is that of a probe whose end was waited for, and which left
+// somebody behind who still uses its context.
 func (c *crew) do(job func()) {
 	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
+	defer c.mu.Unlock()
+	switch n := len(c.idle); {
+	case n > 0:
 		member := c.idle[n-1]
 		c.idle = c.idle[:n-1]
-		c.mu.Unlock()
-		member <- job
-		return
+		member <- job // a buffer of one
+	case c.over:
+		go job()
+	default:
+		c.wg.Go(func() { c.work(job) })
 	}
-	c.mu.Unlock()
-	c.wg.Go(func() { c.work(job) })
 }
 
 func (c *crew) work(job func()) {
@@ -151,7 +155,7 @@ func (c *crew) work(job func()) {
 	}
 }
 
-// close ends those that wait. No job begins any more.
+// close ends those that wait, and waits for the others.
 func (c *crew) close() {
 	c.mu.Lock()
 	c.over = true

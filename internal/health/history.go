@@ -89,22 +89,36 @@ func (h *history) share(w said) *said {
 	return &kept
 }
 
-// trim drops the oldest outputs above the bound, those of transitions last.
+// trim drops the oldest outputs above the bound. Results and transitions have half of it each, and what the other leaves: a workload that
+// flaps shows what its newest failures said, and one that only fails what it said when it turned.
 func (h *history) trim() {
-	left := keepOutput
-	drop := func(w **said) {
-		if left -= len((*w).output); left < 0 {
-			short := **w
-			short.output = ""
-			*w = &short
+	ofResults := func(i int) **said { return &h.results.at(i).said }
+	ofTransitions := func(i int) **said { return &h.transitions.at(i).said }
+	transitions := 0
+	for i := range h.transitions.len() {
+		transitions += len((*ofTransitions(i)).output)
+	}
+	results := trim(h.results.len(), ofResults, max(keepOutput/2, keepOutput-transitions))
+	trim(h.transitions.len(), ofTransitions, keepOutput-results)
+}
+
+// trim keeps the newest outputs of n entries up to a bound, drops the others, and returns how many bytes are left.
+func trim(n int, of func(i int) **said, bound int) (size int) {
+	for i := n - 1; i >= 0; i-- {
+		w := of(i)
+		if (*w).output == "" {
+			continue
 		}
+		if size+len((*w).output) <= bound {
+			size += len((*w).output)
+			continue
+		}
+		bound = 0 // what is older goes too
+		short := **w
+		short.output = ""
+		*w = &short
 	}
-	for i := h.transitions.len() - 1; i >= 0; i-- {
-		drop(&h.transitions.at(i).said)
-	}
-	for i := h.results.len() - 1; i >= 0; i-- {
-		drop(&h.results.at(i).said)
-	}
+	return size
 }
 
 func (h *history) listResults() []WindowResult {

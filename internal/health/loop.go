@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +30,8 @@ type loop struct {
 	flight     *flight   // the probe in flight; nil: none
 	free       time.Time // when the last flight landed
 	probes     uint64    // begun so far, by this process
-	waiters    []chan<- answer
 	loaded     bool
+	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
 	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -49,6 +50,7 @@ type loop struct {
 	shown   State
 	history history
 	changed chan struct{} // closed at the next change; nil: nobody waits
+	waiters []chan<- answer
 	over    bool
 }
 
@@ -163,15 +165,15 @@ func (l *loop) next(now time.Time, in Input) {
 	if l.s.N != before.N {
 		t = l.announce(&before, now, &in)
 	}
-	switch in.Kind {
-	case Begun, Asking, Queued, Hinted: // nothing that anybody sees
+	switch {
+	case l.s == before:
 		return
-	}
-	if l.s == before {
+	case t != nil: // whatever the step was about: what was committed is shown
+	case in.Kind == Begun || in.Kind == Asking || in.Kind == Queued || in.Kind == Hinted: // nothing that anybody sees
 		return
 	}
 	if !l.p.Disabled() || l.s.N > 0 { // one that never had a check needs no record
-		l.saver.dirty(t != nil)
+		l.saver.dirty(t != nil || l.s.Window != before.Window)
 	}
 	l.publish(t, &in)
 }
@@ -233,7 +235,9 @@ func (l *loop) take(m message) {
 		return
 	}
 	if m.reply != nil {
+		l.mu.Lock()
 		l.waiters = append(l.waiters, m.reply)
+		l.mu.Unlock()
 	}
 	if l.flight == nil {
 		l.next(time.Now(), Input{Kind: Asking})
@@ -255,6 +259,13 @@ func (l *loop) refusal() error {
 func (l *loop) seen(o Observed) {
 	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent, Network: o.Network, Restored: o.Restored}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
+	if sum := l.logged; sum != "" {
+		l.logged = ""
+		if in.PolicyChanged = o.Policy.sum() != sum; !in.PolicyChanged {
+			l.p = o.Policy
+		}
+		l.restart()
+	}
 	l.p = o.Policy
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
@@ -276,7 +287,7 @@ func (l *loop) begin() {
 		return
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
-	f := &flight{window: l.s.Window, joined: now}
+	f := &flight{crew: &l.set.crew, window: l.s.Window, joined: now}
 	if l.p.queues() {
 		f.turn = l.set.queue.join(l.slow)
 		l.flight = f
@@ -362,22 +373,34 @@ func (l *loop) landed(r Result) {
 	}
 	l.next(now, Input{Kind: Probed, Result: r, Asked: f.asked, Hash: mix(l.hash + l.probes)})
 	l.set.hooks.Probed(l.p.Type, r.Outcome, r.Cause, r.Duration)
-	for _, w := range l.waiters {
-		w <- answer{result: WindowResult{Result: r, Window: f.window}}
-	}
+	l.reply(answer{result: WindowResult{Result: r, Window: f.window}})
+}
+
+// reply answers all who wait for a result.
+func (l *loop) reply(a answer) {
+	l.mu.Lock()
+	waiters := l.waiters
 	l.waiters = nil
+	l.mu.Unlock()
+	for _, w := range waiters {
+		w <- a
+	}
+}
+
+// leave is one who waits no longer.
+func (l *loop) leave(reply chan<- answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.waiters, reply); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+	}
 }
 
 // unanswered is for those who waited for a probe that left no result: they wait for the new window's first, if there will be one.
 func (l *loop) unanswered() {
-	err := l.refusal()
-	if err == nil {
-		return
+	if err := l.refusal(); err != nil {
+		l.reply(answer{err: err})
 	}
-	for _, w := range l.waiters {
-		w <- answer{err: err}
-	}
-	l.waiters = nil
 }
 
 // end leaves nothing behind: no probe, no writer, nobody who waits.

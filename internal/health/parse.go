@@ -19,6 +19,15 @@ const root = "health_check"
 // MaxBody is how much of an answer's body a check reads, in bytes.
 const MaxBody = 64 << 10
 
+// What an http check may say of other things. No policy has more than maxPolicy bytes of JSON, so that it fits whole wherever one is
+// kept or sent (a request, a record, a frame to the process that probes: a MiB each) with whatever is beside it.
+const (
+	maxPath       = 8 << 10
+	maxServerName = 253
+	maxStatuses   = 64
+	maxPolicy     = 512 << 10
+)
+
 // What is used where a field is unset.
 const (
 	defaultInterval    = 10 * time.Second
@@ -35,6 +44,23 @@ func Parse(raw json.RawMessage) (Policy, error) {
 		return Policy{}, &PolicyError{Faults: faults}
 	}
 	return p, nil
+}
+
+// A Recorded is a policy as a record holds it that says much else, which an earlier version may have written under other bounds. One that
+// this version refuses is of type none, and Refused says why: the reader tells a person, and keeps the rest.
+type Recorded struct {
+	Policy  Policy
+	Refused error // a *PolicyError
+}
+
+// UnmarshalJSON never fails.
+func (r *Recorded) UnmarshalJSON(b []byte) error {
+	p, err := Parse(b)
+	if err != nil {
+		p = Policy{Type: TypeNone}
+	}
+	*r = Recorded{p, err}
+	return nil
 }
 
 // UnmarshalJSON reads a policy from a record, as Parse does.
@@ -132,6 +158,9 @@ func (r reader) http() *HTTPCheck {
 		BodyContains:  r.str("body_contains"),
 		TLSSkipVerify: r.boolean("tls_skip_verify", true),
 		TLSServerName: r.str("tls_server_name"),
+	}
+	if len(c.TLSServerName) > maxServerName {
+		r.fault("tls_server_name", fmt.Sprintf("must be at most %d bytes, as a name in DNS is", maxServerName))
 	}
 	if len(c.BodyContains) > MaxBody {
 		r.fault("body_contains", fmt.Sprintf("must be at most %d bytes: no more of a body is read", MaxBody))
@@ -251,6 +280,10 @@ func (r reader) urlPath() string {
 		r.fault("path", "must start with / and hold no space and no control character; it may hold a query")
 		return "/"
 	}
+	if len(s) > maxPath {
+		r.fault("path", fmt.Sprintf("must be at most %d bytes, with its query", maxPath))
+		return "/"
+	}
 	return s
 }
 
@@ -295,6 +328,10 @@ func (r reader) statuses(name string) []string {
 	const kind = `an array of codes and ranges from 200 to 599, such as 204 and "200-299"`
 	var elems []json.RawMessage
 	r.get(name, kind, &elems)
+	if len(elems) > maxStatuses {
+		r.fault(name, fmt.Sprintf("must be at most %d codes and ranges", maxStatuses))
+		return nil
+	}
 	var list []string
 	for _, e := range elems {
 		s := string(e)

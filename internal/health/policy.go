@@ -1,6 +1,8 @@
 package health
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -104,6 +106,20 @@ func (p Policy) Equal(q Policy) bool {
 		same(p.HTTP, q.HTTP, HTTPCheck.equal) && same(p.Exec, q.Exec, ExecCheck.equal) &&
 		same(p.TCP, q.TCP, func(a, b TCPCheck) bool { return a == b }) &&
 		same(p.GRPC, q.GRPC, func(a, b GRPCCheck) bool { return a == b })
+}
+
+// sum returns a number that tells policies apart which are not equal, in hexadecimal; "" where nothing is checked. It is in the event
+// log, so it stays what it is from one version to the next as long as the policy's JSON does.
+func (p Policy) sum() string {
+	if p.Disabled() {
+		return ""
+	}
+	b, err := p.MarshalJSON()
+	if err != nil {
+		panic(err) // a policy can be written
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:8])
 }
 
 func same[T any](a, b *T, equal func(T, T) bool) bool {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"os/exec"
 	"slices"
 	"strings"
@@ -84,6 +86,10 @@ func TestRefusals(t *testing.T) {
 		{`{"http":{"port":80,"headers":{"Connection":"keep-alive"}}}`, "health_check.http.headers.Connection"},
 		{`{"http":{"port":80,"headers":{"a":"` + long + `"}}}`, "health_check.http.headers"},
 		{`{"http":{"port":80,"headers":` + many + `}}`, "health_check.http.headers"},
+		{`{"http":{"port":80,"path":"/` + long + `"}}`, "health_check.http.path"},
+		{`{"http":{"port":80,"body_contains":"` + strings.Repeat(long, 8) + `y"}}`, "health_check.http.body_contains"},
+		{`{"http":{"port":80,"tls_server_name":"` + long[:254] + `"}}`, "health_check.http.tls_server_name"},
+		{`{"http":{"port":80,"expected_statuses":[200` + strings.Repeat(",200", 64) + `]}}`, "health_check.http.expected_statuses"},
 		{`{"exec":{}}`, "health_check.exec.command"},
 		{`{"exec":{"command":[]}}`, "health_check.exec.command"},
 		{`{"exec":{"command":[""]}}`, "health_check.exec.command"},
@@ -245,7 +251,107 @@ func genPolicy(t *rapid.T) string {
 	return string(b)
 }
 
+// What is read of a record is the policy, or none and the reason.
+func TestRecorded(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"tcp":{"port":80}}`: "",
+		`null`:                "",
+		`{"type":"none"}`:     "",
+		`{"tcp":{"port":0}}`:  "health_check.tcp.port",
+		`7`:                   "health_check",
+		`{"http":{"port":80,"path":"/` + strings.Repeat("x", maxPath) + `"}}`: "health_check.http.path",
+	} {
+		var record struct {
+			Before string
+			Check  Recorded
+			After  string
+		}
+		err := json.Unmarshal([]byte(`{"before":"a","check":`+raw+`,"after":"b"}`), &record)
+		if err != nil || record.Before != "a" || record.After != "b" {
+			t.Errorf("%.40s: %+v, %v", raw, record, err)
+		}
+		p, refused := Parse([]byte(raw))
+		switch {
+		case want == "" && (record.Check.Refused != nil || !record.Check.Policy.Equal(p)):
+			t.Errorf("%.40s: %+v", raw, record.Check)
+		case want != "" && (record.Check.Policy.Type != TypeNone || record.Check.Refused.Error() != refused.Error() || !strings.HasPrefix(refused.Error(), want)):
+			t.Errorf("%.40s: %+v, want none and %v", raw, record.Check, refused)
+		}
+	}
+}
+
+// The largest policies that are accepted, made of what grows most when it is written as JSON: everything is bounded, and a record of one
+// with the longest history is, too.
+func TestLargestPolicies(t *testing.T) {
+	text := func(n int) string { return strings.Repeat("<", n) } // as \u003c: six times
+	statuses := slices.Repeat([]string{"200-299"}, maxStatuses)
+	headers := make(map[string]string)
+	for i := range 64 {
+		headers[fmt.Sprintf("%02d", i)] = text((8<<10)/64 - 2)
+	}
+	env := make(map[string]string) // of names that differ
+	for i := range 500 {
+		env[fmt.Sprintf("<%03d", i)] = text(20)
+	}
+	durations := map[string]any{
+		"interval": "23h59m59.999999999s", "timeout": "59m59.999999999s", "start_period": "23h59m59.999999999s", "start_interval": "23h59m59.999999998s",
+		"confirm_interval": "23h59m59.999999998s", "failure_threshold": 1000, "success_threshold": 1000,
+	}
+	for name, block := range map[string]map[string]any{
+		"http": {
+			"port": 65535, "path": "/" + text(maxPath-1), "scheme": "https", "method": "POST", "headers": headers, "expected_statuses": statuses,
+			"body_contains": text(MaxBody), "tls_skip_verify": false, "tls_server_name": text(maxServerName),
+		},
+		"exec":      {"command": []string{text(maxExec - 1)}},
+		"exec args": {"command": strings.Split(strings.Repeat("<,", maxExec/2-1)+"<", ",")},
+		"exec none": {"command": append([]string{"x"}, make([]string, maxExec-2)...)},
+		"exec env":  {"command": []string{"x"}, "env": env, "working_dir": "/" + text(9000), "user": text(9000)},
+		"grpc":      {"port": 65535, "service": text(MaxService)},
+	} {
+		kind, _, _ := strings.Cut(name, " ")
+		obj := maps.Clone(durations)
+		obj[kind] = block
+		raw, err := json.Marshal(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := mustParse(t, string(raw))
+		answer, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q, err := Parse(answer); err != nil || !q.Equal(p) {
+			t.Errorf("%s: it is not accepted back: %v", name, err)
+		}
+		t.Logf("%s: %d bytes", name, len(answer))
+		if len(answer) > maxPolicy {
+			t.Errorf("%s: %d bytes of JSON, and %d are to be the most", name, len(answer), maxPolicy)
+		}
+		var h history
+		for i := range keep {
+			r := Result{Start: epoch.Add(1), Duration: time.Hour, Outcome: Failure, Reason: fmt.Sprintf("%02d", i) + text(maxReason-2), Definite: true}
+			if i%8 == 0 {
+				r.Output = text(maxOutput)
+			}
+			h.addResult(WindowResult{Result: r, Window: math.MaxUint64})
+			h.addTransition(Transition{
+				Time: r.Start, From: StatusUnhealthy, To: StatusUnhealthy, Reason: r.Reason, Output: r.Output, Persisted: lost, Window: math.MaxUint64,
+				N: math.MaxUint64, Stale: StaleInconclusive,
+			})
+		}
+		blob, err := encode(nil, newClock(Boot{ID: "b", Uptime: uptime}), p, State{Status: StatusUnhealthy, Error: text(maxReason)}, &h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: a record of %d bytes", name, len(blob))
+		if len(blob) > MaxRecord {
+			t.Errorf("%s: a record of %d bytes, and %d are to be the most", name, len(blob), MaxRecord)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
+	f.Add(`{"http":{"port":80,"path":"/x","tls_server_name":"a.test","body_contains":"<","expected_statuses":[204,"200-299"]}}`)
 	f.Add(`{"http":{"port":80,"path":"/x","headers":{"A":"b"},"expected_statuses":[200,"300-399"]},"interval":"1s"}`)
 	f.Add(`{"exec":{"command":["x"],"env":{"A":"b"}},"start_period":"0s","failure_threshold":0}`)
 	f.Add(`{"type":"none","x":1}`)
@@ -261,6 +367,9 @@ func FuzzParse(f *testing.F) {
 		answer, err := json.Marshal(p)
 		if err != nil {
 			t.Fatalf("%q: %v", s, err)
+		}
+		if len(answer) > maxPolicy {
+			t.Fatalf("%q has %d bytes of JSON", s, len(answer))
 		}
 		q, err := Parse(answer)
 		if err != nil || !p.Equal(q) {

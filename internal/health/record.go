@@ -11,6 +11,9 @@ import (
 // recordVersion is that of the health record's format. One of another version is not read.
 const recordVersion = 1
 
+// MaxRecord bounds a health record, in bytes: the largest policy, and the longest history of the words that JSON makes longest, are less.
+const MaxRecord = 2 << 20
+
 // A record is what health.json holds: a person can read it. Times of the wall clock are dates; those that decide something are
 // nanoseconds since the boot that Boot names.
 type record struct {
@@ -203,7 +206,7 @@ func (r *record) check() error {
 		}
 	}
 	for _, t := range r.Transitions {
-		if !known(t.From) || !known(t.To) || !slices.Contains(stales, t.Stale) {
+		if !t.known() {
 			return fmt.Errorf("health record with an unknown transition")
 		}
 	}

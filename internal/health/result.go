@@ -1,6 +1,7 @@
 package health
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -19,16 +20,23 @@ const (
 
 // The causes of an inconclusive result, as they label a metric.
 const (
-	CauseNoAgent   = "agent_not_connected" // Next makes a failure of it once the agent has had its time
-	CauseNoNetwork = "no_network"          // the guest has not sent a frame yet, so nothing was sent to it
-	CauseNoMachine = "no_machine"          // the instance is on its way to a machine
-	CauseResources = "host_resources"      // no descriptors or memory on the host
-	CauseDiskFull  = "disk_full"           // the machine stands still, for the host's disk has no room for what it writes
-	CauseCutShort  = "cut_short"           // the instance stopped, or entered standby, in the middle
-	CauseNoAnswer  = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
-	CauseStarved   = "starved"             // the host kept the probe or the machine from running
-	CausePanic     = "panic"               // a bug of ours: the stack is in the log
+	CauseNoAgent     = "agent_not_connected" // Next makes a failure of it once the agent has had its time
+	CauseNoNetwork   = "no_network"          // the guest has not sent a frame yet, so nothing was sent to it
+	CauseNoMachine   = "no_machine"          // the instance is on its way to a machine
+	CauseResources   = "host_resources"      // no descriptors or memory on the host
+	CauseDiskFull    = "disk_full"           // the machine stands still, for the host's disk has no room for what it writes
+	CauseCutShort    = "cut_short"           // the instance stopped, or entered standby, in the middle
+	CauseNoAnswer    = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
+	CauseStarved     = "starved"             // the host kept the probe or the machine from running
+	CauseUnsupported = "unsupported_driver"  // what runs the machine cannot probe
+	CausePanic       = "panic"               // a bug of ours: the stack is in the log
 )
+
+// causes are all of them: what probes for us is not trusted with the labels of a metric.
+var causes = []string{
+	CauseNoAgent, CauseNoNetwork, CauseNoMachine, CauseResources, CauseDiskFull, CauseCutShort, CauseNoAnswer, CauseStarved,
+	CauseUnsupported, CausePanic,
+}
 
 // A Result is the answer to one probe. Its JSON goes from the process that probes to the daemon; durations are nanoseconds.
 type Result struct {
@@ -57,7 +65,7 @@ func (r Result) clean() Result {
 	case Success, Failure:
 		r.Cause = ""
 	case Inconclusive:
-		if r.Cause == "" || len(r.Cause) > 64 {
+		if !slices.Contains(causes, r.Cause) {
 			r.Cause = CauseNoAnswer
 		}
 	default:

@@ -93,6 +93,7 @@ func (s *Set) CheckNow(ctx context.Context, id string) (WindowResult, error) {
 	case a := <-reply:
 		return a.result, a.err
 	case <-ctx.Done():
+		l.leave(reply)
 		return WindowResult{}, context.Cause(ctx)
 	case <-l.done:
 	}

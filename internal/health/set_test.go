@@ -3,8 +3,11 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,6 +408,32 @@ func TestStaleIsTold(t *testing.T) {
 	})
 }
 
+// It turns stale in the step that comes first at that moment or behind it, whatever that step is about; and what was committed is shown.
+func TestStaleByAnyStep(t *testing.T) {
+	for _, in := range []Input{{Kind: Asking}, {Kind: Begun}, {Kind: Hinted, Port: 80}} { // while Queued it does not turn stale
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			l := newLoop(b.Set, "a") // which nobody runs: the steps are taken here
+			l.loaded = true
+			l.seen(Observed{ID: "a", Run: 1, Phase: Running, Policy: mustParse(t, steady), Entered: time.Now()})
+			l.next(time.Now(), Input{Kind: Begun})
+			l.next(time.Now(), Input{Kind: Probed, Result: Result{Start: time.Now(), Outcome: Success}})
+			time.Sleep(time.Minute)
+			l.next(time.Now(), in)
+			last := b.journal.log[len(b.journal.log)-1]
+			s, _ := l.snapshot()
+			if last.Stale != StaleInconclusive || s.StaleReason != StaleInconclusive || s.Transitions[len(s.Transitions)-1].Stale != StaleInconclusive {
+				t.Errorf("a step of kind %d: committed %+v, shown %+v", in.Kind, last, s)
+			}
+			if !l.saver.urgent {
+				t.Errorf("a step of kind %d: the record is not written", in.Kind)
+			}
+			l.cancel()
+			b.close()
+		})
+	}
+}
+
 // An agent that is missing is told once, not at every probe.
 func TestAgentMissingIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -444,6 +473,89 @@ func TestCleanedResults(t *testing.T) {
 		}
 		b.close()
 	})
+}
+
+// Of one who no longer waits for a check nothing is kept.
+func TestCheckNowGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(good, time.Second)
+		b.seen(1, Running, pacedPolicy)
+		gone, leave := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if _, err := b.CheckNow(gone, "a"); !errors.Is(err, errLeft) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if r, err := b.CheckNow(t.Context(), "a"); err != nil || r.Outcome != Success {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+		waiting := func() int {
+			synctest.Wait()
+			l := b.loop("a", false)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.waiters)
+		}
+		if n := waiting(); n != 101 {
+			t.Errorf("%d wait", n)
+		}
+		leave(errLeft)
+		if n := waiting(); n != 1 {
+			t.Errorf("%d wait when one does", n)
+		}
+		wg.Wait()
+		if n := waiting(); n != 0 {
+			t.Errorf("%d wait when none does", n)
+		}
+		b.close()
+	})
+}
+
+var errLeft = errors.New("the client left")
+
+// What a Prober wants done when its context ends is waited for, too.
+func TestCloseWaitsForWhatEndsWithAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var done atomic.Int32
+		b.Set.config.Probe = func(ctx context.Context, _ string, _ Policy, _ func()) Result {
+			ctx.(interface{ AfterFunc(func()) func() bool }).AfterFunc(func() { time.Sleep(time.Minute); done.Add(1) })
+			return good
+		}
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		if done.Load() != 1 {
+			t.Error("it goes on after Close")
+		}
+	})
+}
+
+// A cause labels a metric, so it is one of those that are known.
+func TestUnknownCauses(t *testing.T) {
+	for given, want := range map[string]string{"": CauseNoAnswer, "cause 4711": CauseNoAnswer, CauseStarved: CauseStarved, CauseUnsupported: CauseUnsupported} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.hooks.Probed = func(_ Type, _ Outcome, cause string, _ time.Duration) {
+				if cause != want {
+					t.Errorf("%q labels the metric as %q, want %q", given, cause, want)
+				}
+			}
+			b.open()
+			b.answers(Result{Outcome: Inconclusive, Cause: given}, 0)
+			b.seen(1, Running, pacedPolicy)
+			if s := b.is(StatusStarting); s.Results[0].Cause != want {
+				t.Errorf("%q is shown as %q, want %q", given, s.Results[0].Cause, want)
+			}
+			b.close()
+		})
+	}
 }
 
 func TestHistoryIsBounded(t *testing.T) {
@@ -719,4 +831,52 @@ func TestCheckIsTakenAwayAndBack(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// Neither the outputs of results nor those of transitions push the others out: one that flaps shows what its newest failures said.
+func TestOutputsOfBothKindsAreKept(t *testing.T) {
+	var h history
+	output := func(i int) string { return fmt.Sprintf("%04d", i) + strings.Repeat("x", maxOutput-4) }
+	sizes := func() (results, transitions int) {
+		t.Helper()
+		gap := false
+		for _, r := range h.listResults() {
+			if gap = gap || r.Output != ""; gap && r.Output == "" {
+				t.Error("an older result's output is kept than one that is not")
+			}
+			results += len(r.Output)
+		}
+		for _, tr := range h.listTransitions() {
+			transitions += len(tr.Output)
+		}
+		return results, transitions
+	}
+	for i := range 20 {
+		h.addResult(WindowResult{Result: Result{Outcome: Failure, Output: output(i)}})
+	}
+	if r, _ := sizes(); r != keepOutput {
+		t.Errorf("results alone have %d bytes of %d", r, keepOutput)
+	}
+	for i := 20; i < 40; i++ {
+		h.addResult(WindowResult{Result: Result{Outcome: Failure, Output: output(i)}})
+		h.addTransition(Transition{From: StatusHealthy, To: StatusUnhealthy, Output: output(i)})
+		if r, tr := sizes(); r+tr > keepOutput {
+			t.Fatalf("%d and %d bytes of %d", r, tr, keepOutput)
+		}
+	}
+	r, tr := sizes()
+	results, transitions := h.listResults(), h.listTransitions()
+	if r != keepOutput/2 || tr != keepOutput/2 || results[len(results)-1].Output != output(39) || transitions[len(transitions)-1].Output != output(39) {
+		t.Errorf("flapping leaves %d bytes of results and %d of transitions", r, tr)
+	}
+	var again history // as a record is read
+	for _, w := range results {
+		again.addResult(w)
+	}
+	for _, w := range transitions {
+		again.addTransition(w)
+	}
+	if !slices.EqualFunc(again.listResults(), results, func(a, b WindowResult) bool { return a == b }) || !slices.Equal(again.listTransitions(), transitions) {
+		t.Error("it is another one after a record")
+	}
 }

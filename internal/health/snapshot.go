@@ -108,9 +108,12 @@ type Transition struct {
 	Reason    string    `json:"reason,omitempty"`
 	Output    string    `json:"output,omitempty"`
 	Persisted *bool     `json:"persisted,omitempty"` // false: announced though the disk refused it
-	// Window and N, the instance's n-th transition, are what a start needs to replay the log's tail over an older record.
+	// Window, N, the instance's n-th transition, Run, and a sum of the policy in force ("" where nothing is checked) are what a start
+	// needs to replay the log's tail over an older record. The history keeps the first two.
 	Window uint64 `json:"window,omitempty"`
 	N      uint64 `json:"n,omitempty"`
+	Run    uint64 `json:"run,omitempty"`
+	Policy string `json:"policy,omitempty"`
 	// Stale is the reason for which the status is stale from here on; "" where it is not.
 	Stale string `json:"stale,omitempty"`
 }

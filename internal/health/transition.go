@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -16,7 +17,7 @@ func (s *State) tells(status Status, stale string) bool {
 
 // transition describes the way from before to s, which tells.
 func (s *State) transition(before *State, p Policy, now time.Time, in *Input) Transition {
-	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.Stale}
+	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.Stale, Run: s.Run, Policy: p.sum()}
 	if in.Kind == Probed && in.Result.Outcome == Failure {
 		t.Output = in.Result.Output
 	}
@@ -49,11 +50,22 @@ func (s State) replay(log []Transition) State {
 		if t.N <= s.N {
 			continue
 		}
-		if t.Window != s.Window {
-			// The record knows nothing of that window; the controller's first word opens it anew.
+		if !t.known() {
+			s.N = t.N // so that no other one gets its number
+			continue
+		}
+		if t.Window != s.Window || t.To == StatusDisabled {
+			// The record knows nothing of that window, or of its end. The controller's first word is the entry into Running once more, and
+			// leaves the verdict alone.
 			s = State{Run: s.Run, Window: t.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Last: s.Last, Verdict: StatusStarting}
 		}
 		s.N, s.Stale = t.N, t.Stale
+		if t.Run != 0 {
+			s.Run = t.Run
+		}
+		if s.Stale == StaleInconclusive {
+			s.Successes, s.Failures = 0, 0
+		}
 		if t.From != t.To {
 			s.Since = t.Time
 		}
@@ -61,13 +73,27 @@ func (s State) replay(log []Transition) State {
 		switch t.To {
 		case StatusStarting:
 			s.Verdict = t.To
+			if s.Phase == Inactive {
+				s.Phase = Initializing
+			}
 		case StatusHealthy:
-			s.Verdict, s.Failures = t.To, 0
+			s.Phase, s.Verdict, s.Failures = Running, t.To, 0
+			if s.GraceEnd.After(s.Entered) { // it was over at some time before now
+				s.GraceEnd = s.Entered
+			}
 		case StatusUnhealthy:
-			s.Verdict, s.Successes, s.Error = t.To, 0, t.Reason
+			s.Phase, s.Verdict, s.Successes, s.Error = Running, t.To, 0, t.Reason
 		case StatusUnknown:
-			s.Last = t.From
+			s.Phase = Inactive
+			if t.From != t.To {
+				s.Last = t.From
+			}
 		}
 	}
 	return s
+}
+
+// known reports whether this version knows what a transition says.
+func (t *Transition) known() bool {
+	return slices.Contains(statuses, t.From) && slices.Contains(statuses, t.To) && slices.Contains(stales, t.Stale)
 }

@@ -62,7 +62,10 @@ func TestTransitions(t *testing.T) {
 			if !got.Time.Equal(m.now) || got.Window != m.s.Window || got.N != m.s.N || got.Window == 0 || got.N == 0 {
 				t.Errorf("%+v", got)
 			}
-			got.Time, got.Window, got.N = time.Time{}, 0, 0
+			if got.Run != m.run || got.Policy != m.p.sum() {
+				t.Errorf("of run %d and policy %q, want %d and %q", got.Run, got.Policy, m.run, m.p.sum())
+			}
+			got.Time, got.Window, got.N, got.Run, got.Policy = time.Time{}, 0, 0, 0, ""
 			if got != c.want {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
@@ -109,7 +112,7 @@ func TestReplayOfANewWindow(t *testing.T) {
 	if got := m.s.replay([]Transition{tr}); got != want {
 		t.Errorf("%+v\nwant\n%+v", got, want)
 	}
-	tr.To, want.Status, want.Last = StatusUnknown, StatusUnknown, StatusHealthy
+	tr.To, want.Status, want.Last, want.Phase = StatusUnknown, StatusUnknown, StatusHealthy, Inactive
 	if got := m.s.replay([]Transition{tr}); got != want {
 		t.Errorf("%+v\nwant\n%+v", got, want)
 	}
@@ -127,9 +130,21 @@ func TestReplayOfTheSameWindow(t *testing.T) {
 			s.Status, s.Verdict, s.Successes, s.Error, s.Since = StatusUnhealthy, StatusUnhealthy, 0, "exit 1", at
 		}},
 		{Transition{From: StatusUnknown, To: StatusStarting}, func(s *State) { s.Status, s.Verdict, s.Since = StatusStarting, StatusStarting, at }},
-		{Transition{From: StatusHealthy, To: StatusUnknown}, func(s *State) { s.Status, s.Last, s.Since = StatusUnknown, StatusHealthy, at }},
-		{Transition{From: StatusHealthy, To: StatusDisabled}, func(s *State) { s.Status, s.Since = StatusDisabled, at }},
-		{Transition{From: StatusStarting, To: StatusStarting, Stale: StaleInconclusive}, func(s *State) { s.Status, s.Stale, s.Verdict = StatusStarting, StaleInconclusive, StatusStarting }},
+		{Transition{From: StatusHealthy, To: StatusUnknown}, func(s *State) {
+			s.Status, s.Last, s.Since, s.Phase = StatusUnknown, StatusHealthy, at, Inactive
+		}},
+		{Transition{From: StatusDisabled, To: StatusUnknown}, func(s *State) { s.Status, s.Last, s.Since, s.Phase = StatusUnknown, StatusDisabled, at, Inactive }},
+		{Transition{From: StatusUnknown, To: StatusUnknown}, func(s *State) { s.Status, s.Phase = StatusUnknown, Inactive }},
+		{Transition{From: StatusHealthy, To: StatusDisabled}, func(s *State) {
+			*s = State{Run: 1, Window: 3, Phase: Running, Status: StatusDisabled, Verdict: StatusStarting, Since: at, N: 8}
+		}},
+		{Transition{From: StatusStarting, To: StatusStarting, Stale: StaleInconclusive}, func(s *State) {
+			s.Status, s.Stale, s.Verdict, s.Successes, s.Failures = StatusStarting, StaleInconclusive, StatusStarting, 0, 0
+		}},
+		{Transition{From: StatusHealthy, To: StatusHealthy, Run: 5}, func(s *State) { s.Run, s.Status, s.Verdict, s.Failures = 5, StatusHealthy, StatusHealthy, 0 }},
+		{Transition{From: StatusHealthy, To: "splendid"}, func(*State) {}},
+		{Transition{From: "splendid", To: StatusHealthy}, func(*State) {}},
+		{Transition{From: StatusHealthy, To: StatusHealthy, Stale: "bored"}, func(*State) {}},
 	} {
 		before := State{Run: 1, Window: 3, Phase: Running, Status: StatusUnhealthy, Verdict: StatusUnhealthy, Since: epoch, N: 7, Successes: 2, Failures: 3, Error: "e"}
 		c.tr.Time, c.tr.Window, c.tr.N = at, 3, 8
@@ -142,6 +157,33 @@ func TestReplayOfTheSameWindow(t *testing.T) {
 		c.tr.N = 7
 		if got := before.replay([]Transition{c.tr}); got != before {
 			t.Errorf("what the record has seen is applied again: %+v", got)
+		}
+	}
+}
+
+// What was healthy is out of its grace, and what was stopped is not active, also where the record is older than that.
+func TestReplayMovesGraceAndPhase(t *testing.T) {
+	m := newSim(t, steady)
+	m.phase(Running)
+	m.pass(10 * time.Second)
+	tr := Transition{N: 1, Window: 1, From: StatusStarting, To: StatusHealthy, Time: m.now}
+	if got := m.s.replay([]Transition{tr}); got.inGrace(m.now) {
+		t.Errorf("healthy and in its grace until %v", got.GraceEnd)
+	}
+	for _, c := range []struct {
+		before   Phase
+		from, to Status
+		want     Phase
+	}{
+		{Inactive, StatusUnknown, StatusStarting, Initializing},
+		{Running, StatusUnknown, StatusStarting, Running},
+		{Inactive, StatusUnknown, StatusHealthy, Running},
+		{Inactive, StatusUnknown, StatusUnhealthy, Running},
+		{Running, StatusHealthy, StatusUnknown, Inactive},
+	} {
+		s := State{Window: 1, Phase: c.before}
+		if got := s.replay([]Transition{{N: 1, Window: 1, From: c.from, To: c.to}}); got.Phase != c.want {
+			t.Errorf("%s, then %s to %s: %s, want %s", c.before, c.from, c.to, got.Phase, c.want)
 		}
 	}
 }

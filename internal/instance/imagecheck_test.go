@@ -108,3 +108,46 @@ func TestAnImagesCheckOfAnySize(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A check in a record that an earlier version accepted, and this one refuses, costs the check and not the instance: its log says so.
+func TestARecordedCheckThatIsRefused(t *testing.T) {
+	for _, of := range []string{"health_check", "image_check"} {
+		t.Run(of, func(t *testing.T) {
+			h := newHost(t)
+			s := h.open()
+			sp := spec("web", "sleep")
+			policy, err := health.Parse(json.RawMessage(`{"http":{"port":80,"path":"/old"}}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sp.NoNetwork, sp.HealthCheck = false, &policy
+			made, err := s.Create(t.Context(), sp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.close(s)
+			record := filepath.Join(h.dir, made.ID, "instance.json")
+			b, err := os.ReadFile(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			older := strings.Replace(string(b), `"/old"`, `"/`+strings.Repeat("x", 9000)+`"`, 1)
+			older = strings.Replace(older, `"health_check"`, `"`+of+`"`, 1)
+			if err := os.WriteFile(record, []byte(older), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s = h.open()
+			got, err := s.Find("web")
+			if err != nil || got.ID != made.ID || got.Spec.Image != made.Spec.Image {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if p, _ := got.Spec.Policy(); !p.Disabled() {
+				t.Errorf("its check is %+v", p)
+			}
+			log, err := os.ReadFile(filepath.Join(h.dir, made.ID, instance.LogName))
+			if err != nil || strings.Count(string(log), "health_check.http.path: must be at most 8192 bytes") != 1 {
+				t.Errorf("its log says %q, %v", log, err)
+			}
+		})
+	}
+}

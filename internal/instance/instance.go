@@ -63,6 +63,7 @@ type Spec struct {
 	// ImageCheck is what the image's HEALTHCHECK said at create; nil: nothing.
 	ImageCheck *health.Policy `json:"image_check,omitempty"`
 	ExpiresAt  time.Time      `json:"expires_at,omitzero"` // deleted then
+	refused    []error        // what a record says and this version does not accept, until it was told
 }
 
 // A Source says where a policy comes from.

@@ -182,7 +182,12 @@ func (s *Set) setAside(id string, bad *store.Unreadable) {
 
 // adopt makes the owner of an instance that was loaded.
 func (s *Set) adopt(r record) *owner {
+	refused := r.Instance.Spec.refused
+	r.Instance.Spec.refused = nil
 	o := s.newOwner(r)
+	for _, err := range refused {
+		o.log.Warn("its record has a health check that this version refuses; nothing is checked by it until another is given", "err", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o.visible = true

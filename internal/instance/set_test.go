@@ -440,6 +440,9 @@ func TestUpdate(t *testing.T) {
 	}
 	str := func(s string) *string { return &s }
 	later := time.Now().Add(time.Hour)
+	if _, err := s.Update(t.Context(), "web", instance.Update{}); err != nil { // behind the event of Running, which is seen a moment before
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		u    instance.Update

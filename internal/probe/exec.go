@@ -78,6 +78,10 @@ func (s *span) unasked(err error) health.Result {
 	switch {
 	case errors.Is(err, ErrNoAgent):
 		return inconclusive(health.CauseNoAgent, ErrNoAgent.Error())
+	case errors.Is(err, ErrNotBooted):
+		return inconclusive(health.CauseNoAgent, ErrNotBooted.Error())
+	case errors.Is(err, ErrTooMany):
+		return inconclusive(health.CauseResources, ErrTooMany.Error())
 	case s.over() || timedOut(err):
 		return s.overdue("the guest agent did not answer")
 	}

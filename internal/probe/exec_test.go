@@ -52,13 +52,18 @@ func TestExec(t *testing.T) {
 		{machine.ExecExit{}, errors.New("session ended"), health.Failure, "the guest agent could not run the command: session ended"},
 		{machine.ExecExit{}, context.DeadlineExceeded, health.Failure, "timeout after 2s: the guest agent did not answer"},
 		{machine.ExecExit{}, syscall.ENOMEM, health.Inconclusive, "out of resources"},
+		{machine.ExecExit{}, ErrNotBooted, health.Inconclusive, "still booting"},
+		{machine.ExecExit{}, ErrTooMany, health.Inconclusive, "as many commands as may run"},
 	} {
 		r := run(c.exit, c.err)
 		found(t, r, c.outcome, c.reason)
 		if r.Outcome != health.Failure && r.Output != "" || len(r.Output) > 4096 {
 			t.Errorf("%s: %d bytes of output", c.reason, len(r.Output))
 		}
-		if (r.Cause == health.CauseNoAgent) != errors.Is(c.err, ErrNoAgent) {
+		if r.Outcome == health.Failure && (r.Output == "") != (len(c.exit.Output) == 0) {
+			t.Errorf("%s: %d bytes of output of %d", c.reason, len(r.Output), len(c.exit.Output))
+		}
+		if (r.Cause == health.CauseNoAgent) != (errors.Is(c.err, ErrNoAgent) || errors.Is(c.err, ErrNotBooted)) {
 			t.Errorf("%s: cause %q", c.reason, r.Cause)
 		}
 	}

@@ -39,8 +39,10 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 	}
 	defer conn.Close()
 	s.hold(conn)
-	x := new(exchange)
-	if p.HTTP.Scheme != "https" { // crypto/tls may close its connection a moment after it has returned
+	var x *exchange
+	if p.HTTP.Scheme == "https" {
+		x = new(exchange) // crypto/tls may close its connection a moment after it has returned
+	} else {
 		x = exchanges.Get().(*exchange)
 		defer x.free()
 	}

@@ -21,11 +21,11 @@
 //
 // # A starved host
 //
-// What the host keeps from a probe is measured and not charged (starve.go): the lateness of a tick of 50 ms in this process, summed over
-// the probe, and the run delay of the machine's virtual processors, whichever is larger. A probe goes on until its time less its wait
-// reaches its timeout, and to four timeouts in all; an answer counts as it comes. It is a failure if it had its time, else inconclusive.
-// So the time of an exec is measured here, too, and not by the agent, whose own limit is for a host that is lost. A timer that was late
-// itself does not decide at once: what came meanwhile is looked at first.
+// What the host keeps from a probe is measured and not charged (starve.go): the lateness of a tick of 50 ms in this process, beyond what
+// the process lets its timers be late, summed over the probe, and the run delay of the machine's virtual processors, whichever is
+// larger. A probe goes on until its time less its wait reaches its timeout, and to four timeouts in all; an answer counts as it comes.
+// It is a failure if it had its time, else inconclusive. So the time of an exec is measured here, too, and not by the agent, whose own
+// limit is for a host that is lost. A timer that was late itself does not decide at once: what came meanwhile is looked at first.
 //
 // # The guest is hostile
 //
@@ -54,6 +54,13 @@ import (
 
 // ErrNoAgent is what the error of Target.Exec wraps while no guest agent is connected.
 var ErrNoAgent = errors.New("the guest agent is not connected")
+
+// ErrNotBooted is what that error wraps while the agent is there, and the machine not as far as to run a command.
+var ErrNotBooted = errors.New("the guest is still booting")
+
+// ErrTooMany is what that error wraps while as many commands run in the guest as may at one time. They are people's: a machine runs one
+// check at a time, and whatever they are at says nothing of the workload.
+var ErrTooMany = errors.New("as many commands as may run in the guest at one time do already")
 
 // A Target is one machine, as the process beside it reaches it.
 type Target struct {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // A host that is starved keeps a probe, or the guest, from running, and that is not the workload's fault. What it kept is measured: the
@@ -41,12 +42,13 @@ func starvedExit(timeout, wait time.Duration) bool { return wait > max(timeout/2
 type pulse struct {
 	mu    sync.Mutex
 	users int
-	due   time.Time     // the next beat
-	late  time.Duration // all beats before it
-	timer *time.Timer   // nil: no probe is in flight. It is not used again: a test's clock is another one in each test.
+	due   time.Time            // the next beat
+	late  time.Duration        // all beats before it
+	timer *time.Timer          // nil: no probe is in flight. It is not used again: a test's clock is another one in each test.
+	slack func() time.Duration // that each beat may be late by this process's own will, which nobody was starved by; nil: none
 }
 
-var thePulse pulse
+var thePulse = pulse{slack: slack.Own}
 
 // join has the pulse beat, and returns the lateness up to now: what at says later is to be compared with it.
 func (p *pulse) join(now time.Time) time.Duration {
@@ -75,7 +77,13 @@ func (p *pulse) at(now time.Time) time.Duration {
 	return p.sum(now)
 }
 
-func (p *pulse) sum(now time.Time) time.Duration { return p.late + max(0, now.Sub(p.due)) }
+func (p *pulse) sum(now time.Time) time.Duration {
+	late := now.Sub(p.due)
+	if p.slack != nil {
+		late -= p.slack()
+	}
+	return p.late + max(0, late)
+}
 
 // next sets the next beat. p.mu is held.
 func (p *pulse) next(now time.Time) {

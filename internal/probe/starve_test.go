@@ -106,6 +106,25 @@ func TestPulse(t *testing.T) {
 	})
 }
 
+// That timers may be late by will is nobody's starvation: it is taken off each beat, and what is beyond it counts.
+func TestPulseOfSlack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pulse{slack: func() time.Duration { return 10 * ms }}
+		now := time.Now()
+		p.join(now)
+		defer p.leave()
+		for _, c := range []struct{ late, sum time.Duration }{{10 * ms, 0}, {9 * ms, 0}, {10*ms + 1, 1}, {35 * ms, 25*ms + 1}, {0, 25*ms + 1}} {
+			now = now.Add(tick + c.late)
+			if got := p.at(now); got != c.sum {
+				t.Errorf("with a beat %v late: %v in all, want %v", c.late, got, c.sum)
+			}
+			p.mu.Lock()
+			p.beat(now)
+			p.mu.Unlock()
+		}
+	})
+}
+
 // A host that is not starved is not late, for as long as a probe takes, and nothing beats after it.
 func TestPulseBeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

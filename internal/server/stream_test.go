@@ -170,8 +170,12 @@ func TestWaitEndsEarly(t *testing.T) {
 	if _, err := c.UpdateInstance(t.Context(), "web", api.UpdateInstanceRequest{HealthCheck: check}); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	if got := wait(hale.Wait{Health: api.HealthStateUnhealthy}); got.TimedOut || got.HealthStatus == nil || got.HealthStatus.Status != api.HealthStateUnhealthy || got.HealthStatus.LastError == nil {
 		t.Errorf("until it is unhealthy: %+v", got)
+	}
+	if took := time.Since(began); took > 5*time.Second { // three probes, and no heartbeat of the connection
+		t.Errorf("told only after %v", took)
 	}
 	stopped := make(chan error, 1)
 	go func() { _, err := c.StopInstance(t.Context(), "web"); stopped <- err }()

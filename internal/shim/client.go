@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,12 +32,14 @@ const (
 // probeTime is how long a shim may take over a probe, which a starved host may make four times as long. An exec has the agent's time to
 // clear up, too: a guest that hangs is to be told of as one, not as a shim that does not answer. It is less than what health gives a
 // probe (10 s beyond four timeouts).
-func probeTime(p health.Policy) time.Duration {
-	most := probe.MaxFactor*p.Timeout + probeMargin
+func probeTime(p health.Policy) time.Duration { return probe.MaxFactor*p.Timeout + clearingTime(p) }
+
+// clearingTime is how long a shim may take to answer when a probe has had its time, or is withdrawn.
+func clearingTime(p health.Policy) time.Duration {
 	if p.Type == health.TypeExec {
-		most += probe.ExecCleanup
+		return probe.ExecCleanup + probeMargin
 	}
-	return most
+	return probeMargin
 }
 
 // noticeRoom is how many notices may wait for their reader. The places of noticeOnce are for those that come once; lines and hints that
@@ -113,13 +116,13 @@ func (m *Machine) Ports() []machine.Port { return m.ports }
 
 // Stop asks the guest to end in an orderly way and returns when it was asked.
 func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
-	return m.call(ctx, requestTimeout, protocol.MethodStop, protocol.Stop{Grace: grace}, nil, nil)
+	return m.call(ctx, requestTimeout, protocol.MethodStop, protocol.Stop{Grace: grace}, nil)
 }
 
 // Kill ends the machine at once: by asking the shim, and where that is of no use by killing the shim, which takes the
 // hypervisor with it.
 func (m *Machine) Kill(ctx context.Context) error {
-	if err := m.call(ctx, killTimeout, protocol.MethodKill, nil, nil, nil); err != nil && !errors.Is(err, errGone) {
+	if err := m.call(ctx, killTimeout, protocol.MethodKill, nil, nil); err != nil && !errors.Is(err, errGone) {
 		m.log.Warn("the shim does not answer: killing it", "err", err)
 		if err := m.proc.kill(); err != nil {
 			return fmt.Errorf("kill the shim: %w", err)
@@ -146,19 +149,20 @@ func (m *Machine) Kill(ctx context.Context) error {
 // Stat looks at a path in the guest.
 func (m *Machine) Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error) {
 	var info machine.FileInfo
-	err := m.call(ctx, requestTimeout, protocol.MethodStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info, nil)
+	err := m.call(ctx, requestTimeout, protocol.MethodStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info)
 	return info, err
 }
 
 // Stats tells what the machine uses now.
 func (m *Machine) Stats(ctx context.Context) (machine.Stats, error) {
 	var s machine.Stats
-	err := m.call(ctx, requestTimeout, protocol.MethodStats, nil, &s, nil)
+	err := m.call(ctx, requestTimeout, protocol.MethodStats, nil, &s)
 	return s, err
 }
 
 // Probe asks the workload once. What keeps the shim from asking is inconclusive, with its cause. It calls started, once at most, when
-// what costs CPU to begin is over; a shim of before version 3 does not say so.
+// what costs CPU to begin is over; a shim of before version 3 does not say so. When ctx is done it tells the shim, and returns once that
+// has answered, which it does when nothing of the probe is left: the next one may begin.
 func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) health.Result {
 	start := time.Now()
 	inconclusive := func(cause string, err error) health.Result {
@@ -169,7 +173,10 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 		return inconclusive(CauseShim, err)
 	}
 	var r health.Result
-	err = m.call(ctx, probeTime(p), protocol.MethodProbe, protocol.Probe{Policy: policy}, &r, started)
+	err = m.ask(ctx, request{
+		method: protocol.MethodProbe, params: protocol.Probe{Policy: policy}, result: &r, begun: started,
+		timeout: probeTime(p), clearing: clearingTime(p),
+	})
 	switch {
 	case ctx.Err() != nil:
 		return inconclusive(health.CauseCutShort, context.Cause(ctx))
@@ -182,13 +189,27 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 // CauseShim is the cause of a probe that is inconclusive because the process beside the machine did not answer.
 const CauseShim = "shim_unavailable"
 
-// call sends one request and waits for its reply, at most timeout and not longer than ctx. A reply that comes too late is dropped.
-func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any, begun func()) error {
-	req := protocol.Request{Method: method}
-	if params != nil {
-		b, err := json.Marshal(params)
+// A request is what a shim is asked.
+type request struct {
+	method         string
+	params, result any           // nil: none
+	begun          func()        // as a pending's
+	timeout        time.Duration // for the reply
+	clearing       time.Duration // for the reply to one that was withdrawn; 0: nobody waits for it
+}
+
+// call asks for what is over once nobody waits for it.
+func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any) error {
+	return m.ask(ctx, request{method: method, params: params, result: result, timeout: timeout})
+}
+
+// ask sends one request and waits for its reply, not longer than its times and ctx. A reply that comes too late is dropped.
+func (m *Machine) ask(ctx context.Context, r request) error {
+	req := protocol.Request{Method: r.method}
+	if r.params != nil {
+		b, err := json.Marshal(r.params)
 		if err != nil {
-			return fmt.Errorf("encode %s: %w", method, err)
+			return fmt.Errorf("encode %s: %w", r.method, err)
 		}
 		req.Params = b
 	}
@@ -200,7 +221,7 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 	}
 	m.nextID++
 	req.ID = m.nextID
-	m.pending[req.ID] = pending{answer, begun}
+	m.pending[req.ID] = pending{answer, r.begun}
 	m.mu.Unlock()
 
 	defer func() {
@@ -209,9 +230,9 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 		m.mu.Unlock()
 	}()
 	if err := m.send(protocol.KindRequest, req); err != nil {
-		return fmt.Errorf("ask the shim to %s: %w", method, err)
+		return fmt.Errorf("ask the shim to %s: %w", r.method, err)
 	}
-	timer := time.NewTimer(timeout)
+	timer := time.NewTimer(r.timeout)
 	defer timer.Stop()
 	select {
 	case reply, ok := <-answer:
@@ -220,19 +241,27 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 			return errGone
 		case reply.Error != nil:
 			return reply.Error
-		case result == nil:
+		case r.result == nil:
 			return nil
 		}
-		if err := json.Unmarshal(reply.Result, result); err != nil {
-			return fmt.Errorf("the shim's answer to %s: %w", method, err)
+		if err := json.Unmarshal(reply.Result, r.result); err != nil {
+			return fmt.Errorf("the shim's answer to %s: %w", r.method, err)
 		}
 		return nil
 	case <-ctx.Done():
 		m.cancel(req.ID)
+		if r.clearing > 0 {
+			timer.Reset(r.clearing)
+			select {
+			case <-answer:
+			case <-timer.C:
+				m.log.Warn("the shim does not end what was withdrawn", "method", r.method, "for", r.clearing)
+			}
+		}
 		return context.Cause(ctx)
 	case <-timer.C:
 		m.cancel(req.ID)
-		return fmt.Errorf("the shim did not answer to %s within %v: %w", method, timeout, api.Unavailable)
+		return fmt.Errorf("the shim did not answer to %s within %v: %w", r.method, r.timeout, api.Unavailable)
 	}
 }
 
@@ -254,13 +283,7 @@ func (m *Machine) read() {
 	defer close(m.gone)
 	defer close(m.notices)
 	exit, exited := m.readFrames()
-	m.conn.Close()
-	m.mu.Lock()
-	for _, p := range m.pending {
-		close(p.answer)
-	}
-	m.pending = nil
-	m.mu.Unlock()
+	m.hangUp()
 	m.watched.end()
 
 	// The shim ends right after its last notice. Whoever is told of the exit may rely on nothing being left.
@@ -273,10 +296,22 @@ func (m *Machine) read() {
 	m.notices <- machine.Notice{Kind: machine.Exited, Time: exit.Time, Exit: exit}
 }
 
+// hangUp ends the connection, and lets go whoever waits for a reply.
+func (m *Machine) hangUp() {
+	m.conn.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pending {
+		close(p.answer)
+	}
+	m.pending = nil
+}
+
 func (m *Machine) readFrames() (machine.Exit, bool) {
 	seen := make(map[machine.NoticeKind]bool)
+	frames := bufio.NewReaderSize(m.conn, frameBuffer)
 	for {
-		kind, payload, err := protocol.Read(m.conn)
+		kind, payload, err := protocol.Read(frames)
 		if err != nil {
 			m.log.Debug("the shim's connection ended", "err", err)
 			return machine.Exit{}, false

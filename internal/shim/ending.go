@@ -17,7 +17,7 @@ type programLife int
 const (
 	notStarted programLife = iota
 	started
-	ending // or over
+	over
 )
 
 // unlessEnding returns what a probe found, unless it failed because the program has ended: its connections are closed, and its port
@@ -26,15 +26,16 @@ func (r *run) unlessEnding(ctx context.Context, found health.Result) health.Resu
 	if found.Outcome != health.Failure {
 		return found
 	}
-	if r.life() == started {
+	switch r.life() {
+	case notStarted:
+		return found
+	case started:
 		ctx, cancel := context.WithTimeout(ctx, endingPatience)
 		defer cancel()
-		if ends, _ := r.agent.Ending(ctx); ends { // an agent that does not answer says nothing
-			r.lives(ending)
+		// An agent that does not answer says nothing. One that does is a guest's, so it is asked each time, until the program is over.
+		if ends, _ := r.agent.Ending(ctx); !ends && r.life() != over {
+			return found
 		}
-	}
-	if r.life() != ending {
-		return found
 	}
 	return health.Result{
 		Start: found.Start, Duration: found.Duration, Wait: found.Wait,

@@ -13,13 +13,12 @@ import (
 	"github.com/halevm/hale/internal/health"
 )
 
-// A guest that says whether its program is ending, when it is asked; what it says comes from says, and nothing while that is empty.
-func endingGuest(t *testing.T, says <-chan bool) (*run, func() int) {
+// fakeGuest connects r to an agent that is asked by requests. answer is called with each, one after the other, and may say something.
+func fakeGuest(t *testing.T, answer func(req guestprotocol.Request, say func(guestprotocol.Type, any))) *run {
 	ours, theirs := net.Pipe()
 	bulk, theirBulk := net.Pipe()
 	r := &run{log: slog.New(slog.DiscardHandler)}
 	r.agent = guest.Open(ours, bulk, guest.Options{})
-	asked := 0
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -41,15 +40,8 @@ func endingGuest(t *testing.T, says <-chan bool) (*run, func() int) {
 				say(guestprotocol.TypeWelcome, guestprotocol.Welcome{Version: 1, State: guestprotocol.State{Booted: true, Started: true}})
 			case guestprotocol.TypeRequest:
 				var req guestprotocol.Request
-				if json.Unmarshal(f.Payload, &req) != nil || req.Op != guestprotocol.OpEnding {
-					continue
-				}
-				asked++
-				select {
-				case ends := <-says:
-					body, _ := json.Marshal(guestprotocol.Ending{Ending: ends})
-					say(guestprotocol.TypeReply, guestprotocol.Reply{ID: req.ID, Body: body})
-				default:
+				if json.Unmarshal(f.Payload, &req) == nil {
+					answer(req, say)
 				}
 			}
 		}
@@ -58,6 +50,24 @@ func endingGuest(t *testing.T, says <-chan bool) (*run, func() int) {
 	if e := <-r.agent.Events(); e.Kind != guest.Hello {
 		t.Fatalf("%+v", e)
 	}
+	return r
+}
+
+// A guest that says whether its program is ending, when it is asked; what it says comes from says, and nothing while that is empty.
+func endingGuest(t *testing.T, says <-chan bool) (*run, func() int) {
+	asked := 0
+	r := fakeGuest(t, func(req guestprotocol.Request, say func(guestprotocol.Type, any)) {
+		if req.Op != guestprotocol.OpEnding {
+			return
+		}
+		asked++
+		select {
+		case ends := <-says:
+			body, _ := json.Marshal(guestprotocol.Ending{Ending: ends})
+			say(guestprotocol.TypeReply, guestprotocol.Reply{ID: req.ID, Body: body})
+		default:
+		}
+	})
 	return r, func() int { synctest.Wait(); return asked }
 }
 
@@ -82,16 +92,19 @@ func TestUnlessEnding(t *testing.T) {
 		if took := time.Since(began); took != endingPatience {
 			t.Errorf("an answer was waited for for %v", took)
 		}
-		says <- true
-		for range 2 { // the second is not asked for: nothing that ends goes on
+		for n := range 2 { // the first is no last word: only the end itself is
+			says <- true
 			got := r.unlessEnding(t.Context(), failed)
-			if got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || got.Definite || got.Duration != time.Second || asked() != 3 {
+			if got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || got.Definite || got.Duration != time.Second || asked() != 3+2*n {
 				t.Errorf("it ends: %+v, asked %d times", got, asked())
 			}
+			says <- false
+			same("and does not", failed, 4+2*n)
 		}
+		r.lives(over)
 		r.lives(started)
-		if r.life() != ending {
-			t.Error("what has ended lives again")
+		if got := r.unlessEnding(t.Context(), failed); got.Outcome != health.Inconclusive || asked() != 6 {
+			t.Errorf("it is over: %+v, asked %d times", got, asked())
 		}
 	})
 }

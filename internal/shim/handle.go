@@ -3,12 +3,10 @@ package shim
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/halevm/hale/api"
-	"github.com/halevm/hale/internal/guest"
 	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
@@ -99,7 +97,7 @@ func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health
 		return health.Result{}, err
 	}
 	target := probe.Target{
-		Dial: r.dial, Exec: r.execCheck, NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
+		Dial: r.dial, Exec: r.execFor(ctx), NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
 		Begun: begun, Version: r.c.Build,
 	}
 	return r.disk.probe(func() health.Result { return r.unlessEnding(ctx, probe.Run(ctx, target, policy)) }), nil
@@ -140,30 +138,3 @@ func (r *run) networkUp() bool {
 
 // onLoopback reports what the agent told of a port.
 func (r *run) onLoopback(port uint16) bool { return r.agent.Listening(port) == guestprotocol.Loopback }
-
-// execCheck starts a check's command, whose output comes with its exit.
-func (r *run) execCheck(ctx context.Context, req machine.ExecRequest) (probe.Execution, error) {
-	e, err := r.agent.Exec(ctx, req)
-	if err != nil {
-		return nil, missing(err)
-	}
-	return check{e}, nil
-}
-
-// missing has package probe recognise an agent that is not there.
-func missing(err error) error {
-	if errors.Is(err, guest.ErrNotConnected) {
-		return probe.ErrNoAgent
-	}
-	return err
-}
-
-// A check is a check's command.
-type check struct{ *guest.Exec }
-
-func (c check) Kill(ctx context.Context) error { return missing(c.Signal(ctx, "SIGKILL")) }
-
-func (c check) Wait(ctx context.Context) (machine.ExecExit, error) {
-	exit, err := c.Exec.Wait(ctx)
-	return exit, missing(err)
-}

@@ -353,7 +353,7 @@ func (s *starting) start(dir, stderr *os.File) (*exec.Cmd, io.WriteCloser, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := slack.Ordinary(cmd.Start); err != nil { // a machine's timers are not to be late because the daemon's may be
+	if err := slack.Start(slack.Probing, cmd.Start); err != nil { // a shim sleeps between probes; its hypervisor's timers are not to be late
 		stdin.Close()
 		return nil, nil, err
 	}

@@ -3,6 +3,8 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
@@ -25,7 +28,7 @@ func talk(t *testing.T) (m *Machine, conn net.Conn) {
 		lines: newRate(lineBurst, lineEvery),
 	}
 	done := make(chan struct{})
-	go func() { defer close(done); m.readFrames() }()
+	go func() { defer close(done); m.readFrames(); m.hangUp() }()
 	t.Cleanup(func() { conn.Close(); <-done })
 	return m, conn
 }
@@ -115,4 +118,75 @@ func TestProbeHasBegun(t *testing.T) {
 	if r.Outcome != health.Success || begun != 1 {
 		t.Errorf("%+v, and begun %d times", r, begun)
 	}
+}
+
+// Of what keeps a check's command from being started, package probe knows what is the host's.
+func TestMissing(t *testing.T) {
+	for err, want := range map[error]error{guest.ErrNotConnected: probe.ErrNoAgent, guest.ErrTooMany: probe.ErrTooMany, guest.ErrTooLarge: guest.ErrTooLarge} {
+		if got := missing(fmt.Errorf("exec: %w", err)); !errors.Is(got, want) {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+}
+
+// slowToEnd answers requests, but not before so long after their Cancel; <0: never.
+func slowToEnd(conn net.Conn, after time.Duration) {
+	for {
+		kind, payload, err := protocol.Read(conn)
+		if err != nil {
+			return
+		}
+		var c protocol.Cancel
+		if kind == protocol.KindCancel && json.Unmarshal(payload, &c) == nil && after >= 0 {
+			time.AfterFunc(after, func() {
+				protocol.WriteJSON(conn, protocol.KindReply, protocol.Reply{ID: c.ID, Result: json.RawMessage(`{"outcome":"failure"}`)})
+			})
+		}
+	}
+}
+
+// A probe that is withdrawn is over when the shim says so, for the next one begins then; a shim that does not is waited for as long as
+// clearing up may take. Nothing else that is asked waits with it.
+func TestAWithdrawnProbeIsWaitedFor(t *testing.T) {
+	const exec, tcp = `{"timeout":"20s","interval":"20s","exec":{"command":["x"]}}`, `{"timeout":"20s","interval":"20s","tcp":{"port":80}}`
+	for name, c := range map[string]struct {
+		policy        string
+		answers, took time.Duration
+	}{
+		"an exec":                 {exec, 3 * time.Second, 3 * time.Second},
+		"an exec that hangs":      {exec, -1, probe.ExecCleanup + probeMargin},
+		"a connection":            {tcp, time.Millisecond, time.Millisecond},
+		"a connection that hangs": {tcp, -1, probeMargin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, conn := talk(t)
+				go slowToEnd(conn, c.answers)
+				ctx, cancel := context.WithCancel(t.Context())
+				withdrawn := time.Now().Add(time.Second)
+				time.AfterFunc(time.Second, cancel)
+				r := m.Probe(ctx, parsePolicy(t, c.policy), nil)
+				if r.Outcome != health.Inconclusive || r.Cause != health.CauseCutShort || time.Since(withdrawn) != c.took {
+					t.Errorf("%+v, %v after it was withdrawn, want %v", r, time.Since(withdrawn), c.took)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m, conn := talk(t)
+		go slowToEnd(conn, -1)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		probed := make(chan struct{})
+		go func() { defer close(probed); m.Probe(ctx, parsePolicy(t, exec), nil) }()
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := m.Stat(ctx, "/", true); err == nil || time.Since(begun) != 0 {
+			t.Errorf("a look at a path that was withdrawn: %v after %v", err, time.Since(begun))
+		}
+		conn.Close() // as when the machine is killed
+		if <-probed; time.Since(begun) != 0 {
+			t.Errorf("the probe of a machine that is gone is waited for for %v", time.Since(begun))
+		}
+	})
 }

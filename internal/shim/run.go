@@ -89,6 +89,7 @@ type run struct {
 
 	mu         sync.Mutex
 	said       bool   // the agent said HELLO, so the guest has its network
+	booted     bool   // the program was started, so the agent runs commands
 	openPort   uint16 // the watched port, while it is listened on; 0: it is not
 	answered   bool   // the guest has answered a connection of ours
 	program    programLife
@@ -325,14 +326,17 @@ func (r *run) hear(e guest.Event, f *facts) {
 		r.mu.Unlock()
 		f.hello = true
 	case guest.Started:
+		r.mu.Lock()
+		r.booted = true
+		r.mu.Unlock()
 		f.started = true
 		r.lives(started)
 	case guest.ProgramFailed:
-		r.lives(ending)
+		r.lives(over)
 		f.failed = e.Message
 		f.program = &program{code: e.Code, message: e.Message}
 	case guest.ProgramExited:
-		r.lives(ending)
+		r.lives(over)
 		f.program = &program{code: e.Code, signal: e.Signal, oom: e.OOM, message: e.Message}
 	case guest.Lost:
 		if f.program == nil { // else it goes as it should

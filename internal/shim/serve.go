@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -20,9 +22,31 @@ import (
 // Bounds of what one shim serves at a time. The daemon is one client; a person's execs are the rest.
 const (
 	maxConns    = 128
-	maxRequests = 64 // at a time on one control connection
+	frameBuffer = 1 << 10 // what a probe's question or answer takes comes in one read
 	writeLimit  = 10 * time.Second
 )
+
+// How many requests are answered at a time on one control connection. Those of a kind that the guest's agent answers may all hang with
+// it, and leave the others their room; what is more is refused, so that whatever comes next is read: the word that one of them is
+// withdrawn, or that the machine is to be killed.
+const (
+	maxLooks  = 32 // at paths
+	maxProbes = 16
+	maxKills  = 4
+	maxOthers = 12
+)
+
+// A room is what the requests of some methods have their places in.
+type room struct {
+	what  string
+	taken chan struct{} // its capacity is how many there may be
+}
+
+func newRoom(what string, most int) room { return room{what, make(chan struct{}, most)} }
+
+func (r room) full() error {
+	return fmt.Errorf("%d %s are under way on this connection, which is the most there may be: %w", cap(r.taken), r.what, api.Unavailable)
+}
 
 // handler answers the requests of control connections and runs execs; *run is the real one.
 type handler interface {
@@ -201,13 +225,23 @@ func (s *server) admit(conn *net.UnixConn, h protocol.Hello) error {
 	return nil
 }
 
+// A job is one request that is to be answered.
+type job struct {
+	ctx     context.Context
+	request protocol.Request
+	room    room // in which it has a place
+}
+
 // control is one control connection.
 type control struct {
 	server  *server
 	conn    *net.UnixConn
 	version int
 	ctx     context.Context
-	slots   chan struct{}
+	rooms   map[string]room // by method
+	others  room            // of the rest
+	jobs    chan job        // taken by a worker that is idle
+	idle    atomic.Int32    // workers, one at most
 
 	writeMu sync.Mutex
 
@@ -219,7 +253,14 @@ func (s *server) converseControl(conn *net.UnixConn, version int) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
-	c := &control{server: s, conn: conn, version: version, ctx: ctx, slots: make(chan struct{}, maxRequests), cancels: make(map[uint64]context.CancelFunc)}
+	c := &control{
+		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
+		rooms: map[string]room{
+			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
+			protocol.MethodKill: newRoom("kills", maxKills),
+		},
+		others: newRoom("requests", maxOthers),
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -274,8 +315,9 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
+	frames := bufio.NewReaderSize(c.conn, frameBuffer)
 	for {
-		kind, payload, err := protocol.Read(c.conn)
+		kind, payload, err := protocol.Read(frames)
 		if err != nil {
 			return
 		}
@@ -285,17 +327,19 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			if json.Unmarshal(payload, &r) != nil {
 				return
 			}
+			room := c.room(r.Method)
 			select {
-			case c.slots <- struct{}{}:
-			case <-c.ctx.Done():
-				return
+			case room.taken <- struct{}{}:
+			default:
+				c.reply(protocol.Reply{ID: r.ID, Error: protocol.ErrorOf(room.full())})
+				continue
 			}
-			ctx := c.begin(r.ID)
-			wg.Go(func() {
-				defer func() { <-c.slots }()
-				defer c.end(r.ID)
-				c.answer(ctx, r)
-			})
+			j := job{c.begin(r.ID), r, room}
+			select {
+			case c.jobs <- j:
+			default:
+				wg.Go(func() { c.work(j) })
+			}
 		case protocol.KindCancel:
 			var r protocol.Cancel
 			if json.Unmarshal(payload, &r) != nil {
@@ -303,6 +347,33 @@ func (c *control) listen(wg *sync.WaitGroup) {
 			}
 			c.end(r.ID)
 		default:
+			return
+		}
+	}
+}
+
+func (c *control) room(method string) room {
+	if r, ok := c.rooms[method]; ok {
+		return r
+	}
+	return c.others
+}
+
+// work answers a request. One worker stays for the next: its stack, which a probe has made large, is used again.
+func (c *control) work(j job) {
+	for {
+		c.answer(j.ctx, j.request)
+		c.end(j.request.ID)
+		<-j.room.taken
+		j = job{}
+		if c.idle.Add(1) > 1 {
+			c.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-c.jobs:
+			c.idle.Add(-1)
+		case <-c.ctx.Done():
 			return
 		}
 	}
@@ -336,7 +407,12 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 		reply.Result, err = json.Marshal(result)
 	}
 	reply.Error = protocol.ErrorOf(err)
-	if err := c.send(protocol.KindReply, reply); err != nil {
+	c.reply(reply)
+}
+
+// reply ends the connection where it fails.
+func (c *control) reply(r protocol.Reply) {
+	if err := c.send(protocol.KindReply, r); err != nil {
 		c.conn.CloseRead()
 	}
 }

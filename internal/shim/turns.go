@@ -1,9 +1,11 @@
 package shim
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -14,7 +16,23 @@ type turns map[string]turn
 // A turn is how long a thread has run, and waited for a processor while it could have run.
 type turn struct{ ran, waited time.Duration }
 
-// turnsOf reads them (Documentation/scheduler/sched-stats.rst: /proc/PID/schedstat, which is one thread's).
+// readTurn reads a schedstat (proc(5)): time on the processor, time waiting for it, both in nanoseconds, and the number of turns, which
+// the kernel keeps to the last switch. What makes no sense is no time at all.
+func readTurn(stat []byte) turn {
+	var t turn
+	f := bytes.Fields(stat)
+	if len(f) < 2 {
+		return t
+	}
+	ran, err := strconv.ParseInt(string(f[0]), 10, 64)
+	waited, err2 := strconv.ParseInt(string(f[1]), 10, 64)
+	if err != nil || err2 != nil {
+		return t
+	}
+	return turn{time.Duration(ran), time.Duration(waited)}
+}
+
+// turnsOf reads those of a process.
 func turnsOf(pid int) turns {
 	dir := fmt.Sprintf("/proc/%d/task", pid)
 	tasks, err := os.ReadDir(dir)
@@ -27,8 +45,7 @@ func turnsOf(pid int) turns {
 		if err != nil {
 			continue // it has ended
 		}
-		var one turn
-		if _, err := fmt.Sscan(string(b), &one.ran, &one.waited); err == nil {
+		if one := readTurn(b); one != (turn{}) {
 			all[t.Name()] = one
 		}
 	}

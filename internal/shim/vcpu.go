@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -20,8 +19,8 @@ type vcpus struct {
 	files  []*os.File // of their schedstat; nil: not looked for yet
 }
 
-// delays appends how long each was ready and did not run, for want of a processor of the host's, since it began (the second number of
-// schedstat, which the kernel keeps to the last switch; proc(5)). The files stay open, for they are read twice in each probe.
+// delays appends how long each was ready and did not run, for want of a processor of the host's, since it began. The files stay open,
+// for they are read twice in each probe.
 func (v *vcpus) delays(to []time.Duration) []time.Duration {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -31,7 +30,7 @@ func (v *vcpus) delays(to []time.Duration) []time.Duration {
 	var b [64]byte
 	for _, f := range v.files {
 		n, _ := f.ReadAt(b[:], 0) // the end is an error, too; and a thread that is gone has no delay
-		to = append(to, runDelay(b[:n]))
+		to = append(to, readTurn(b[:n]).waited)
 	}
 	return to
 }
@@ -63,18 +62,4 @@ func (v *vcpus) close() {
 // isVCPU knows a thread by the name that QEMU gives it (debug-threads=on): "CPU 0/KVM", "CPU 3/TCG", "ALL CPUs/TCG".
 func isVCPU(name []byte) bool {
 	return bytes.HasPrefix(name, []byte("CPU ")) || bytes.HasPrefix(name, []byte("ALL CPUs/"))
-}
-
-// runDelay reads a schedstat: time on the processor, time waiting for it, both in nanoseconds, and the number of turns. What makes no
-// sense is no delay.
-func runDelay(stat []byte) time.Duration {
-	f := bytes.Fields(stat)
-	if len(f) < 2 {
-		return 0
-	}
-	n, err := strconv.ParseInt(string(f[1]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(n)
 }

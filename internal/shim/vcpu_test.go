@@ -22,9 +22,11 @@ func TestIsVCPU(t *testing.T) {
 	}
 }
 
-func TestRunDelay(t *testing.T) {
-	for stat, want := range map[string]time.Duration{"123 4567 8\n": 4567, "0 0 0\n": 0, "": 0, "7\n": 0, "1 x 3\n": 0} {
-		if got := runDelay([]byte(stat)); got != want {
+func TestReadTurn(t *testing.T) {
+	for stat, want := range map[string]turn{
+		"123 4567 8\n": {123, 4567}, "0 0 0\n": {}, "": {}, "7\n": {}, "1 x 3\n": {}, "x 1 3\n": {},
+	} {
+		if got := readTurn([]byte(stat)); got != want {
 			t.Errorf("%q: %v, want %v", stat, got, want)
 		}
 	}

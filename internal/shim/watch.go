@@ -44,7 +44,7 @@ func (m *Machine) sayWatch() {
 			return
 		}
 		w.mu.Unlock()
-		err := m.call(context.Background(), requestTimeout, protocol.MethodWatch, protocol.Watch{Port: port}, nil, nil)
+		err := m.call(context.Background(), requestTimeout, protocol.MethodWatch, protocol.Watch{Port: port}, nil)
 		w.mu.Lock()
 		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, api.Unimplemented) { // the next Watch tries again
 			m.log.Warn("the shim does not watch the checked port, which is probed at its pace only", "port", port, "err", err)

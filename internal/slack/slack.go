@@ -2,7 +2,7 @@
 // thousands of workloads whether they are well has thousands of timers; woken for each alone, it spends more on waking, and on Go's
 // monitor, which wakes whenever anything does, than on what it woke for. Timers that may be late fire together.
 //
-// Whatever a thread starts, threads and processes, has its slack from then on: Ordinary starts a process that is to have none of ours.
+// Whatever a thread starts, threads and processes, has its slack from then on: Start starts a process with the slack that it is to have.
 package slack
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,8 @@ const Probing = 10 * time.Millisecond
 // are worth more than the processor time, which is a hundredth of that of their probes.
 const GCPercent = 50
 
-// ordinary is what Linux gives a process.
-const ordinary = 50 * time.Microsecond
+// Ordinary is what Linux gives a process.
+const Ordinary = 50 * time.Microsecond
 
 // Set gives this process's threads a slack: all of them for root, who alone may for those that are there already, else the caller's
 // and what comes from it.
@@ -48,18 +49,32 @@ func Set(d time.Duration) error {
 	return nil
 }
 
-// Ordinary runs start, which starts a process, on a thread with the slack that Linux gives everybody.
-func Ordinary(start func() error) error {
+// Start runs start, which starts a process, on a thread with a slack of d: the process has it from its first thread on, its runtime's
+// monitor included.
+func Start(d time.Duration, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	before, err := ofThread()
 	if err != nil {
 		return err
 	}
-	if err := prctl(ordinary); err != nil {
+	if err := prctl(d); err != nil {
 		return err
 	}
-	return errors.Join(start(), prctl(time.Duration(before)))
+	return errors.Join(start(), prctl(before))
+}
+
+// Own is how late this process lets its timers be: 0 where that is what Linux gives everybody. It is looked at once, at the first call.
+var Own = sync.OnceValue(func() time.Duration {
+	if d, err := ofThread(); err == nil && d > Ordinary {
+		return d
+	}
+	return 0
+})
+
+func ofThread() (time.Duration, error) {
+	ns, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	return time.Duration(ns), os.NewSyscallError("prctl", err)
 }
 
 func prctl(d time.Duration) error {

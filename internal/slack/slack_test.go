@@ -10,22 +10,25 @@ import (
 	"time"
 )
 
-// A process that Ordinary starts has the ordinary slack, one that is started beside it ours.
+// A process has the slack that Start was told, one that is started beside it ours.
 func TestSlack(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := Set(Probing); err != nil {
 		t.Fatal(err)
 	}
-	defer Set(ordinary)
+	defer Set(Ordinary)
 	if got := started(t, (*exec.Cmd).Start); got != Probing {
 		t.Errorf("a process that we start has %v, not %v", got, Probing)
 	}
-	if got := started(t, func(c *exec.Cmd) error { return Ordinary(c.Start) }); got != ordinary {
-		t.Errorf("one that Ordinary starts has %v, not %v", got, ordinary)
+	if got := started(t, func(c *exec.Cmd) error { return Start(Ordinary, c.Start) }); got != Ordinary {
+		t.Errorf("one that is started with the ordinary one has %v, not %v", got, Ordinary)
+	}
+	if got := Own(); got != Probing {
+		t.Errorf("our own is %v, not %v", got, Probing)
 	}
 	if got := started(t, (*exec.Cmd).Start); got != Probing {
-		t.Errorf("after Ordinary, a process that we start has %v, not %v", got, Probing)
+		t.Errorf("after that, a process that we start has %v, not %v", got, Probing)
 	}
 }
 

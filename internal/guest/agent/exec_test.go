@@ -197,6 +197,27 @@ func TestWhatACommandLeavesBehindIsKilled(t *testing.T) {
 	gone(t, out)
 }
 
+// What even a kill does not reach, here a child in a session of its own where there are no cgroups, and holds the output open: the end is
+// not put off by it.
+func TestAChildThatEscapesHoldsNothingUp(t *testing.T) {
+	l := newLab(t, sleeper)
+	l.running()
+	began := time.Now()
+	exit, _, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c",
+		`setsid sleep 60 & p=$!; until [ "$(cut -d" " -f6 /proc/$p/stat)" = $p ]; do sleep 0.01; done; echo $p`}, Capture: 4096}, "")
+	took := time.Since(began)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(exit.Output)))
+	if err != nil {
+		t.Fatalf("%+v, output %q", exit, exit.Output)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Errorf("it did not escape: %v", err)
+	}
+	if exit.Code != 0 || took > limit/2 {
+		t.Errorf("%+v after %v", exit, took)
+	}
+}
+
 // gone fails if the process whose number it is goes on. (It was killed; that this host's PID 1 reaps it is not waited for.)
 func gone(t *testing.T, pid string) {
 	t.Helper()

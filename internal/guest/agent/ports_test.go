@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/guest/protocol"
@@ -152,6 +156,80 @@ func TestTheAgentTellsOfItsPort(t *testing.T) {
 	if len(heard) > 0 {
 		t.Errorf("and then %s", <-heard)
 	}
+}
+
+// A program that takes minutes to start is heard of as soon as one that takes seconds.
+func TestHowSoonAPortIsHeardOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tables(t, []string{}, nil)
+		listens := func(entries string) {
+			if err := os.WriteFile(tables.paths[0], []byte(heading4+entries), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		ours, theirs := net.Pipe()
+		a := &Agent{control: newLink()}
+		out := protocol.NewWriter(ours)
+		a.control.up(out)
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &session{id: 1, ctx: ctx, watches: make(chan protocol.Watch, 1)}
+		over, heard := make(chan struct{}), make(chan protocol.Where)
+		go func() { defer close(over); a.lookAtPorts(s, tables) }()
+		go func() {
+			defer close(heard)
+			for in := protocol.NewReader(theirs); ; {
+				f, err := in.Next()
+				if err != nil {
+					return
+				}
+				var m protocol.Listening
+				if err := json.Unmarshal(f.Payload, &m); err != nil {
+					t.Error(err)
+				}
+				heard <- m.Where
+			}
+		}()
+		soon := func(what string, want protocol.Where, within time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if got := <-heard; got != want || time.Since(began) > within {
+				t.Errorf("%s: %s after %v; want %s within %v", what, got, time.Since(began), want, within)
+			}
+		}
+		open := "   0: 00000000:0050 00000000:0000 0A" + rest
+		watch := func() {
+			s.watches <- protocol.Watch{Addr: netip.MustParseAddrPort("10.0.0.2:80")}
+			soon("at first", protocol.Nowhere, 0)
+		}
+		later := func(d time.Duration) { time.Sleep(d + time.Millisecond) }
+		watch()
+		later(9 * time.Minute)
+		listens(open)
+		soon("a start of nine minutes", protocol.Open, fastLook)
+		later(time.Hour)
+		listens("")
+		soon("its end", protocol.Nowhere, slowLook)
+		later(50 * time.Second)
+		listens(open)
+		soon("its next start", protocol.Open, fastLook)
+		later(time.Hour)
+		listens("")
+		soon("its end", protocol.Nowhere, slowLook)
+		watch()
+		later(time.Hour)
+		listens(open)
+		began := time.Now()
+		soon("a start of an hour", protocol.Open, slowLook)
+		if time.Since(began) <= fastLook {
+			t.Error("what has not come in an hour is still looked for as often")
+		}
+		cancel()
+		<-over
+		out.Close()
+		<-out.Done()
+		theirs.Close()
+		<-heard
+	})
 }
 
 func FuzzListener(f *testing.F) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/halevm/hale/internal/hypervisor"
 	"github.com/halevm/hale/internal/sandbox"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // startTimeout is how long QEMU may take to answer on its monitor.
@@ -156,8 +157,8 @@ type shutdown struct {
 func (vm *VM) launch() error {
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		err := vm.cmd.Start()
+		runtime.LockOSThread()                           // and never unlocked: the thread ends with this goroutine
+		err := slack.Start(slack.Ordinary, vm.cmd.Start) // a guest's timers are not to be late because the shim's may be
 		started <- err
 		if err != nil {
 			return
