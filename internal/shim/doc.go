@@ -24,7 +24,7 @@
 //
 // The daemon names the port that is checked (Watch), and the guest's agent tells where that is listened on. A change that matters to a check is
 // a notice of kind machine.Hinted, for one daemon, like a line: at a bounded rate, and only the newest waits. The first frame from the
-// guest is a notice, too, and the first probe's SYN waits for it (docs/design/0007-hints-from-the-guest.md).
+// guest is a notice, too, and the first probe's SYN waits for it (docs/design/0008-hints-from-the-guest.md).
 //
 // A daemon that finds a shim which does not answer asks again for half a minute; then the shim is killed, and its machine with it.
 //

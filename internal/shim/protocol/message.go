@@ -84,7 +84,7 @@ type Begun struct {
 	ID uint64 `json:"id"`
 }
 
-// A Cancel takes a request back; it is still answered.
+// A Cancel takes a request back; it is still answered, and not before nothing is left of what it asked for.
 type Cancel struct {
 	ID uint64 `json:"id"`
 }
