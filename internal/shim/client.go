@@ -78,6 +78,9 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]pending // nil: the connection has ended
 
+	asked    json.RawMessage // what was asked of the last probe; nil: none was
+	askedFor health.Policy
+
 	lines   *rate.Limiter // of lines for the instance's log
 	dropped bool          // some were; the reader's
 	hints   *rate.Limiter
@@ -165,12 +168,12 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 	inconclusive := func(cause string, err error) health.Result {
 		return health.Result{Start: start, Duration: time.Since(start), Outcome: health.Inconclusive, Cause: cause, Reason: err.Error()}
 	}
-	policy, err := json.Marshal(p)
+	question, err := m.question(p)
 	if err != nil {
 		return inconclusive(CauseShim, err)
 	}
 	var r health.Result
-	err = m.call(ctx, probeTime(p), protocol.MethodProbe, protocol.Probe{Policy: policy}, &r, started)
+	err = m.call(ctx, probeTime(p), protocol.MethodProbe, question, &r, started)
 	switch {
 	case ctx.Err() != nil:
 		return inconclusive(health.CauseCutShort, context.Cause(ctx))
@@ -180,13 +183,34 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 	return r
 }
 
+// question encodes a protocol.Probe, which is nearly always the one of the probe before.
+func (m *Machine) question(p health.Policy) (json.RawMessage, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.asked != nil && m.askedFor.Equal(p) {
+		return m.asked, nil
+	}
+	policy, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	question, err := json.Marshal(protocol.Probe{Policy: policy})
+	if err != nil {
+		return nil, err
+	}
+	m.asked, m.askedFor = question, p
+	return question, nil
+}
+
 // CauseShim is the cause of a probe that is inconclusive because the process beside the machine did not answer.
 const CauseShim = "shim_unavailable"
 
 // call sends one request and waits for its reply, at most timeout and not longer than ctx. A reply that comes too late is dropped.
 func (m *Machine) call(ctx context.Context, timeout time.Duration, method string, params, result any, begun func()) error {
 	req := protocol.Request{Method: method}
-	if params != nil {
+	if encoded, ok := params.(json.RawMessage); ok {
+		req.Params = encoded
+	} else if params != nil {
 		b, err := json.Marshal(params)
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", method, err)
