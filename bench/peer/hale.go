@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +51,7 @@ type Move struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	debug.SetGCPercent(slack.GCPercent)
+	slack.Collect() // as the daemon does
 	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -41,7 +40,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 				return fmt.Errorf("let timers fire together: %w", err)
 			}
 			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(slack.GCPercent)
+				slack.Collect()
 			}
 			if err := s.resolve(); err != nil {
 				return err

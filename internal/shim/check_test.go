@@ -48,7 +48,7 @@ func TestAWithdrawnCheckIsGoneBeforeItsReply(t *testing.T) {
 						killed = true
 					}
 				})
-				r.disk = newDiskFull(nil, nil)
+				r.disk, r.booted = newDiskFull(nil, nil), true
 				policy, _ := json.Marshal(parsePolicy(t, `{"timeout":"20s","interval":"20s","exec":{"command":["x"]}}`))
 				ctx, cancel := context.WithCancel(t.Context())
 				withdrawn := time.Now().Add(c.after)

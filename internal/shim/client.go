@@ -80,6 +80,9 @@ type Machine struct {
 	nextID  uint64
 	pending map[uint64]pending // nil: the connection has ended
 
+	asked    json.RawMessage // what was asked of the last probe; nil: none was
+	askedFor health.Policy
+
 	lines   *rate.Limiter // of lines for the instance's log
 	dropped bool          // some were; the reader's
 	hints   *rate.Limiter
@@ -168,13 +171,13 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 	inconclusive := func(cause string, err error) health.Result {
 		return health.Result{Start: start, Duration: time.Since(start), Outcome: health.Inconclusive, Cause: cause, Reason: err.Error()}
 	}
-	policy, err := json.Marshal(p)
+	question, err := m.question(p)
 	if err != nil {
 		return inconclusive(CauseShim, err)
 	}
 	var r health.Result
 	err = m.ask(ctx, request{
-		method: protocol.MethodProbe, params: protocol.Probe{Policy: policy}, result: &r, begun: started,
+		method: protocol.MethodProbe, params: question, result: &r, begun: started,
 		timeout: probeTime(p), clearing: clearingTime(p),
 	})
 	switch {
@@ -184,6 +187,25 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 		return inconclusive(CauseShim, err)
 	}
 	return r
+}
+
+// question encodes a protocol.Probe, which is nearly always the one of the probe before.
+func (m *Machine) question(p health.Policy) (json.RawMessage, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.asked != nil && m.askedFor.Equal(p) {
+		return m.asked, nil
+	}
+	policy, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	question, err := json.Marshal(protocol.Probe{Policy: policy})
+	if err != nil {
+		return nil, err
+	}
+	m.asked, m.askedFor = question, p
+	return question, nil
 }
 
 // CauseShim is the cause of a probe that is inconclusive because the process beside the machine did not answer.
@@ -206,7 +228,9 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 // ask sends one request and waits for its reply, not longer than its times and ctx. A reply that comes too late is dropped.
 func (m *Machine) ask(ctx context.Context, r request) error {
 	req := protocol.Request{Method: r.method}
-	if r.params != nil {
+	if encoded, ok := r.params.(json.RawMessage); ok {
+		req.Params = encoded
+	} else if r.params != nil {
 		b, err := json.Marshal(r.params)
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", r.method, err)

@@ -190,3 +190,43 @@ func TestAWithdrawnProbeIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// What is asked is the policy of this probe, also after one with another.
+func TestEachProbeHasItsPolicy(t *testing.T) {
+	m, conn := talk(t)
+	asked := make(chan health.Policy)
+	go func() {
+		for {
+			_, payload, err := protocol.Read(conn)
+			if err != nil {
+				return
+			}
+			var req protocol.Request
+			var p protocol.Probe
+			var policy health.Policy
+			if json.Unmarshal(payload, &req) != nil || json.Unmarshal(req.Params, &p) != nil || json.Unmarshal(p.Policy, &policy) != nil {
+				return
+			}
+			asked <- policy
+			if protocol.WriteJSON(conn, protocol.KindReply, protocol.Reply{ID: req.ID, Result: json.RawMessage(`{"outcome":"success"}`)}) != nil {
+				return
+			}
+		}
+	}()
+	for _, check := range []string{`{"tcp":{"port":80}}`, `{"tcp":{"port":80}}`, `{"tcp":{"port":81}}`, `{"http":{"port":80,"headers":{"a":"b"}}}`, `{"http":{"port":80,"headers":{"a":"c"}}}`, `{"tcp":{"port":80}}`} {
+		want := parsePolicy(t, check)
+		answered := make(chan health.Result, 1)
+		go func() { answered <- m.Probe(t.Context(), want, nil) }()
+		select {
+		case got := <-asked:
+			if !got.Equal(want) {
+				t.Errorf("%s: %+v is asked", check, got)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: nothing is asked", check)
+		}
+		if r := <-answered; r.Outcome != health.Success {
+			t.Errorf("%s: %+v", check, r)
+		}
+	}
+}
