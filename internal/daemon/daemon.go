@@ -311,8 +311,10 @@ func (d *Daemon) close(ctx context.Context) error {
 		if err := d.health.Close(soon); err != nil {
 			d.log.Warn("a health check in flight does not end, and is left", "err", err)
 		}
+		if err := d.mail.wait(soon); err != nil { // it is for health
+			d.log.Warn("what was on its way to health is left", "err", err)
+		}
 		cancel()
-		errs = append(errs, d.mail.wait(ctx)) // for health, which has ended
 	}
 	if d.instances != nil {
 		errs = append(errs, d.instances.Close(ctx))

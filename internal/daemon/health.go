@@ -35,7 +35,7 @@ func (d *Daemon) followHealth(ctx context.Context) error {
 		switch e.Type {
 		case event.TypeResync:
 			d.lookAtAll()
-		case event.TypeCreated, event.TypeState, event.TypeUpdated, event.TypeDeleted:
+		case event.TypeCreated, event.TypeState, event.TypeUpdated, event.TypeBootRetry, event.TypeDeleted:
 			d.mail.look(e.Instance)
 		case event.TypeHealth, event.TypeHost: // our own
 		}

@@ -28,14 +28,15 @@ const (
 	CauseCutShort    = "cut_short"           // the instance stopped, or entered standby, in the middle
 	CauseNoAnswer    = "no_answer"           // what probes for us did not come back in time, or its answer made no sense
 	CauseStarved     = "starved"             // the host kept the probe or the machine from running
-	CauseUnsupported = "unsupported_driver"  // what runs the machine cannot probe
+	CauseUnsupported = "unsupported_driver"  // what runs the machine cannot probe, or not so
+	CauseShim        = "shim_unavailable"    // the process beside the machine did not answer
 	CausePanic       = "panic"               // a bug of ours: the stack is in the log
 )
 
 // causes are all of them: what probes for us is not trusted with the labels of a metric.
 var causes = []string{
 	CauseNoAgent, CauseNoNetwork, CauseNoMachine, CauseResources, CauseDiskFull, CauseCutShort, CauseNoAnswer, CauseStarved,
-	CauseUnsupported, CausePanic,
+	CauseUnsupported, CauseShim, CausePanic,
 }
 
 // A Result is the answer to one probe. Its JSON goes from the process that probes to the daemon; durations are nanoseconds.

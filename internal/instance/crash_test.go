@@ -383,6 +383,10 @@ func TestTakenBackLate(t *testing.T) {
 		late, other := create(t, s, "late", "sleep"), create(t, s, "other", "sleep")
 		await(t, s, late.ID, instance.Running)
 		await(t, s, other.ID, instance.Running)
+		ran, err := s.Find(late.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
 		h.close(s)
 		d.slow = late.ID
 		d.fails.Store(2)
@@ -399,6 +403,10 @@ func TestTakenBackLate(t *testing.T) {
 		}
 		await(t, s, late.ID, instance.Unknown)
 		await(t, s, late.ID, instance.Running)
+		// It has run all the while: its health goes on as well.
+		if got, err := s.Find(late.ID); err != nil || !got.Since.Equal(ran.Since) || !got.RunningAt.Equal(ran.RunningAt) {
+			t.Errorf("it runs since %v, and ran since %v; %v", got.Since, ran.Since, err)
+		}
 		if took := time.Since(begun); took > 26*time.Second {
 			t.Errorf("taken back after %v", took)
 		}

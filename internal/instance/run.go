@@ -378,6 +378,19 @@ func (o *owner) again() <-chan time.Time {
 	return time.After(againEvery)
 }
 
+// known makes the instance what it was before its machine could not be reached: one that ran has run since then.
+func (o *owner) known() {
+	to, ran := Initializing, o.rec.Instance.RunningAt // of this run
+	if !ran.IsZero() {
+		to = Running
+	}
+	next, c := o.step(to) // its notices say more
+	if to == Running {
+		next.Instance.Since = ran
+	}
+	o.happened(next, change{event.TypeState, c})
+}
+
 // takeBack finds the machine that should be there according to the record, or says how it ended.
 func (o *owner) takeBack() {
 	if o.rec.Instance.State == Created { // and its machine was started: the daemon died before it said so
@@ -398,11 +411,10 @@ func (o *owner) takeBack() {
 	m, err := rec.Recover(ctx, o.s.machineConfig(o.rec))
 	switch e, known := errors.AsType[*Ended](err); {
 	case err == nil:
-		if o.rec.Instance.State == Unknown {
-			next, c := o.step(Initializing) // its notices say more
-			o.happened(next, change{event.TypeState, c})
-		}
 		o.attach(m)
+		if o.rec.Instance.State == Unknown {
+			o.known()
+		}
 		o.log.Info("taken back")
 	case known && o.earlier(e.Exit):
 		o.log.Info("the last daemon was about to boot it once more", "boot", o.rec.Instance.Boots)

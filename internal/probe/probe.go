@@ -124,7 +124,7 @@ func Run(ctx context.Context, t Target, p health.Policy) (r health.Result) {
 	case health.TypeGRPC:
 		r = t.grpc(s, p)
 	default:
-		r = inconclusive("unsupported", fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
+		r = inconclusive(health.CauseUnsupported, fmt.Sprintf("a check of type %.20q cannot be run", p.Type))
 	}
 	if r.Outcome != health.Success {
 		r.Wait = s.wait(time.Now())

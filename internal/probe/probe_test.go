@@ -182,7 +182,7 @@ func TestCutShort(t *testing.T) {
 }
 
 func TestUnsupportedType(t *testing.T) {
-	if r := Run(t.Context(), loopback, policy(t, `{"type":"none"}`)); r.Outcome != health.Inconclusive || r.Cause != "unsupported" {
+	if r := Run(t.Context(), loopback, policy(t, `{"type":"none"}`)); r.Outcome != health.Inconclusive || r.Cause != health.CauseUnsupported {
 		t.Errorf("%+v", r)
 	}
 }

@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/machine"
@@ -13,10 +14,11 @@ import (
 type check struct {
 	*guest.Exec
 	request context.Context
+	left    context.Context // how long it may take to be gone once the request was withdrawn
 }
 
-// execFor returns what starts the command of the check that request asks for. Its output comes with its exit.
-func (r *run) execFor(request context.Context) func(context.Context, machine.ExecRequest) (probe.Execution, error) {
+// execFor returns what starts the command of the check that request asks for; left is of clearing. Its output comes with its exit.
+func (r *run) execFor(request, left context.Context) func(context.Context, machine.ExecRequest) (probe.Execution, error) {
 	return func(ctx context.Context, what machine.ExecRequest) (probe.Execution, error) {
 		r.mu.Lock()
 		booted := r.booted
@@ -24,25 +26,33 @@ func (r *run) execFor(request context.Context) func(context.Context, machine.Exe
 		if !booted {
 			return nil, probe.ErrNotBooted
 		}
-		ctx, cancel := outlast(ctx, request)
+		ctx, cancel := outlast(ctx, request, left)
 		defer cancel()
 		e, err := r.agent.Exec(ctx, what)
 		if err != nil {
 			return nil, missing(err)
 		}
-		return check{e, request}, nil
+		return check{e, request, left}, nil
 	}
 }
 
+// clearing returns a context that ends a while after the request was withdrawn: by then nothing may be left of its command.
+func clearing(request context.Context) (context.Context, context.CancelFunc) {
+	left, cancel := context.WithCancel(context.WithoutCancel(request))
+	stop := context.AfterFunc(request, func() { time.AfterFunc(probe.ExecCleanup, cancel) })
+	return left, func() { stop(); cancel() }
+}
+
 // outlast returns a context that ends as ctx does, but where the request was withdrawn: a command that is being started then has to be
-// there before it can be killed, and waited for.
-func outlast(ctx, request context.Context) (context.Context, context.CancelFunc) {
+// there before it can be killed, and waited for, until left ends.
+func outlast(ctx, request, left context.Context) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		if request.Err() != nil {
-			left, done := context.WithTimeout(longer, probe.ExecCleanup)
-			defer done()
-			<-left.Done()
+			select {
+			case <-left.Done():
+			case <-longer.Done():
+			}
 		}
 		cancel(context.Cause(ctx))
 	})
@@ -71,10 +81,8 @@ func (c check) Wait(ctx context.Context) (machine.ExecExit, error) {
 // whose command would be refused while anything of this one is there.
 func (c check) Close() error {
 	if c.request.Err() != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.request), probe.ExecCleanup)
-		defer cancel()
-		if c.Kill(ctx) == nil { // else it has ended, or cannot be asked
-			c.Exec.Wait(ctx)
+		if c.Kill(c.left) == nil { // else it has ended, or cannot be asked
+			c.Exec.Wait(c.left)
 		}
 	}
 	return c.Exec.Close()

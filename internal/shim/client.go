@@ -173,7 +173,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 	}
 	question, err := m.question(p)
 	if err != nil {
-		return inconclusive(CauseShim, err)
+		return inconclusive(health.CauseShim, err)
 	}
 	var r health.Result
 	err = m.ask(ctx, request{
@@ -184,7 +184,7 @@ func (m *Machine) Probe(ctx context.Context, p health.Policy, started func()) he
 	case ctx.Err() != nil:
 		return inconclusive(health.CauseCutShort, context.Cause(ctx))
 	case err != nil:
-		return inconclusive(CauseShim, err)
+		return inconclusive(health.CauseShim, err)
 	}
 	return r
 }
@@ -207,9 +207,6 @@ func (m *Machine) question(p health.Policy) (json.RawMessage, error) {
 	m.asked, m.askedFor = question, p
 	return question, nil
 }
-
-// CauseShim is the cause of a probe that is inconclusive because the process beside the machine did not answer.
-const CauseShim = "shim_unavailable"
 
 // A request is what a shim is asked.
 type request struct {

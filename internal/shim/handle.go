@@ -96,8 +96,10 @@ func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health
 	if err != nil {
 		return health.Result{}, err
 	}
+	left, done := clearing(ctx)
+	defer done()
 	target := probe.Target{
-		Dial: r.dial, Exec: r.execFor(ctx), NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
+		Dial: r.dial, Exec: r.execFor(ctx, left), NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
 		Begun: begun, Version: r.c.Build,
 	}
 	return r.disk.probe(func() health.Result { return r.unlessEnding(ctx, probe.Run(ctx, target, policy)) }), nil

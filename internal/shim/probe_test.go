@@ -92,7 +92,7 @@ func TestSilentShim(t *testing.T) {
 			}()
 			begun := time.Now()
 			r := m.Probe(t.Context(), parsePolicy(t, policy), nil)
-			if r.Outcome != health.Inconclusive || r.Cause != CauseShim || time.Since(begun) != patience {
+			if r.Outcome != health.Inconclusive || r.Cause != health.CauseShim || time.Since(begun) != patience {
 				t.Errorf("%s: %+v after %v", policy, r, time.Since(begun))
 			}
 		})

@@ -257,7 +257,7 @@ func (s *server) converseControl(conn *net.UnixConn, version int) {
 		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
-			protocol.MethodKill: newRoom("kills", maxKills),
+			protocol.MethodKill: newRoom("kills", maxKills), protocol.MethodStop: newRoom("stops", maxKills),
 		},
 		others: newRoom("requests", maxOthers),
 	}
