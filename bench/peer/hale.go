@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ type Move struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	slack.Collect() // as the daemon does
+	debug.SetGCPercent(slack.GCPercent)
 	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -40,7 +41,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 				return fmt.Errorf("let timers fire together: %w", err)
 			}
 			if os.Getenv("GOGC") == "" {
-				slack.Collect()
+				debug.SetGCPercent(slack.GCPercent)
 			}
 			if err := s.resolve(); err != nil {
 				return err

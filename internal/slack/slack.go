@@ -21,6 +21,10 @@ import (
 // Probing is the slack of a process that probes: what a probe may begin late for it is a fifth of what is allowed.
 const Probing = 10 * time.Millisecond
 
+// GCPercent is how much garbage a process that probes keeps, in parts of what it needs: half of what Go would. Ten thousand histories
+// are worth more than the processor time, which is a hundredth of that of their probes.
+const GCPercent = 50
+
 // Ordinary is what Linux gives a process.
 const Ordinary = 50 * time.Microsecond
 
