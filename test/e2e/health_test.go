@@ -180,6 +180,8 @@ func TestAgentUnbound(t *testing.T) {
 	})
 	h.awaitHealth("web", api.HealthStateHealthy)
 	booted.Add(1)
+	// That commands run in the guest does not say that the program has come to serve.
+	eventually(t, "it serves", func() bool { _, err := h.ask("GET", in, "/"); return err == nil })
 	resp, err := http.Post("http://"+published(in)+"/agent-away", "", nil)
 	if err != nil {
 		t.Fatal(err)
