@@ -9,6 +9,7 @@ echo "== what machines need (hale setup)"
 bin/hale setup --data-dir "$cache"
 
 tools/need.sh strace strace
+tools/need.sh ip iproute2
 
 rootfs=$PWD/.cache/images/nginx-rootfs.tar
 tools/rootfs.sh "$rootfs"
