@@ -44,13 +44,15 @@ func bootSystemd(t *testing.T) *system {
 	copyTree(t, kernels, filepath.Join(root, "var/lib/hale/kernels"))
 	must("cp", tars[workload], filepath.Join(root, "root/workload.tar"))
 
-	args := []string{"--quiet", "--directory", root, "--boot", "--private-network", "--register=no", "--console=pipe"}
+	args := []string{"--quiet", "--directory", root, "--boot", "--private-network", "--register=no", "--link-journal=no", "--console=pipe"}
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		args = append(args, "--keep-unit") // nobody here gives it one
 	}
-	nspawn := exec.Command(filepath.Join(from, "tools/usr/bin/systemd-nspawn"), args...)
-	// The library that it shares with its systemd is there, whatever is here.
-	nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "LD_LIBRARY_PATH="+filepath.Join(root, "usr/lib/x86_64-linux-gnu/systemd"))
+	// Its libraries are there, those that it shares with its systemd among them, whatever is here; and the loader that goes with them.
+	lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+	loader := []string{"--library-path", filepath.Join(lib, "systemd") + ":" + lib, filepath.Join(from, "tools/usr/bin/systemd-nspawn")}
+	nspawn := exec.Command(filepath.Join(lib, "ld-linux-x86-64.so.2"), append(loader, args...)...)
+	nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	var said bytes.Buffer
 	nspawn.Stdout, nspawn.Stderr = &said, &said
 	if err := nspawn.Start(); err != nil {

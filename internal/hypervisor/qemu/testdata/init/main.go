@@ -97,8 +97,16 @@ func tellCPU() {
 
 // tellPorts writes each port's own name into it, and what it reads from the control port onto the console.
 func tellPorts() {
-	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-	check(err)
+	var names []string
+	for range 1000 { // the host tells of them one by one, once the driver is there
+		var err error
+		names, err = filepath.Glob("/sys/class/virtio-ports/*/name")
+		check(err)
+		if len(names) == 3 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	for _, path := range names {
 		b, err := os.ReadFile(path)
 		check(err)
