@@ -29,6 +29,7 @@ import (
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/server"
 	"github.com/halevm/hale/internal/shim"
+	"github.com/halevm/hale/internal/slack"
 	"github.com/halevm/hale/internal/store"
 	"github.com/halevm/hale/internal/token"
 	"github.com/halevm/hale/internal/version"
@@ -132,7 +133,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return set == nil || set.ImageUser(digest, "") != ""
 	}
 	if d.images, err = image.Open(filepath.Join(dir, "images"), image.Options{
-		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled, Converted: d.metrics.convertedImage,
+		Log: d.log, InUse: inUse, Credentials: d.config.Registries.Find, Pulled: d.metrics.pulled, Working: slack.Work, Converted: d.metrics.convertedImage,
 		Registry: registry.New(registry.Config{UserAgent: "hale/" + version.String()}),
 	}); err != nil {
 		return err

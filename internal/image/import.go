@@ -43,6 +43,7 @@ type candidate struct {
 // and returns the images in it once they are ready. What is wrong with it is an *api.Error: invalid_image,
 // image_too_large, invalid_platform, insufficient_resources. An import that fails or is cancelled leaves nothing.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) ([]Image, error) {
+	defer s.o.Working()()
 	images, err := s.importAll(ctx, r, o)
 	if err != nil {
 		s.sweep()

@@ -100,6 +100,7 @@ func (s *Store) work(j *job) (err error) {
 			err = fmt.Errorf("the conversion of the image panicked: %v", p)
 		}
 	}()
+	defer s.o.Working()()
 	return s.build(j.ctx, j.candidate, j.staging, func(p Progress) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -33,6 +33,8 @@ type Options struct {
 	Credentials func(ctx context.Context, host, repository string) (registry.Auth, error)
 	// Pulled is told of every pull that ended, with "ok" or the code of its refusal, and how many bytes it fetched.
 	Pulled func(outcome string, bytes int64, took time.Duration)
+	// Working is told of every archive that begins to be read and every conversion that begins; what it returns is called at the end.
+	Working func() (end func())
 	// Converted is told of every conversion that ended.
 	Converted func(err error, took time.Duration)
 	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
@@ -110,6 +112,9 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if o.Pulled == nil {
 		o.Pulled = func(string, int64, time.Duration) {}
+	}
+	if o.Working == nil {
+		o.Working = func() func() { return func() {} }
 	}
 	if o.Converted == nil {
 		o.Converted = func(error, time.Duration) {}

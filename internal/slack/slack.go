@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -28,9 +29,46 @@ const GCPercent = 50
 // Ordinary is what Linux gives a process.
 const Ordinary = 50 * time.Microsecond
 
+var (
+	mu    sync.Mutex
+	given time.Duration // by Set; 0: none was
+	works int           // that have begun and not ended
+
+	percent int // of garbage, before the first of them
+)
+
 // Set gives this process's threads a slack: all of them for root, who alone may for those that are there already, else the caller's
 // and what comes from it.
 func Set(d time.Duration) error {
+	mu.Lock()
+	defer mu.Unlock()
+	given = d
+	if works > 0 {
+		return nil
+	}
+	return set(d)
+}
+
+// Work takes the slack away until end is called: for what reads and writes much, by many system calls. Go's monitor, which takes the
+// processor from a goroutine that waits in one, is late by the slack, too. Garbage is kept as Go would. Where it cannot be done the work is slower, and no worse.
+func Work() (end func()) {
+	mu.Lock()
+	defer mu.Unlock()
+	if works++; works == 1 && given > Ordinary {
+		set(Ordinary)
+		percent = debug.SetGCPercent(100)
+	}
+	return sync.OnceFunc(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if works--; works == 0 && given > Ordinary {
+			set(given)
+			debug.SetGCPercent(percent)
+		}
+	})
+}
+
+func set(d time.Duration) error {
 	if err := prctl(d); err != nil {
 		return err
 	}

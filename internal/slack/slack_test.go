@@ -50,3 +50,26 @@ func started(t *testing.T, start func(*exec.Cmd) error) time.Duration {
 	}
 	return time.Duration(ns)
 }
+
+// Work that overlaps has the ordinary slack until the last of it has ended; an end that comes twice ends nothing else.
+func TestWork(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := Set(Probing); err != nil {
+		t.Fatal(err)
+	}
+	defer Set(Ordinary)
+	is := func(want time.Duration) {
+		t.Helper()
+		if got := started(t, (*exec.Cmd).Start); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	first, second := Work(), Work()
+	is(Ordinary)
+	first()
+	first()
+	is(Ordinary)
+	second()
+	is(Probing)
+}
