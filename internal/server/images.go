@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -115,6 +116,9 @@ func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.Impor
 		}
 	}
 	images, err := s.config.Images.Import(r.Context(), &patient{r: r, rc: http.NewResponseController(w)}, image.ImportOptions{Name: name})
+	if err != nil {
+		hearOut(w, r)
+	}
 	var first api.Image
 	if len(images) > 0 {
 		first = renderImage(images[0])
@@ -123,6 +127,18 @@ func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.Impor
 		first.Imported = append(first.Imported, img.Ref)
 	}
 	s.answer(w, r, http.StatusCreated, first, tooLarge(err))
+}
+
+// importDrain is how long a client may still send an archive that is refused already.
+const importDrain = 5 * time.Second
+
+// hearOut reads and drops what a client still sends. It would never see its answer else: a connection that is closed with something unread
+// is reset.
+func hearOut(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(importDrain))
+	io.Copy(io.Discard, r.Body)
+	rc.SetReadDeadline(time.Time{})
 }
 
 // patient reads a body of any length as long as it goes on coming.
