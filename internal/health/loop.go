@@ -187,6 +187,9 @@ func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
 
 // publish makes the state visible to readers.
 func (l *loop) publish(t *Transition, in *Input) {
+	if t != nil { // first: who waits for it finds it in the log
+		l.tell(t)
+	}
 	l.mu.Lock()
 	l.shown = l.s
 	if in.Kind == Probed {
@@ -210,6 +213,10 @@ func (l *loop) publish(t *Transition, in *Input) {
 	l.set.suspect.moved(l.id, t.From, t.To, time.Now(), l.set.Watched())
 	persisted := t.Persisted == nil
 	l.set.hooks.Transition(t.From, t.To, persisted)
+}
+
+// tell writes a transition to the log.
+func (l *loop) tell(t *Transition) {
 	if t.From == t.To {
 		l.log.Info("health is "+string(t.To), "stale", t.Stale, "reason", t.Reason)
 	} else {
