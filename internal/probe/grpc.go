@@ -319,7 +319,6 @@ func (c *call) broken(err error) health.Result {
 		return r
 	}
 	first, port := c.raw.received == 0, c.check.Port
-	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	_, stream := errors.AsType[http2.StreamError](err)
 	_, conn := errors.AsType[http2.ConnectionError](err)
 	switch {
@@ -327,15 +326,11 @@ func (c *call) broken(err error) health.Result {
 		return failure("the server sends " + err.Error())
 	case c.span.over() || timedOut(err):
 		return c.span.overdue("no answer to the gRPC call on port %d", port)
-	case reset(err) && first:
-		return definite(fmt.Sprintf("connection reset before the first byte (port %d)", port))
-	case closed && first:
-		return definite(fmt.Sprintf("closed before the first byte (port %d)", port))
-	case reset(err):
-		return failure("connection reset in the middle of the answer")
-	case closed:
-		return failure("closed in the middle of the answer")
-	case stream || conn || errors.Is(err, http2.ErrFrameTooLarge):
+	}
+	if r, ok := brokenOff(err, port, first); ok {
+		return r
+	}
+	if stream || conn || errors.Is(err, http2.ErrFrameTooLarge) {
 		return failure(fmt.Sprintf("port %d does not speak HTTP/2, which gRPC needs: %s", port, words(err)))
 	}
 	return failure("not a gRPC answer: " + words(err))

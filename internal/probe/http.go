@@ -146,7 +146,6 @@ func (x *exchange) unanswered(err error) health.Result {
 		return r
 	}
 	port, first := x.check.Port, x.raw.received == 0
-	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
 	case errors.Is(err, errHeaders):
 		return failure("the answer has " + errHeaders.Error())
@@ -154,14 +153,9 @@ func (x *exchange) unanswered(err error) health.Result {
 		return x.span.overdue("no answer to %s %.200s", x.check.Method, x.check.Path)
 	case x.overdue(err):
 		return x.span.overdue("the answer to %s %.200s is not complete", x.check.Method, x.check.Path)
-	case reset(err) && first:
-		return definite(fmt.Sprintf("connection reset before the first byte (port %d)", port))
-	case closed && first:
-		return definite(fmt.Sprintf("closed before the first byte (port %d)", port))
-	case reset(err):
-		return failure("connection reset in the middle of the answer")
-	case closed:
-		return failure("closed in the middle of the answer")
+	}
+	if r, ok := brokenOff(err, port, first); ok {
+		return r
 	}
 	return failure("not an HTTP answer: " + words(err))
 }

@@ -43,6 +43,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -202,6 +203,22 @@ func timedOut(err error) bool {
 // The errors of a user-mode stack are texts: no errno is in them.
 func refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "connection was refused")
+}
+
+// brokenOff recognises a connection that ended before the answer was whole; first says that nothing of it had come.
+func brokenOff(err error, port uint16, first bool) (health.Result, bool) {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	switch {
+	case reset(err) && first:
+		return definite(fmt.Sprintf("connection reset before the first byte (port %d)", port)), true
+	case closed && first:
+		return definite(fmt.Sprintf("closed before the first byte (port %d)", port)), true
+	case reset(err):
+		return failure("connection reset in the middle of the answer"), true
+	case closed:
+		return failure("closed in the middle of the answer"), true
+	}
+	return health.Result{}, false
 }
 
 func reset(err error) bool {
