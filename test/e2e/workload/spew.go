@@ -47,26 +47,37 @@ func spew(args []string) error {
 }
 
 // takeAgentsPort opens the agent's control port in its place: only one can have it open, and the agent loses it with its driver.
+// Both look for it when it is there again. Where the agent was the faster one it loses the port once more.
 func takeAgentsPort() (*os.File, error) {
-	if err := bindAgent("unbind"); err != nil {
-		return nil, err
-	}
-	if err := bindAgent("bind"); err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-		if err != nil {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if err := bindAgent("unbind"); err != nil {
 			return nil, err
 		}
-		for _, n := range names {
-			if b, err := os.ReadFile(n); err != nil || strings.TrimSpace(string(b)) != "hale.control" {
-				continue
-			}
-			if f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(n)), os.O_RDWR, 0); err == nil {
-				return f, nil
+		if err := bindAgent("bind"); err != nil {
+			return nil, err
+		}
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			if f, err := openAgentsPort(); f != nil || err != nil {
+				return f, err
 			}
 		}
 	}
 	return nil, fmt.Errorf("the agent's port could not be taken")
+}
+
+// openAgentsPort returns nil where the port is not there yet, or another has it.
+func openAgentsPort() (*os.File, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if b, err := os.ReadFile(n); err != nil || strings.TrimSpace(string(b)) != "hale.control" {
+			continue
+		}
+		if f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(n)), os.O_RDWR, 0); err == nil {
+			return f, nil
+		}
+	}
+	return nil, nil
 }
