@@ -342,6 +342,37 @@ func TestRestartWhileStopping(t *testing.T) {
 	})
 }
 
+// Neither is it forgotten when the machine does not answer at first, nor when the daemon that saw that has ended as well.
+func TestStopGoesOnOnceTheMachineAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &laggard{Surviving: fake.Surviving{Driver: h.fake}}
+		h.driver = d
+		s := h.open()
+		i := create(t, s, "web", "stuck")
+		await(t, s, i.ID, instance.Running)
+		go s.Stop(t.Context(), "web")
+		synctest.Wait()
+		h.close(s)
+		before := h.events.Last()
+		d.slow = i.ID
+		d.fails.Store(3)
+		h.close(h.open())
+		s = h.open()
+		await(t, s, i.ID, instance.Unknown)
+		if i = await(t, s, i.ID, instance.Stopped); i.Exit.Reason != machine.Killed || !strings.HasPrefix(i.Exit.Message, "it did not stop within") {
+			t.Errorf("it ended with %+v", i.Exit)
+		}
+		if h.fake.Running() != 0 {
+			t.Error("the machine runs")
+		}
+		h.close(s)
+		if got := h.told(before); !slices.Equal(got, []string{"state Unknown", "state Shutdown", "state Stopped"}) {
+			t.Errorf("events %v", got)
+		}
+	})
+}
+
 // elusive is a driver whose machines cannot be taken back until they can.
 type elusive struct {
 	fake.Surviving

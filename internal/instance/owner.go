@@ -132,11 +132,7 @@ func (o *owner) contained(do func()) (panicked bool) {
 }
 
 func (o *owner) loop() {
-	if o.rec.Instance.State == Shutdown && o.m != nil { // what the last daemon began
-		if err := o.end(true); err != nil {
-			o.log.Error("stopping", "err", err)
-		}
-	}
+	o.stopOn()
 	for !o.over {
 		select {
 		case r := <-o.requests:
@@ -147,6 +143,7 @@ func (o *owner) loop() {
 			o.expire()
 		case <-o.again():
 			o.takeBack()
+			o.stopOn()
 		case <-o.retry():
 			if err := o.settle(); err == nil {
 				o.log.Info("what could not be written is on disk now")
@@ -154,6 +151,16 @@ func (o *owner) loop() {
 		case <-o.s.closing:
 			o.leave()
 		}
+	}
+}
+
+// stopOn goes on with a stop that the last daemon began.
+func (o *owner) stopOn() {
+	if o.rec.Instance.State != Shutdown || o.m == nil {
+		return
+	}
+	if err := o.end(true); err != nil {
+		o.log.Error("stopping", "err", err)
 	}
 }
 
@@ -283,6 +290,7 @@ func (o *owner) step(to State) (record, event.StateChange) {
 	next := o.rec
 	next.Instance.State = to
 	next.Instance.Since = now()
+	next.Stopping = to == Unknown && o.rec.Instance.State == Shutdown
 	return next, event.StateChange{From: string(o.rec.Instance.State), To: string(to)}
 }
 

@@ -29,6 +29,8 @@ type record struct {
 	// Zero: its event was in the log before.
 	Seen     event.ID `json:"seen,omitzero"`
 	Deleting bool     `json:"deleting,omitempty"` // once committed, the instance is deleted
+	// Stopping says of an instance that is Unknown that it was Shutdown before: its stop goes on once its machine can be reached.
+	Stopping bool `json:"stopping,omitempty"`
 }
 
 // prepare puts r on disk beside the record that it will replace; the event that commits it comes next.

@@ -378,10 +378,14 @@ func (o *owner) again() <-chan time.Time {
 	return time.After(againEvery)
 }
 
-// known makes the instance what it was before its machine could not be reached: one that ran has run since then.
+// known makes the instance what it was before its machine could not be reached: one that ran has run since then, and one that was being
+// stopped is.
 func (o *owner) known() {
 	to, ran := Initializing, o.rec.Instance.RunningAt // of this run
-	if !ran.IsZero() {
+	switch {
+	case o.rec.Stopping:
+		to = Shutdown
+	case !ran.IsZero():
 		to = Running
 	}
 	next, c := o.step(to) // its notices say more
