@@ -37,9 +37,14 @@ func (o *owner) goOn() {
 	o.attach(m)
 }
 
-// earlier reports whether e is the end of a boot before the one that the record tells of: the daemon died before that one's machine was
-// there.
-func (o *owner) earlier(e machine.Exit) bool {
+// betweenBoots reports whether the daemon died between the record of a boot that is not the start's first and that boot's machine. Then
+// there is nothing, or how a boot before it ended.
+func (o *owner) betweenBoots(e *Ended) bool {
 	in := o.rec.Instance
-	return e.Silent && in.State == Initializing && in.Boots > 1 && e.Time.Before(in.BootedAt)
+	return in.State == Initializing && in.Boots > 1 && (e == nil || e.Exit.Silent && o.before(e.Exit))
+}
+
+// before reports whether e is the end of a machine from before the boot that the record tells of.
+func (o *owner) before(e machine.Exit) bool {
+	return !e.Time.IsZero() && e.Time.Before(o.rec.Instance.BootedAt)
 }

@@ -241,7 +241,9 @@ func TestRetryOutlivesTheDaemon(t *testing.T) {
 		{"a record from before boots were counted", 0, exit(booted.Add(time.Minute)), 2, 1, instance.Running, []string{"boot_retry", "state Running"}},
 		{"before its machine was there", 2, exit(booted.Add(-time.Second)), 2, 1, instance.Running, []string{"state Running"}},
 		{"when its machine had been silent too", 2, exit(booted.Add(time.Minute)), 2, 0, instance.Stopped, []string{"state Stopped"}},
-		{"and nothing is left of the first", 2, api.NotFound, 2, 0, instance.Stopped, []string{"state Stopped"}},
+		{"before its machine was there, and nothing is left of the first", 2, api.NotFound, 2, 1, instance.Running, []string{"state Running"}},
+		{"in a first boot, before its machine was there", 1, api.NotFound, 1, 0, instance.Stopped, []string{"state Stopped"}},
+		{"in a first boot, and the run before it has left its end", 1, exit(booted.Add(-time.Second)), 1, 0, instance.Stopped, []string{"state Stopped"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := &mute{}
@@ -269,6 +271,14 @@ func TestRetryOutlivesTheDaemon(t *testing.T) {
 			got := await(t, s, someID, tt.state)
 			if got.Boots != tt.then {
 				t.Errorf("%d boots, not %d", got.Boots, tt.then)
+			}
+			// Of a machine of which nobody knows the end, that is what is said.
+			want := machine.BootTimeout
+			if tt.boots == 1 {
+				want = machine.DaemonStopped
+			}
+			if tt.state == instance.Stopped && got.Exit.Reason != want {
+				t.Errorf("it ended with %+v", got.Exit)
 			}
 			s.Close(t.Context()) // what was published is in the log then
 			if told := h.told(before); !slices.Equal(told, tt.told) || d.starts != tt.starts {

@@ -420,10 +420,10 @@ func (o *owner) takeBack() {
 			o.known()
 		}
 		o.log.Info("taken back")
-	case known && o.earlier(e.Exit):
+	case errors.Is(err, api.NotFound) && o.betweenBoots(e):
 		o.log.Info("the last daemon was about to boot it once more", "boot", o.rec.Instance.Boots)
 		o.goOn()
-	case known:
+	case known && !o.before(e.Exit):
 		o.ended(e.Exit)
 	case errors.Is(err, api.NotFound):
 		o.ended(gone)

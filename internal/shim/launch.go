@@ -89,12 +89,15 @@ func (l *Launcher) Start(ctx context.Context, c machine.Config) (*Machine, error
 }
 
 // Recover takes back the machine of a shim that an earlier daemon started. An error of kind api.NotFound: it is gone;
-// the *Ended that it wraps says how it ended. A shim that runs and does not answer is an error of another kind, and worth another try:
+// the *Ended that it wraps says how it ended. Without that none was started since the last Start began. A shim that runs and does not answer is an error of another kind, and worth another try:
 // one that stays silent is killed with its machine.
 func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, error) {
 	dir := &runDir{path: c.Dir}
 	r, err := dir.readRecord()
 	if errors.Is(err, fs.ErrNotExist) {
+		if e, ok := dir.left(); ok { // the daemon that was told of it died before it could say so
+			return nil, &Ended{Exit: e}
+		}
 		return nil, fmt.Errorf("no shim is on record: %w", api.NotFound)
 	}
 	if err != nil {

@@ -191,11 +191,8 @@ func peer(conn *net.UnixConn) (*unix.Ucred, error) {
 
 // exit is how the machine ended according to what its shim left behind; without that, the shim died.
 func (d *runDir) exit(r record) machine.Exit {
-	if b, err := d.readFile(exitName, maxExitFile); err == nil {
-		var e machine.Exit
-		if err := json.Unmarshal(b, &e); err == nil && e.Reason != "" {
-			return e
-		}
+	if e, ok := d.left(); ok {
+		return e
 	}
 	e := machine.Exit{
 		Reason:  machine.ShimDied,
@@ -208,6 +205,13 @@ func (d *runDir) exit(r record) machine.Exit {
 		}
 	}
 	return e
+}
+
+// left is a shim's own word of how its machine ended, which stays until the next one is started.
+func (d *runDir) left() (machine.Exit, bool) {
+	var e machine.Exit
+	b, err := d.readFile(exitName, maxExitFile)
+	return e, err == nil && json.Unmarshal(b, &e) == nil && e.Reason != ""
 }
 
 // readFile reads a regular file of at most limit bytes that a shim wrote; it follows no link and waits for nothing.
