@@ -3,7 +3,6 @@ package shim
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/halevm/hale/internal/hypervisor"
@@ -77,22 +76,26 @@ func (b *boot) respite() bool {
 	return true
 }
 
-// failed takes down that the time is over, and what the machine was found doing.
-func (b *boot) failed(f *facts, vm hypervisor.VM) (seen string) {
+// failed takes down that the time is over.
+func (b *boot) failed(f *facts) {
 	b.over = true
 	f.bootTimeout, f.bootHello = b.each, b.hello
 	if len(b.before) > 0 {
 		f.bootSeen = fmt.Sprintf("in %v it worked for %v and waited %v for a processor of the host", rounded(time.Since(b.since)), rounded(b.before.ran(b.first)), rounded(b.waited))
 	}
-	l, ok := vm.(hypervisor.Looker)
-	if !ok {
-		return ""
+}
+
+// A sight is what a machine that does not come up was found doing: in a line for people, and all of it for the log.
+type sight struct{ line, all string }
+
+// look asks the hypervisor, which may not answer any more.
+func look(ctx context.Context, vm hypervisor.VM) (s sight) {
+	if l, ok := vm.(hypervisor.Looker); ok {
+		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+		s.line, s.all = l.Look(ctx)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
-	line, all := l.Look(ctx)
-	f.bootSeen = strings.TrimPrefix(f.bootSeen+"; "+line, "; ")
-	return all
+	return s
 }
 
 func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

@@ -207,6 +207,39 @@ type watched struct{ hypervisor.VM }
 
 func (watched) Look(context.Context) (string, string) { return "processor 0 halted", "RIP=0\n" }
 
+// A machine that does not come up is being looked at, which takes its time: a kill does not wait for that, and is what its exit tells of.
+func TestAKillDoesNotWaitForALook(t *testing.T) {
+	r, vm, _ := puppeteer(t, 50*time.Millisecond)
+	looking := make(chan struct{})
+	r.vm = hung{vm, looking}
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.toTheEnd() }()
+	<-looking
+	begun := time.Now()
+	if err := r.ask(t.Context(), ask{kill: true}); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	if took := time.Since(begun); took > lookTimeout/2 {
+		t.Errorf("it was killed after %v", took)
+	}
+	if _, exit := r.told(); exit.Reason != machine.Killed {
+		t.Errorf("it ended with %+v", exit)
+	}
+}
+
+// A hung machine's hypervisor does not answer.
+type hung struct {
+	hypervisor.VM
+	looking chan<- struct{}
+}
+
+func (h hung) Look(ctx context.Context) (string, string) {
+	close(h.looking)
+	<-ctx.Done()
+	return "qemu does not say", ""
+}
+
 func TestTurns(t *testing.T) {
 	mine := turnsOf(os.Getpid())
 	if len(mine) == 0 {

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -238,6 +239,7 @@ func (r *run) toTheEnd() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
 	beside.Go(func() { r.disk.run(ctx) })
+	var looked <-chan sight // not nil: the boot took too long, and the machine is killed once it was looked at
 	for gone := false; !gone; {
 		select {
 		case e, ok := <-events:
@@ -252,8 +254,10 @@ func (r *run) toTheEnd() {
 					r.notify(machine.AgentReady)
 				}
 			case guest.Started:
-				boot.done()
-				r.notify(machine.Started)
+				if looked == nil { // else it is too late
+					boot.done()
+					r.notify(machine.Started)
+				}
 			case guest.ProgramFailed, guest.ProgramExited:
 				boot.done()
 				end.Reset(powerOffTimeout)
@@ -296,11 +300,17 @@ func (r *run) toTheEnd() {
 			if boot.respite() {
 				continue
 			}
-			if seen := boot.failed(&f, r.vm); seen != "" {
-				r.log.Warn("the guest does not come up; what its processors do follows")
-				r.vmm.Write([]byte(seen))
-			}
+			boot.failed(&f)
 			f.diskFull, _ = r.disk.stands()
+			seen := make(chan sight, 1)
+			looked = seen
+			beside.Go(func() { seen <- look(ctx, r.vm) }) // meanwhile a kill is obeyed
+		case seen := <-looked:
+			f.bootSeen = strings.TrimPrefix(f.bootSeen+"; "+seen.line, "; ")
+			if seen.all != "" {
+				r.log.Warn("the guest does not come up; what its processors do follows")
+				r.vmm.Write([]byte(seen.all))
+			}
 			r.vm.Kill()
 		case <-end.C:
 			if f.stopping {
