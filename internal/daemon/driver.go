@@ -35,13 +35,24 @@ func (d shimDriver) Start(ctx context.Context, c machine.Config) (instance.Machi
 // Recover takes back a machine that an earlier daemon started.
 func (d shimDriver) Recover(ctx context.Context, c machine.Config) (instance.Machine, error) {
 	m, err := d.Launcher.Recover(ctx, c)
-	if ended, ok := errors.AsType[*shim.Ended](err); ok {
-		return nil, &instance.Ended{Exit: ended.Exit}
-	}
 	if err != nil {
-		return nil, err
+		return nil, recognised(err)
 	}
 	return shimMachine{m}, nil
+}
+
+// Kill ends one that cannot be taken back.
+func (d shimDriver) Kill(ctx context.Context, c machine.Config) (machine.Exit, error) {
+	e, err := d.Launcher.Kill(ctx, c)
+	return e, recognised(err)
+}
+
+// recognised has package instance recognise how a machine ended.
+func recognised(err error) error {
+	if e, ok := errors.AsType[*shim.Ended](err); ok {
+		return &instance.Ended{Exit: e.Exit}
+	}
+	return err
 }
 
 type shimMachine struct{ *shim.Machine }

@@ -27,6 +27,12 @@ type Recoverer interface {
 	Recover(ctx context.Context, c machine.Config) (Machine, error)
 }
 
+// A Killer ends machines that Recover does not take back, by what was recorded of them. It is an ability of a Recoverer.
+type Killer interface {
+	// Kill ends the machine that was started with c, and returns how it ended once it is gone. An error of kind api.NotFound is Recover's.
+	Kill(ctx context.Context, c machine.Config) (machine.Exit, error)
+}
+
 // Ended is Recover's error for a machine that ended while no daemon watched.
 type Ended struct{ Exit machine.Exit }
 

@@ -105,6 +105,8 @@ type Instance struct {
 	Agent bool `json:"-"`
 	// Network says the same of the first frame from the guest.
 	Network bool `json:"-"`
+	// Unreachable is why the machine of an instance that is Unknown cannot be reached, as it was tried last; in no record.
+	Unreachable string `json:"-"`
 	// Exit is how the last run ended; nil while one is on, or before the first.
 	Exit  *machine.Exit  `json:"exit,omitempty"`
 	IP    string         `json:"ip,omitempty"`
@@ -122,8 +124,11 @@ func (s State) Active() bool {
 }
 
 // StateError is why the instance is stopped, for a person, where that was nobody's wish: "" for a program that ended with 0, or an
-// instance that was stopped on request. The console's last lines follow a boot that failed. What came from the guest in it is as it came.
+// instance that was stopped on request. Of one that is Unknown it is why its machine cannot be reached. The console's last lines follow a boot that failed. What came from the guest in it is as it came.
 func (i Instance) StateError() string {
+	if i.State == Unknown {
+		return i.Unreachable
+	}
 	e := i.Exit
 	if e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
 		return ""

@@ -290,6 +290,7 @@ func (o *owner) step(to State) (record, event.StateChange) {
 	next := o.rec
 	next.Instance.State = to
 	next.Instance.Since = now()
+	next.Instance.Unreachable = ""
 	next.Stopping = to == Unknown && o.rec.Instance.State == Shutdown
 	return next, event.StateChange{From: string(o.rec.Instance.State), To: string(to)}
 }

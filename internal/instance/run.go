@@ -285,10 +285,13 @@ func (o *owner) end(graceful bool) error {
 		o.takeBack()
 	}
 	if o.m == nil {
-		if o.rec.Instance.State.Active() {
-			return fmt.Errorf("instance %s: its machine cannot be reached: %w", o.rec.Instance.Spec.Name, api.Unavailable)
+		switch in := o.rec.Instance; {
+		case !in.State.Active():
+			return nil
+		case graceful:
+			return fmt.Errorf("instance %s: its machine cannot be reached (%s); only a deletion by force (hale rm --force) ends it now: %w", in.Spec.Name, in.Unreachable, api.Unavailable)
 		}
-		return nil
+		return o.killUnreached()
 	}
 	if o.rec.Instance.State != Shutdown {
 		next, c := o.step(Shutdown)
@@ -349,6 +352,29 @@ func (o *owner) kill() error {
 	}
 	o.log.Error("the machine does not die", "err", err)
 	return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
+}
+
+// killUnreached ends a machine that cannot be taken back.
+func (o *owner) killUnreached() error {
+	k, ok := o.s.c.Driver.(Killer)
+	if !ok {
+		return fmt.Errorf("instance %s: its machine cannot be reached: %w", o.rec.Instance.Spec.Name, api.Unavailable)
+	}
+	ctx, cancel := context.WithTimeoutCause(o.s.ctx, killTime, errSlow)
+	defer cancel()
+	e, err := k.Kill(ctx, o.s.machineConfig(o.rec))
+	if ended, known := errors.AsType[*Ended](err); known {
+		e, err = ended.Exit, nil
+	}
+	switch {
+	case errors.Is(err, api.NotFound):
+		e = machine.Exit{Reason: machine.DaemonStopped, Message: daemonStopped}
+	case err != nil:
+		o.log.Error("a machine that cannot be reached does not die", "err", err)
+		return fmt.Errorf("kill the machine of instance %s: %w", o.rec.Instance.Spec.Name, err)
+	}
+	o.ended(e)
+	return nil
 }
 
 // await takes in notices until the run is over, which it reports, or d has passed, or leave or forced is closed.
@@ -427,9 +453,14 @@ func (o *owner) takeBack() {
 		o.ended(e.Exit)
 	case errors.Is(err, api.NotFound):
 		o.ended(gone)
-	case o.rec.Instance.State != Unknown:
+	case o.rec.Instance.State == Unknown:
+		if why := err.Error(); why != o.rec.Instance.Unreachable {
+			o.rec.Instance.Unreachable = why
+			o.publish(o.rec.Instance)
+		}
+	default:
 		next, c := o.step(Unknown)
-		c.Reason = err.Error()
+		next.Instance.Unreachable, c.Reason = err.Error(), err.Error()
 		o.happened(next, change{event.TypeState, c})
 		o.log.Error("its machine may run, but cannot be taken back; it is tried again", "err", err, "every", againEvery)
 	}

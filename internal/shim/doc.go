@@ -26,7 +26,8 @@
 // a notice of kind machine.Hinted, for one daemon, like a line: at a bounded rate, and only the newest waits. The first frame from the
 // guest is a notice, too, and the first probe's SYN waits for it (docs/design/0008-hints-from-the-guest.md).
 //
-// A daemon that finds a shim which does not answer asks again for half a minute; then the shim is killed, and its machine with it.
+// A daemon that finds a shim which does not answer asks again for half a minute; then the shim is killed, and its machine with it. One that
+// answers and speaks no version of the protocol that the daemon does is left alone, for a daemon that does, until a person has it killed.
 //
 // Before the shim does anything, the daemon has written down its pid, start time and secret (instances/ID/shim.json);
 // only then does the shim get its configuration. So nothing runs that a later daemon could not find.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -89,37 +88,14 @@ func (l *Launcher) Start(ctx context.Context, c machine.Config) (*Machine, error
 }
 
 // Recover takes back the machine of a shim that an earlier daemon started. An error of kind api.NotFound: it is gone;
-// the *Ended that it wraps says how it ended. Without that none was started since the last Start began. A shim that runs and does not answer is an error of another kind, and worth another try:
-// one that stays silent is killed with its machine.
+// the *Ended that it wraps says how it ended. Without that none was started since the last Start began. A shim that runs and does not
+// answer is an error of another kind, and worth another try: one that stays silent is killed with its machine. One that answers, and
+// speaks no version of the protocol that this daemon does, is an error of kind api.Unsupported and left alone: another daemon may take it back.
 func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, error) {
 	dir := &runDir{path: c.Dir}
-	r, err := dir.readRecord()
-	if errors.Is(err, fs.ErrNotExist) {
-		if e, ok := dir.left(); ok { // the daemon that was told of it died before it could say so
-			return nil, &Ended{Exit: e}
-		}
-		return nil, fmt.Errorf("no shim is on record: %w", api.NotFound)
-	}
+	r, proc, err := dir.find(c.ID)
 	if err != nil {
 		return nil, err
-	}
-	ended := func() error {
-		dir.clean()
-		return &Ended{Exit: dir.exit(r)}
-	}
-	boot, err := bootID()
-	if err != nil {
-		return nil, err
-	}
-	if boot != r.BootID {
-		return nil, ended()
-	}
-	proc, err := openProcess(r.PID, r.StartTime)
-	if gone(err) {
-		return nil, ended()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for the shim: %w", err)
 	}
 	m, err := l.takeBack(ctx, c.ID, dir, r, proc)
 	if err != nil {
@@ -128,36 +104,42 @@ func (l *Launcher) Recover(ctx context.Context, c machine.Config) (*Machine, err
 	return m, err
 }
 
-// takeBack attaches to the process that was recorded as the shim of instance id, if it is one.
+// takeBack attaches to the process that is the shim of instance id.
 func (l *Launcher) takeBack(ctx context.Context, id string, dir *runDir, r record, proc process) (*Machine, error) {
-	shim, err := isShim(r.PID, id)
-	if err != nil {
-		return nil, fmt.Errorf("look at the shim: %w", err)
-	}
-	if !shim {
-		dir.clean()
-		return nil, &Ended{Exit: dir.exit(r)}
-	}
 	m, err := attach(ctx, l.log.With("instance", id), dir, r, proc)
-	if err == nil {
+	if err == nil || errors.Is(err, errVersion) {
 		l.silent.over(id)
-		return m, nil
 	}
-	if ours(ctx, err) || l.silent.of(id) < silencePatience {
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, errVersion):
+		return nil, fmt.Errorf("its shim (pid %d, of hale %s) cannot be spoken to by this daemon (hale %s): %w", r.PID, r.Build, l.build, err)
+	case ours(ctx, err) || l.silent.of(id) < silencePatience:
 		return nil, fmt.Errorf("the shim (pid %d) does not let the daemon in: %w", r.PID, err)
 	}
 	l.log.Warn("a shim has not let the daemon in for long enough: killing it, and its machine with it", "instance", id, "pid", r.PID, "err", err)
-	if err := proc.kill(); err != nil {
-		return nil, fmt.Errorf("kill shim %d: %w", r.PID, err)
-	}
-	wait, cancel := context.WithTimeoutCause(ctx, deathTimeout, errors.New("it cannot be killed"))
-	defer cancel()
-	if err := proc.wait(wait); err != nil {
-		return nil, fmt.Errorf("wait for the end of shim %d: %w", r.PID, err)
+	if err := dir.kill(ctx, r, proc); err != nil {
+		return nil, err
 	}
 	l.silent.over(id)
-	dir.clean()
 	return nil, &Ended{Exit: dir.silenced(r)}
+}
+
+// Kill ends the machine of a shim that an earlier daemon started, by what was recorded of it: it is for one that Recover does not take
+// back. It returns how the machine ended; an error of kind api.NotFound is Recover's.
+func (l *Launcher) Kill(ctx context.Context, c machine.Config) (machine.Exit, error) {
+	dir := &runDir{path: c.Dir}
+	r, proc, err := dir.find(c.ID)
+	if err != nil {
+		return machine.Exit{}, err
+	}
+	defer proc.close()
+	if err := dir.kill(ctx, r, proc); err != nil {
+		return machine.Exit{}, err
+	}
+	l.silent.over(c.ID)
+	return machine.Exit{Reason: machine.Killed, Message: "killed", Time: time.Now()}, nil
 }
 
 // Ended is the error of a Recover whose machine has ended meanwhile.

@@ -80,6 +80,64 @@ func (d *runDir) readRecord() (record, error) {
 	return r, nil
 }
 
+// find takes hold of the shim of instance id. An error of kind api.NotFound: it is gone; the *Ended that it wraps says how.
+func (d *runDir) find(id string) (record, process, error) {
+	r, err := d.readRecord()
+	if errors.Is(err, fs.ErrNotExist) {
+		if e, ok := d.left(); ok { // the daemon that was told of it died before it could say so
+			return r, process{}, &Ended{Exit: e}
+		}
+		return r, process{}, fmt.Errorf("no shim is on record: %w", api.NotFound)
+	}
+	if err != nil {
+		return r, process{}, err
+	}
+	ended := func() error {
+		d.clean()
+		return &Ended{Exit: d.exit(r)}
+	}
+	boot, err := bootID()
+	if err != nil {
+		return r, process{}, err
+	}
+	if boot != r.BootID {
+		return r, process{}, ended()
+	}
+	proc, err := openProcess(r.PID, r.StartTime)
+	if gone(err) {
+		return r, process{}, ended()
+	}
+	if err != nil {
+		return r, process{}, fmt.Errorf("look for the shim: %w", err)
+	}
+	shim, err := isShim(r.PID, id)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("look at the shim: %w", err)
+	case !shim:
+		err = ended()
+	}
+	if err != nil {
+		proc.close()
+		return r, process{}, err
+	}
+	return r, proc, nil
+}
+
+// kill ends a shim, which takes its machine with it.
+func (d *runDir) kill(ctx context.Context, r record, proc process) error {
+	if err := proc.kill(); err != nil {
+		return fmt.Errorf("kill shim %d: %w", r.PID, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, deathTimeout, errors.New("it cannot be killed"))
+	defer cancel()
+	if err := proc.wait(ctx); err != nil {
+		return fmt.Errorf("wait for the end of shim %d: %w", r.PID, err)
+	}
+	d.clean()
+	return nil
+}
+
 // clean removes what makes sense only while the shim lives.
 func (d *runDir) clean() {
 	d.removeSocket()
@@ -150,6 +208,9 @@ func (d *runDir) connect(ctx context.Context) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
+// errVersion is a shim that was made by another hale, and speaks no version of the protocol that this one does.
+var errVersion = fmt.Errorf("no version of the protocol in common: %w", api.Unsupported)
+
 func greet(conn *net.UnixConn, r record, h protocol.Hello) (protocol.Welcome, error) {
 	var w protocol.Welcome
 	cred, err := peer(conn)
@@ -166,11 +227,14 @@ func greet(conn *net.UnixConn, r record, h protocol.Hello) (protocol.Welcome, er
 	if err := protocol.Expect(conn, protocol.KindWelcome, &w); err != nil {
 		return w, fmt.Errorf("greet the shim: %w", err)
 	}
+	if w.Error != nil && errors.Is(w.Error, api.Unsupported) && h.Role == protocol.RoleControl { // which every version has
+		return w, fmt.Errorf("%w: %w", w.Error, errVersion)
+	}
 	if w.Error != nil {
 		return w, w.Error
 	}
 	if w.Version < h.MinVersion || w.Version > h.MaxVersion {
-		return w, fmt.Errorf("the shim answers in version %d of the protocol, and was offered %d to %d: %w", w.Version, h.MinVersion, h.MaxVersion, api.Unsupported)
+		return w, fmt.Errorf("the shim answers in version %d of the protocol, and was offered %d to %d: %w", w.Version, h.MinVersion, h.MaxVersion, errVersion)
 	}
 	return w, conn.SetDeadline(time.Time{})
 }

@@ -74,6 +74,10 @@ func oldConverse(conn net.Conn, version string, ended chan<- bool) {
 	if err != nil || kind != protocol.KindHello || json.Unmarshal(b, &hello) != nil || hello.Secret != secret || hello.MinVersion > 1 {
 		return
 	}
+	if version == "none" {
+		say(protocol.KindWelcome, `{"version":3,"build":"","pid":0,"vmm":0,"error":{"kind":"unsupported","message":"the shim speaks versions 7 to 9, the client 1 to 3"}}`)
+		return
+	}
 	say(protocol.KindWelcome, fmt.Sprintf(`{"version":%s,"build":"old","pid":%d}`, version, os.Getpid()))
 	if hello.Role == "exec" {
 		if version == "2" {
@@ -235,14 +239,42 @@ func takeBack(t *testing.T, version string) {
 	}
 }
 
-// An answer in a version that was not offered is none.
-func TestVersionThatWasNotOffered(t *testing.T) {
-	for _, version := range []string{"0", "4"} {
-		c := startOldShim(t, version)
-		l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
-		if m, err := l.Recover(t.Context(), c); err == nil || !strings.Contains(err.Error(), "version "+version) {
-			t.Errorf("version %s: %v, %v", version, m, err)
-		}
+// A shim that speaks no version that this daemon does, or one that was not offered, is not taken back, and not killed for it either:
+// what it has running goes on, until a daemon comes that it speaks with or a person wants its end.
+func TestAShimOfNoVersionInCommonIsLeftAlone(t *testing.T) {
+	for version, says := range map[string]string{"none": "the shim speaks versions 7 to 9, the client 1 to 3", "0": "in version 0", "4": "in version 4 of the protocol, and was offered 1 to 3"} {
+		t.Run(version, func(t *testing.T) {
+			c := startOldShim(t, version)
+			l := NewLauncher(nil, "new", slog.New(slog.DiscardHandler))
+			l.silent.since = map[string]time.Time{c.ID: time.Now().Add(-time.Hour)}
+			for range 2 {
+				m, err := l.Recover(t.Context(), c)
+				if !errors.Is(err, api.Unsupported) || errors.Is(err, api.NotFound) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "of hale old") {
+					t.Fatalf("%v, %v", m, err)
+				}
+				l.silent.since = map[string]time.Time{c.ID: time.Now().Add(-time.Hour)}
+			}
+			look := func() Trace {
+				t.Helper()
+				trace, err := Look(filepath.Dir(c.Dir), c.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return trace
+			}
+			if trace := look(); !trace.Alive {
+				t.Errorf("its traces: %+v", trace)
+			}
+			if e, err := l.Kill(t.Context(), c); err != nil || e.Reason != machine.Killed || e.Time.IsZero() {
+				t.Errorf("killed: %+v, %v", e, err)
+			}
+			if trace := look(); trace.Recorded || trace.Alive || len(l.silent.since) != 0 {
+				t.Errorf("its traces: %+v, %v", trace, l.silent.since)
+			}
+			if e, err := l.Kill(t.Context(), c); !errors.Is(err, api.NotFound) {
+				t.Errorf("killed again: %+v, %v", e, err)
+			}
+		})
 	}
 }
 

@@ -151,6 +151,22 @@ func (s Surviving) Recover(ctx context.Context, c machine.Config) (instance.Mach
 	return g.handle(), nil
 }
 
+// Kill ends a machine that runs.
+func (s Surviving) Kill(ctx context.Context, c machine.Config) (machine.Exit, error) {
+	m, err := s.Recover(ctx, c)
+	if err != nil {
+		return machine.Exit{}, err
+	}
+	if err := m.Kill(ctx); err != nil {
+		return machine.Exit{}, err
+	}
+	var e machine.Exit
+	for n := range m.Notices() {
+		e = n.Exit
+	}
+	return e, nil
+}
+
 // open makes what the machine has on the host.
 func (g *guest) open(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(g.c.Dir, "log"), 0o700); err != nil {
