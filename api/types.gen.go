@@ -791,7 +791,7 @@ type HealthCheckGRPC struct {
 
 // HealthCheckHTTP Asks over HTTP, at the instance's own address.
 type HealthCheckHTTP struct {
-	// BodyContains What the first 64 KiB of the body must contain; no longer than that itself.
+	// BodyContains What the first 64 KiB of the body must contain; no longer than that itself. Not with HEAD.
 	BodyContains *string `json:"body_contains,omitempty"`
 
 	// ExpectedStatus The status that succeeds.

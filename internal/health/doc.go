@@ -256,9 +256,10 @@
 //
 // # Policies
 //
-// In a policy null and an empty list or object are absent; type none accepts anything beside it; expected_statuses takes numbers
-// too; in type, path, scheme and method "" is unset. A path has at most 8 KiB, tls_server_name 253 bytes, expected_statuses 64 entries,
-// so that with the bounds of health.md and of an exec check no policy has more than 512 KiB of JSON, and no record more than MaxRecord.
+// In a policy null and an empty list or object are absent; type none accepts anything beside it; expected_statuses takes numbers too; in
+// type, path, scheme and method "" is unset. A body_contains beside the method HEAD is refused, for it could never be found. A path has
+// at most 8 KiB, tls_server_name 253 bytes, expected_statuses 64 entries, so that with the bounds of health.md and of an exec check no
+// policy has more than 512 KiB of JSON, and no record more than MaxRecord.
 //
 // A policy in the record of what it is a part of (Recorded) may have been written under other bounds: one that is refused now is none,
 // and its reader says so.

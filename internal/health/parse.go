@@ -165,6 +165,9 @@ func (r reader) http() *HTTPCheck {
 	if len(c.BodyContains) > MaxBody {
 		r.fault("body_contains", fmt.Sprintf("must be at most %d bytes: no more of a body is read", MaxBody))
 	}
+	if c.Method == "HEAD" && c.BodyContains != "" && !r.faulty("body_contains") {
+		r.fault("body_contains", "wants the method GET or POST: the answer to HEAD has no body")
+	}
 	status, given := r.integer("expected_status", 200, 599)
 	c.ExpectedStatuses = r.statuses("expected_statuses")
 	switch {

@@ -103,6 +103,7 @@ func refusals() map[string]string {
 		}
 	}
 	all[`{"http":{"port":80,"expected_status":200,"expected_statuses":["200-299"]}}`] = "health_check.http.expected_statuses"
+	all[`{"http":{"port":80,"method":"HEAD","body_contains":"ok"}}`] = "health_check.http.body_contains"
 	// What no guest can be told, or no answer can hold.
 	long := func(n int) string { return strings.Repeat("v", n) }
 	all[`{"http":{"port":80,"body_contains":"`+long(64<<10+1)+`"}}`] = "health_check.http.body_contains"
@@ -198,7 +199,7 @@ func TestHealthChecksAtTheirBounds(t *testing.T) {
 		`{"interval":"100ms","start_interval":"50ms","confirm_interval":"100ms","timeout":"1ms","start_period":"24h",` + ok + `}`,
 		`{"interval":"24h","start_interval":"24h","confirm_interval":"50ms","timeout":"1h","failure_threshold":1000,"success_threshold":1000,` + ok + `}`,
 		`{"tcp":{"port":1}}`, `{"tcp":{"port":65535}}`, `{"exec":{"command":["x",""],"working_dir":"","env":{},"user":""}}`,
-		`{"http":{"port":80,"path":"/a?b=c%20d","scheme":"https","method":"HEAD","headers":{"Host":"x","X-A":"b c"},"expected_status":599,"tls_skip_verify":false,"tls_server_name":"x"}}`,
+		`{"http":{"port":80,"path":"/a?b=c%20d","scheme":"https","method":"HEAD","body_contains":"","headers":{"Host":"x","X-A":"b c"},"expected_status":599,"tls_skip_verify":false,"tls_server_name":"x"}}`,
 		`{"http":{"port":80,"path":"","scheme":"","method":"","headers":{},"expected_statuses":["200-299","404",418],"body_contains":"ok"}}`,
 		`{"http":{"port":80,"body_contains":"` + strings.Repeat("v", 64<<10) + `"}}`, `{"exec":{"command":["x","` + strings.Repeat("<", 32<<10-3) + `"]}}`,
 	} {
