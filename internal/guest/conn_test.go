@@ -273,6 +273,68 @@ func TestAnAgentThatIsSlowIsNotLost(t *testing.T) {
 	})
 }
 
+// An exec whose client has gone is told to the guest, which may take its time over that, or never read it: nobody waits for it, neither
+// who closes the exec nor who asks for the machine's end, nor the end of the Conn.
+func TestAnExecsFarewellHoldsNothingUp(t *testing.T) {
+	for _, reads := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			control, port := net.Pipe()
+			bulk, guestBulk := net.Pipe()
+			c := Open(control, bulk, Options{})
+			in, out := protocol.NewReader(port), protocol.NewWriter(port)
+			answer := func(op protocol.Op) {
+				for {
+					f, err := in.Next()
+					if err != nil {
+						t.Errorf("%s: %v", op, err)
+						return
+					}
+					var m protocol.Request
+					switch {
+					case f.Type == protocol.TypeHello:
+						w, _ := protocol.JSON(protocol.TypeWelcome, f.Session, protocol.Welcome{Version: protocol.Version, State: protocol.State{Booted: true}})
+						out.Send(t.Context(), w)
+					case f.Type == protocol.TypeRequest && json.Unmarshal(f.Payload, &m) == nil && m.Op == op:
+						r, _ := protocol.JSON(protocol.TypeReply, f.Session, protocol.Reply{ID: m.ID})
+						out.Send(t.Context(), r)
+						return
+					}
+				}
+			}
+			execs := make([]*Exec, protocol.MaxExecs)
+			for i := range execs {
+				go answer(protocol.OpExec)
+				if i == 0 {
+					want(t, c, Hello)
+				}
+				var err error
+				if execs[i], err = c.Exec(t.Context(), machine.ExecRequest{Argv: []string{"sleep"}}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+			begun := time.Now()
+			for _, e := range execs {
+				e.Close()
+			}
+			synctest.Wait()
+			if reads {
+				go answer(protocol.OpShutdown)
+				if err := c.Shutdown(t.Context(), time.Second); err != nil {
+					t.Error(err)
+				}
+			}
+			c.Close()
+			if took := time.Since(begun); took != 0 {
+				t.Errorf("a guest that reads on: %v; it took %v", reads, took)
+			}
+			port.Close()
+			guestBulk.Close()
+			out.Close()
+		})
+	}
+}
+
 func TestWhatIsUnderWayEndsWithTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, g := open(t, Options{})
