@@ -50,7 +50,7 @@ func watched(t *testing.T, driver instance.Driver, j health.Journal) *Daemon {
 	must(err)
 	d.instances, err = instance.Open(t.Context(), instance.Config{
 		Dir: filepath.Join(t.TempDir(), "instances"), Driver: driver, Images: oneImage{}, Events: d.events,
-		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint,
+		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint, BootRetries: 1,
 	})
 	must(err)
 	d.health = health.NewSet(health.Config{Probe: d.probe, Journal: j})

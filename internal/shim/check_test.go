@@ -25,6 +25,7 @@ func TestAWithdrawnCheckIsGoneBeforeItsReply(t *testing.T) {
 		"while it runs":               {5 * time.Second, dies, true},
 		"while it is being started":   {time.Second, starts - time.Second + dies, true},
 		"and nothing can kill it":     {5 * time.Second, probe.ExecCleanup, false},
+		"and neither start nor kill":  {time.Second, probe.ExecCleanup, false},
 		"after it has had its time":   {20500 * time.Millisecond, 20*time.Second + dies - 20500*time.Millisecond, true},
 		"and is already being killed": {21 * time.Second, dies - time.Second, true},
 	} {

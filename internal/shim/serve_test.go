@@ -37,10 +37,13 @@ func (p *player) handle(ctx context.Context, method string, params json.RawMessa
 		return params, nil
 	case "refuse":
 		return nil, fmt.Errorf("no: %w", api.InvalidState)
-	case protocol.MethodStat: // of a guest that hangs
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
-	case protocol.MethodProbe, protocol.MethodKill:
+	case protocol.MethodStat, protocol.MethodStop, protocol.MethodProbe, protocol.MethodStats:
+		if params == nil { // of a guest that hangs
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		return params, nil
+	case protocol.MethodKill:
 		return params, nil
 	case "block":
 		<-ctx.Done()
@@ -208,46 +211,59 @@ func TestRequestsAndTheirKinds(t *testing.T) {
 	<-p.cancelled
 }
 
-// However many looks at paths hang with the guest, what comes after them is read.
+// However many requests of one kind hang with the guest, those of the others have their room, and what comes after them is read.
 func TestNothingIsHeldUpByWhatHangs(t *testing.T) {
-	_, _, d := play(t)
-	conn := dialControl(t, d)
-	write := func(k protocol.Kind, v any) {
-		t.Helper()
-		if err := protocol.WriteJSON(conn, k, v); err != nil {
-			t.Fatal(err)
-		}
+	for _, c := range []struct {
+		hangs, what string
+		most        int
+	}{
+		{protocol.MethodStat, "looks at paths", maxLooks}, {protocol.MethodProbe, "probes", maxProbes},
+		{protocol.MethodStop, "stops", maxKills}, {protocol.MethodStats, "requests", maxOthers},
+	} {
+		t.Run(c.hangs, func(t *testing.T) {
+			_, _, d := play(t)
+			conn := dialControl(t, d)
+			write := func(k protocol.Kind, v any) {
+				t.Helper()
+				if err := protocol.WriteJSON(conn, k, v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			reply := func(id uint64) protocol.Reply {
+				t.Helper()
+				var r protocol.Reply
+				if err := protocol.Expect(conn, protocol.KindReply, &r); err != nil {
+					t.Fatal(err)
+				}
+				if r.ID != id {
+					t.Fatalf("a reply to %d, %v; want one to %d", r.ID, r.Error, id)
+				}
+				return r
+			}
+			const more = 64
+			for id := range uint64(c.most + more) {
+				write(protocol.KindRequest, protocol.Request{ID: id, Method: c.hangs})
+			}
+			for id := range uint64(more) {
+				if r := reply(uint64(c.most) + id); !errors.Is(r.Error, api.Unavailable) || !strings.Contains(r.Error.Error(), fmt.Sprintf("%d %s are under way", c.most, c.what)) {
+					t.Errorf("one more: %v", r.Error)
+				}
+			}
+			id := uint64(1000)
+			for _, method := range []string{protocol.MethodStat, protocol.MethodProbe, protocol.MethodStop, protocol.MethodKill, "echo"} {
+				if method == c.hangs || method == "echo" && c.what == "requests" {
+					continue
+				}
+				id++
+				write(protocol.KindRequest, protocol.Request{ID: id, Method: method, Params: json.RawMessage(`1`)})
+				if r := reply(id); r.Error != nil || string(r.Result) != "1" {
+					t.Errorf("%s: %+v", method, r)
+				}
+			}
+			write(protocol.KindCancel, protocol.Cancel{ID: 3})
+			reply(3)
+		})
 	}
-	reply := func(id uint64) protocol.Reply {
-		t.Helper()
-		var r protocol.Reply
-		if err := protocol.Expect(conn, protocol.KindReply, &r); err != nil {
-			t.Fatal(err)
-		}
-		if r.ID != id {
-			t.Fatalf("a reply to %d, %v; want one to %d", r.ID, r.Error, id)
-		}
-		return r
-	}
-	const more = 64
-	for id := range uint64(maxLooks + more) {
-		write(protocol.KindRequest, protocol.Request{ID: id, Method: protocol.MethodStat})
-	}
-	for id := range uint64(more) {
-		if r := reply(maxLooks + id); !errors.Is(r.Error, api.Unavailable) || !strings.Contains(r.Error.Error(), "32 looks at paths are under way") {
-			t.Errorf("one look more: %v", r.Error)
-		}
-	}
-	id := uint64(1000)
-	for _, method := range []string{protocol.MethodProbe, protocol.MethodKill, "echo"} {
-		id++
-		write(protocol.KindRequest, protocol.Request{ID: id, Method: method, Params: json.RawMessage(`1`)})
-		if r := reply(id); r.Error != nil || string(r.Result) != "1" {
-			t.Errorf("%s: %+v", method, r)
-		}
-	}
-	write(protocol.KindCancel, protocol.Cancel{ID: 7})
-	reply(7)
 }
 
 // Whoever connects hears what has happened already, then what happens, and the last notice also when the shim ends with it.
