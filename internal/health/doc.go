@@ -240,12 +240,13 @@
 // # Durability
 //
 // Journal.Commit of a transition returns before it is published: to Snapshot, to Changed, to the log. If it fails, or takes a
-// second, the transition is published as not persisted. The record (Journal.Save) follows: at once after a transition, every 5 s
-// for counters, and on Close. A window that opens is written at once, too. If the Journal can Replay, a start applies the transitions
-// that the record has not seen, by their number, so that a crash between the two, or the loss of the record, costs counters and never
-// a status. For that the log's transitions also hold the Run and a sum of the policy: a start that finds both as they were goes on in
-// the window that the log names, also where the record knows nothing of it. One that was healthy is out of its grace. A transition that
-// this version does not know, of a log that a newer one wrote, is left out and told.
+// second, the transition is published as not persisted. The record (Journal.Save) follows: at once after a transition, every 5
+// s for counters, and on Close. A window that opens is written at once, too. If the Journal can Replay, a start applies the
+// transitions that the record has not seen, by their number, so that a crash between the two, or the loss of the record, costs
+// counters and never a status. For that the log's transitions also hold the Run and a sum of the policy: a start that finds
+// both as they were goes on in the window that the log names, also where the record knows nothing of it. One that was healthy
+// is out of its grace, and that of one that began with a new policy runs from that moment. A transition that this version does
+// not know, of a log that a newer one wrote, is left out and told.
 //
 // A record that cannot be read, for whatever reason, is set aside and told. Where it cannot be set aside nothing is written over it, which
 // is told once: that instance is watched without a record until the daemon's next start.

@@ -49,7 +49,7 @@ func (l *loop) restart() {
 // controller's first word says whether the policy is still that one.
 func (l *loop) replay(log []Transition) {
 	seen, unknown := l.s.N, 0
-	var last Transition
+	before, last := Transition{Window: l.s.Window, Policy: l.p.sum()}, Transition{}
 	l.mu.Lock()
 	for _, t := range log {
 		switch {
@@ -59,7 +59,10 @@ func (l *loop) replay(log []Transition) {
 			unknown++
 		default:
 			l.history.addTransition(t)
-			last = t
+			if before.Window != 0 && before.Window != t.Window && before.Policy != t.Policy {
+				l.given = past(time.Now(), l.set.clock.fromBoot(t.Uptime))
+			}
+			before, last = t, t
 		}
 		seen = t.N
 	}
@@ -93,6 +96,7 @@ func (l *loop) setAside(cause error) {
 
 // commit appends t to the log. A log that refuses, or takes too long, is told and does not keep t from being announced.
 func (l *loop) commit(t *Transition) {
+	t.Uptime = l.set.clock.sinceBoot(time.Now())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), commitPatient)
 	defer cancel()
 	err := l.append(ctx, *t)

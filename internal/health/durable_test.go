@@ -299,6 +299,68 @@ func TestChangeBehindACrash(t *testing.T) {
 	}
 }
 
+// An update's grace runs from the update, by the new policy, also where a crash left only the log to tell of it: neither from the entry into
+// Running, which was long ago, nor from the next daemon's start.
+func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
+	policy := func(port, grace string) string {
+		return `{"interval":"1s","timeout":"1s","start_period":"` + grace + `","start_interval":"1s","failure_threshold":1,"tcp":{"port":` + port + `}}`
+	}
+	for name, c := range map[string]struct {
+		torn  bool // the record; else it is the one of before
+		stale bool // a transition of the new window is in the log too
+		moved bool // the instance was started anew meanwhile, and ran so long
+		want  time.Duration
+	}{
+		"the record is of before":               {want: 5 * time.Minute},
+		"the record is torn":                    {torn: true, want: 5 * time.Minute},
+		"and of what came behind it":            {stale: true, want: 5 * time.Minute},
+		"it was started anew behind the update": {moved: true, want: 5*time.Minute + 30*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.journal.replays = true
+				entered, run := time.Now(), uint64(1)
+				sees := func(policy string) {
+					b.Sync(Observed{ID: "a", Run: run, Phase: Running, Policy: mustParse(b, policy), Entered: entered})
+				}
+				sees(policy("80", "1m"))
+				time.Sleep(time.Hour)
+				b.is(StatusHealthy)
+				old, _ := b.journal.record()
+				if c.torn {
+					old = []byte("{")
+				}
+				updated := time.Now()
+				b.answers(bad, 0)
+				if c.stale {
+					b.answers(dunno, 0)
+				}
+				sees(policy("81", "5m"))
+				b.is(StatusStarting)
+				time.Sleep(20 * time.Second)
+				if c.stale {
+					time.Sleep(20 * time.Second) // and then it is stale
+				}
+				b.close()
+				b.journal.saved["a"] = old
+				time.Sleep(10 * time.Second)
+				if c.moved {
+					run, entered = 2, time.Now()
+				}
+				b.answers(bad, 0)
+				b.open()
+				sees(policy("81", "5m"))
+				time.Sleep(c.want - time.Since(updated) - time.Second)
+				b.is(StatusStarting)
+				time.Sleep(3 * time.Second)
+				b.is(StatusUnhealthy)
+				b.close()
+			})
+		})
+	}
+}
+
 // A check that was taken away, and given again while the daemon was away, begins a window.
 func TestDisabledBehindACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -32,6 +32,7 @@ type loop struct {
 	probes     uint64    // begun so far, by this process
 	loaded     bool
 	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
+	given      time.Time  // of a window that only the log knows of: when its policy came, if that began it
 	shaken     bool       // a panic was contained: the loop is started again
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -272,6 +273,9 @@ func (l *loop) seen(o Observed) {
 			l.p = o.Policy
 		}
 		l.restart()
+	}
+	if in.Entered.Before(l.given) && !in.Entered.IsZero() { // the grace runs from the later of the two
+		in.Entered = l.given
 	}
 	l.p = o.Policy
 	l.next(time.Now(), in)

@@ -114,6 +114,8 @@ type Transition struct {
 	N      uint64 `json:"n,omitempty"`
 	Run    uint64 `json:"run,omitempty"`
 	Policy string `json:"policy,omitempty"`
+	// Uptime is Time on the host's monotonic clock, which a grace is measured on. The history does not keep it.
+	Uptime time.Duration `json:"uptime,omitempty"`
 	// Stale is the reason for which the status is stale from here on; "" where it is not.
 	Stale string `json:"stale,omitempty"`
 }
