@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -23,6 +24,7 @@ const (
 	starvedTime     = 30 * time.Second
 	starvedMachines = 4
 	hungInterval    = time.Second
+	hungBound       = 6 * 2 * hungInterval // its timeout is its interval
 )
 
 // benchStarved takes the processor away while some targets really fail, and looks what is said of those and of the others.
@@ -40,7 +42,10 @@ func benchStarved(ctx context.Context, s *site) error {
 	if err != nil {
 		return err
 	}
-	return s.hang(ctx)
+	if err := s.hang(ctx); err != nil {
+		return err
+	}
+	return s.withDaemon(ctx, "hung", func(d *daemon) error { return s.hangMachine(ctx, d) })
 }
 
 // starve starves the host while targets, and machines, are watched.
@@ -139,11 +144,11 @@ func (s *site) hang(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	burners, err := startHelper(ctx, "burn", burning{Loops: runtime.NumCPU()})
+	stop, err := startLoops()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, burners.close()) }()
+	defer stop()
 	if err := pause(ctx, 3*hungInterval); err != nil {
 		return err
 	}
@@ -151,9 +156,8 @@ func (s *site) hang(ctx context.Context) (err error) {
 	if err := server.ask(target.Request{Set: []int{0}, Mode: target.Silent}, &a); err != nil {
 		return err
 	}
-	bound := 6 * 2 * hungInterval
 	var st peer.Stats
-	for until := time.Now().Add(2 * bound); time.Now().Before(until); {
+	for until := time.Now().Add(2 * hungBound); time.Now().Before(until); {
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
@@ -162,12 +166,71 @@ func (s *site) hang(ctx context.Context) (err error) {
 		}
 		for _, m := range st.Moves {
 			if m.To == "unhealthy" && m.At > a.At {
-				s.report.add(row{what: "a target that hangs, beside two ordinary loops: until it is unhealthy", unit: seconds, figure: (m.At - a.At).Seconds(), most: bound.Seconds(), bound: "≤ 6 × (interval + timeout)"})
+				s.report.add(hungRow(fmt.Sprintf("a target of the engine that hangs, beside %d ordinary loops: until it is unhealthy", ordinaryLoops()), m.At-a.At))
 				return nil
 			}
 		}
 	}
-	return fmt.Errorf("a target that hangs is not unhealthy after %v", 2*bound)
+	return fmt.Errorf("a target that hangs is not unhealthy after %v", 2*hungBound)
+}
+
+func hungRow(what string, took time.Duration) row {
+	return row{what: what, unit: seconds, figure: took.Seconds(), most: hungBound.Seconds(), bound: "≤ 6 × (interval + timeout)"}
+}
+
+// hangMachine looks the same of a real server, in a real machine, which the loops keep waiting as well.
+func (s *site) hangMachine(ctx context.Context, d *daemon) error {
+	t, err := startToggled(ctx, d)
+	if err != nil {
+		return err
+	}
+	policy := fmt.Sprintf(`{"http":{"port":80},"interval":%q,"timeout":%q}`, hungInterval, hungInterval)
+	if _, err := d.UpdateInstance(ctx, t.id, api.UpdateInstanceRequest{HealthCheck: json.RawMessage(policy)}); err != nil {
+		return err
+	}
+	if _, err := t.turns(ctx, "/listen", api.HealthStateHealthy); err != nil {
+		return err
+	}
+	stop, err := startLoops()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := pause(ctx, 3*hungInterval); err != nil {
+		return err
+	}
+	took, err := t.turns(ctx, "/hang", api.HealthStateUnhealthy)
+	if err != nil {
+		return err
+	}
+	s.report.add(hungRow("the same of a server in a real machine", took))
+	return nil
+}
+
+// ordinaryLoops is how many take the whole host.
+func ordinaryLoops() int { return max(2, runtime.NumCPU()) }
+
+// An ordinaryLoop only uses the processor, as any program may. It looks now and then whether the bench is there, and outlives it by a moment.
+const ordinaryLoop = `while kill -0 $PPID; do i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; done 2>/dev/null`
+
+// startLoops starts processes of it, which never end, until stop ends them.
+func startLoops() (stop func(), err error) {
+	var loops []*exec.Cmd
+	stop = func() {
+		for _, l := range loops {
+			l.Process.Kill()
+			l.Wait() // it was killed
+		}
+	}
+	for range ordinaryLoops() {
+		l := exec.Command("sh", "-c", ordinaryLoop)
+		if err := l.Start(); err != nil {
+			stop()
+			return nil, err
+		}
+		loops = append(loops, l)
+	}
+	return stop, nil
 }
 
 func seconds(v float64) string { return fmt.Sprintf("%.1f s", v) }
