@@ -46,7 +46,9 @@ func TestFloods(t *testing.T) {
 				lags.add(health.Results)
 			}
 			host := late()
-			p50, lag, worst := lags.percentiles()
+			// Of so few probes the latest one or two are the host's business. An answer comes through two processes, a shim and the daemon,
+			// and the host keeps each of them waiting as it does the ticker.
+			p50, lag, worst := lags.percentile(50), lags.percentile(95), lags.percentile(100)
 			n := len(lags.all)
 			logs := map[string]int64{}
 			files, err := os.ReadDir(filepath.Join(h.dir, "instances", in.ID, "vm/log"))
@@ -61,10 +63,10 @@ func TestFloods(t *testing.T) {
 				name, _, _ := strings.Cut(f.Name(), ".")
 				logs[name] += st.Size()
 			}
-			t.Logf("%d probes beside it: lag p50 %v, p99 %v, at most %v (of a ticker in this process p99 %v); its shim at most %.1f MB, the daemon at most %.1f MB more; logs of %v bytes",
+			t.Logf("%d probes beside it: lag p50 %v, p95 %v, at most %v (of a ticker in this process p99 %v); its shim at most %.1f MB, the daemon at most %.1f MB more; logs of %v bytes",
 				n, p50, lag, worst, host, float64(shim)/1e6, float64(grown)/1e6, logs)
-			if lag > floodLag+host || n < 50 {
-				t.Errorf("%d probes beside it began up to %v late, and the host keeps a ticker waiting %v", n, lag, host)
+			if lag > floodLag+2*host || n < 50 {
+				t.Errorf("of %d probes beside it one in twenty began more than %v late, and the host keeps a ticker waiting %v", n, lag, host)
 			}
 			if shim > floodPrivate || grown > daemonBound {
 				t.Errorf("its shim has %d bytes of its own, and the daemon %d more than before", shim, grown)

@@ -42,11 +42,15 @@ func (l *lags) add(results []api.HealthResult) {
 }
 
 func (l *lags) percentiles() (p50, p99, worst time.Duration) {
+	return l.percentile(50), l.percentile(99), l.percentile(100)
+}
+
+func (l *lags) percentile(n int) time.Duration {
 	if len(l.all) == 0 {
-		return
+		return 0
 	}
 	slices.Sort(l.all)
-	return l.all[len(l.all)/2], l.all[len(l.all)*99/100], l.all[len(l.all)-1]
+	return l.all[min(len(l.all)*n/100, len(l.all)-1)]
 }
 
 // privateMemory is what a process has for itself, in bytes.
