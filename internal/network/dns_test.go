@@ -2,10 +2,12 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -25,15 +27,8 @@ func answerTo(q []byte, text string) []byte {
 
 func newResolver(t testing.TB, answer func(q []byte) [][]byte) *resolver {
 	t.Helper()
-	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	u, ln := listenBoth(t)
 	addr := u.LocalAddr().(*net.UDPAddr).AddrPort()
-	ln, err := net.Listen("tcp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { u.Close(); ln.Close() })
 	go func() {
 		b := make([]byte, 64<<10)
@@ -68,6 +63,25 @@ func newResolver(t testing.TB, answer func(q []byte) [][]byte) *resolver {
 		}
 	}()
 	return &resolver{addr: addr, udp: u, tcp: ln}
+}
+
+// listenBoth listens at one port for both: one that is free for UDP may be taken for TCP.
+func listenBoth(t testing.TB) (*net.UDPConn, net.Listener) {
+	t.Helper()
+	for {
+		u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", u.LocalAddr().String())
+		if err == nil {
+			return u, ln
+		}
+		defer u.Close() // not before another one was found
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // query is a question for a name.
