@@ -173,8 +173,8 @@ func (o *outbound) failed(r *tcp.ForwarderRequest, f *tcpFlow, err error) {
 	case errors.Is(err, errDialTimeout), errors.Is(err, syscall.ETIMEDOUT), o.s.ctx.Err() != nil:
 		r.Complete(false)
 	default:
+		o.hostLacks(f.Flow, err) // first: who is refused finds why
 		r.Complete(true)
-		o.hostLacks(f.Flow, err)
 	}
 }
 
