@@ -765,7 +765,7 @@ func TestLogRefusesCreate(t *testing.T) {
 // jumpy is a driver that panics when it is told to.
 type jumpy struct {
 	*fake.Driver
-	start, stop bool
+	start, stop atomic.Bool // an owner that panicked begins again by itself
 }
 
 type jumpyMachine struct {
@@ -774,7 +774,7 @@ type jumpyMachine struct {
 }
 
 func (d *jumpy) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	if d.start {
+	if d.start.Load() {
 		panic("start")
 	}
 	m, err := d.Driver.Start(ctx, c)
@@ -782,7 +782,7 @@ func (d *jumpy) Start(ctx context.Context, c machine.Config) (instance.Machine, 
 }
 
 func (m *jumpyMachine) Stop(ctx context.Context, grace time.Duration) error {
-	if m.d.stop {
+	if m.d.stop.Load() {
 		panic("stop")
 	}
 	return m.Machine.Stop(ctx, grace)
@@ -801,22 +801,22 @@ func TestPanicIsContained(t *testing.T) {
 		i, other := create(t, s, "web", "sleep"), create(t, s, "other", "sleep")
 		await(t, s, i.ID, instance.Running)
 		await(t, s, other.ID, instance.Running)
-		d.stop = true
+		d.stop.Store(true)
 		if _, err := s.Stop(t.Context(), "web"); !errors.Is(err, api.Internal) {
 			t.Errorf("stop: %v", err)
 		}
-		d.stop = false
+		d.stop.Store(false)
 		if got, err := s.Stop(t.Context(), "other"); err != nil || got.State != instance.Stopped {
 			t.Errorf("another: %+v, %v", got, err)
 		}
 		if got, err := s.Stop(t.Context(), "web"); err != nil || got.State != instance.Stopped {
 			t.Errorf("the same, later: %+v, %v", got, err)
 		}
-		d.start = true
+		d.start.Store(true)
 		if _, err := s.Create(t.Context(), spec("new", "sleep")); !errors.Is(err, api.Internal) {
 			t.Errorf("create: %v", err)
 		}
-		d.start = false
+		d.start.Store(false)
 		time.Sleep(time.Minute)
 		if got := create(t, s, "new", "sleep"); got.State != instance.Initializing {
 			t.Errorf("%+v", got)
