@@ -25,11 +25,11 @@ type mailbox struct {
 type kind uint8
 
 const (
-	bell    kind = 1 << iota // its alarm rang
-	answered                 // the probe in flight has its answer
-	granted                  // the turn of the probe that waits for one has come
-	saved                    // the write under way is over, with mailbox.written
-	ending                   // the set closes, or the instance is deleted
+	bell     kind = 1 << iota // its alarm rang
+	answered                  // the probe in flight has its answer
+	granted                   // the turn of the probe that waits for one has come
+	saved                     // the write under way is over, with mailbox.written
+	ending                    // the set closes, or the instance is deleted
 )
 
 // bring leaves something of a kind, and sees to it that the loop is run.
