@@ -23,7 +23,8 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          Policy
+	p          Policy // set by adopt
+	policy     []byte // the same as JSON, for the record; nil: not made yet
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
@@ -259,11 +260,11 @@ func (l *loop) seen(o Observed) {
 	if sum := l.logged; sum != "" {
 		l.logged = ""
 		if in.PolicyChanged = o.Policy.sum() != sum; !in.PolicyChanged {
-			l.p = o.Policy
+			l.adopt(o.Policy)
 		}
 		l.restart()
 	}
-	l.p = o.Policy
+	l.adopt(o.Policy)
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
 		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record
@@ -275,6 +276,14 @@ func (l *loop) seen(o Observed) {
 			f.end(errCutShort)
 		}
 	}
+}
+
+// adopt takes a policy.
+func (l *loop) adopt(p Policy) {
+	if !l.p.Equal(p) {
+		l.policy = nil
+	}
+	l.p = p
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
