@@ -23,8 +23,9 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          Policy // set by adopt
-	policy     []byte // the same as JSON, for the record; nil: not made yet
+	p          Policy  // set by adopt
+	asked      *Policy // the same, for flights: it is never changed
+	policy     []byte  // the same as JSON, for the record; nil: not made yet
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
@@ -43,7 +44,7 @@ type loop struct {
 	lastSave   bool // the last write has begun
 
 	mail   mailbox
-	alarm  alarm
+	alarm  int           // its place among the timers, whose lock is held for it
 	done   chan struct{} // closed when the loop has ended and nothing of it is left
 	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 
@@ -280,10 +281,10 @@ func (l *loop) seen(o Observed) {
 
 // adopt takes a policy.
 func (l *loop) adopt(p Policy) {
-	if !l.p.Equal(p) {
-		l.policy = nil
+	if l.asked != nil && l.p.Equal(p) {
+		return
 	}
-	l.p = p
+	l.p, l.asked, l.policy = p, &p, nil
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
@@ -311,7 +312,7 @@ func (l *loop) depart(f *flight, now time.Time) {
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.policy = l.p
+	f.policy = l.asked
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
@@ -334,7 +335,7 @@ func (l *loop) probe(f *flight) (r Result) {
 		started()
 		l.set.flying.Add(-1)
 	}()
-	return l.set.config.Probe(f, l.id, f.policy, started)
+	return l.set.config.Probe(f, l.id, *f.policy, started)
 }
 
 func idle() {}
