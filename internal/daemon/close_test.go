@@ -16,7 +16,7 @@ func TestTheEndWaitsForHealthNoLongerThanForProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		free := make(chan struct{})
 		d := &Daemon{log: slog.New(slog.DiscardHandler)}
-		d.health = health.NewSet(health.Config{Probe: func(context.Context, string, health.Policy, func()) health.Result {
+		d.health = health.NewSet(health.Config{Journal: &slowDisk{}, Probe: func(context.Context, string, health.Policy, func()) health.Result {
 			<-free
 			return health.Result{Outcome: health.Success}
 		}})
