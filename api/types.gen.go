@@ -1117,7 +1117,7 @@ type Instance struct {
 	StartedAt *time.Time `json:"started_at,omitempty"`
 
 	// State Where an instance is in its life. Initializing is from the machine's start until the guest agent is ready and the program has been started; then Running. Stopped has no machine;
-	// Standby has none either, but can be restored.
+	// Standby has none either, but can be restored. Unknown has one that cannot be reached; `state_error` says why, and a forced deletion ends it.
 	State InstanceState `json:"state"`
 
 	// StateError Why it is in its state.
@@ -1295,7 +1295,7 @@ type InstanceNetworkRequest struct {
 }
 
 // InstanceState Where an instance is in its life. Initializing is from the machine's start until the guest agent is ready and the program has been started; then Running. Stopped has no machine;
-// Standby has none either, but can be restored.
+// Standby has none either, but can be restored. Unknown has one that cannot be reached; `state_error` says why, and a forced deletion ends it.
 type InstanceState string
 
 // InstanceStats What a machine uses now.
@@ -1610,7 +1610,7 @@ type WaitForStateResponse struct {
 	HealthStatus *InstanceHealthStatus `json:"health_status,omitempty"`
 
 	// State Where an instance is in its life. Initializing is from the machine's start until the guest agent is ready and the program has been started; then Running. Stopped has no machine;
-	// Standby has none either, but can be restored.
+	// Standby has none either, but can be restored. Unknown has one that cannot be reached; `state_error` says why, and a forced deletion ends it.
 	State InstanceState `json:"state"`
 
 	// StateError Why the instance is in that state, or cannot come to what was waited for.
