@@ -219,15 +219,20 @@ func (e *execution) started(p *process, g *group, terminal *os.File) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.process, e.group, e.terminal = p, g, terminal
-	if terminal != nil && e.rows > 0 && e.cols > 0 {
-		pty.Setsize(terminal, &pty.Winsize{Rows: e.rows, Cols: e.cols})
-	}
+	e.size(terminal)
 	for _, sig := range e.early {
 		if err := e.deliver(sig); err != nil {
 			e.a.log.Debug("deliver an early signal", "signal", sig, "err", err)
 		}
 	}
 	e.early = nil
+}
+
+// size gives a terminal, if there is one, the size that was asked for last. e.mu is held.
+func (e *execution) size(terminal *os.File) {
+	if terminal != nil && e.rows > 0 && e.cols > 0 {
+		pty.Setsize(terminal, &pty.Winsize{Rows: e.rows, Cols: e.cols})
+	}
 }
 
 // resize sets the terminal's size, or what it will be.

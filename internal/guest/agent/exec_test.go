@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/machine"
@@ -114,6 +115,20 @@ func TestOutputThatIsReadAfterTheEnd(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, e.Stdout()); n != 300000 || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// A command that looks at its terminal at once finds the size that was asked for.
+func TestATerminalHasItsSizeFromTheStart(t *testing.T) {
+	e := &execution{r: machine.ExecRequest{TTY: true}, rows: 30, cols: 90}
+	w := new(wires)
+	if err := w.makeTerminal(e, &command{id: identity{uid: uint32(os.Getuid())}}); err != nil {
+		t.Fatal(err)
+	}
+	defer w.terminal.Close()
+	defer w.closeTheirs()
+	if rows, cols, err := pty.Getsize(w.child[0]); rows != 30 || cols != 90 || err != nil {
+		t.Errorf("%d by %d, %v", rows, cols, err)
 	}
 }
 

@@ -86,6 +86,9 @@ func (w *wires) makeTerminal(e *execution, c *command) error {
 	}
 	w.terminal = ours
 	w.child = []*os.File{theirs, theirs, theirs}
+	e.mu.Lock()
+	e.size(ours) // before the command looks; what is asked for from here on comes when it has been started
+	e.mu.Unlock()
 	// A program may open /dev/tty or its name again.
 	if err := theirs.Chown(int(c.id.uid), -1); err != nil && os.Geteuid() == 0 {
 		return err
