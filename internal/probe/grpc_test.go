@@ -259,7 +259,11 @@ func TestHostileGRPC(t *testing.T) {
 			f.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
 		}), "the server ended the connection: ENHANCE_YOUR_CALM (too_many_pings)"},
 		{"resets the stream", frames(t, func(_ net.Conn, f *http2.Framer) { f.WriteRSTStream(1, http2.ErrCodeRefusedStream) }), "the server reset the call: REFUSED_STREAM"},
-		{"stops in the middle", hears(t, func(c net.Conn, _ io.Reader) { http2.NewFramer(c, nil).WriteSettings() }), "closed in the middle of the answer"},
+		{"stops in the middle", hears(t, func(c net.Conn, in io.Reader) {
+			http2.NewFramer(c, nil).WriteSettings()
+			c.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, in) // the answer to the settings, which would be a reset's cause
+		}), "closed in the middle of the answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
