@@ -299,6 +299,31 @@ func TestChangeBehindACrash(t *testing.T) {
 	}
 }
 
+// The controller's first word says whether the log's policy is still in force; its next ones are no restart.
+func TestSecondWordAfterACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		other := strings.Replace(pacedPolicy, "80", "81", 1)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		old, _ := b.journal.record()
+		b.seen(1, Running, other)
+		b.is(StatusHealthy)
+		b.close()
+		b.journal.saved["a"] = old
+		b.open()
+		for range 3 {
+			b.seen(1, Running, other)
+			time.Sleep(time.Second) // with a success at the entry into Running, and one or more after it
+			if s := b.is(StatusHealthy); s.Stale || len(s.Transitions) != 4 {
+				t.Errorf("%+v", s)
+			}
+		}
+		b.close()
+	})
+}
+
 // A check that was taken away, and given again while the daemon was away, begins a window.
 func TestDisabledBehindACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -102,10 +102,14 @@ func TestSyncIsIdempotent(t *testing.T) {
 		b.is(StatusHealthy)
 		changed := b.Changed("a")
 		_, saves := b.journal.record()
+		policy := b.loop("a", false).p
 		for range 10 {
 			b.seen(1, Running, pacedPolicy)
 		}
 		synctest.Wait()
+		if b.loop("a", false).p != policy {
+			t.Error("an equal policy took the place of the one that was there")
+		}
 		select {
 		case <-changed:
 			t.Error("a change was published")
