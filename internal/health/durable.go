@@ -196,7 +196,7 @@ func (l *loop) encode(b []byte) (blob []byte, err error) {
 	defer l.panicked("encoding the health record", &err)
 	if l.policy == nil {
 		if l.policy, err = json.Marshal(l.p); err != nil {
-			return nil, err
+			panic(err) // a policy can be written
 		}
 	}
 	return encode(b, l.set.clock, l.policy, &l.s, &l.history), nil

@@ -89,7 +89,7 @@ func (l *loop) handle(k kind, m message, written error) {
 	case answered:
 		l.landed()
 	case granted:
-		if f := l.flight; f != nil && f.start.IsZero() {
+		if f := l.flight; f != nil && f.start.IsZero() && f.turn.came() { // else it is the turn of one that gave up the wait meanwhile
 			l.depart(f, time.Now())
 		}
 	case saved:

@@ -29,16 +29,13 @@ func (t *timers) set(l *loop, at time.Time) {
 	place := l.alarm - 1
 	switch {
 	case t.over:
-		return
 	case at.IsZero():
 		if place >= 0 {
 			heap.Remove(&t.heap, place)
 		}
-		return
 	case place < 0:
 		heap.Push(&t.heap, alarm{at, l})
 	case t.heap[place].at.Equal(at):
-		return
 	default:
 		t.heap[place].at = at
 		heap.Fix(&t.heap, place)
