@@ -14,8 +14,8 @@
 // All methods of Set may be called from any goroutine. Snapshot, Changed and Watched never wait for a probe or for a disk. Sync
 // waits for its own instance's commit and for nothing of another instance. Of one instance there are never two probes at once. A
 // probe's answer is waited for before another is begun, before the instance is forgotten, and before Close returns. A
-// panic in a loop, a probe or the journal is contained: its stack is logged, Hooks.Panicked is called, and the loop goes on, with a
-// probe at once so that no lost result can end the checks of an instance for good.
+// panic in a loop, a probe or the journal is contained: its stack is logged, Hooks.Panicked is called, and the loop goes on after
+// a second, with a probe at once so that no lost result can end the checks of an instance for good.
 //
 // # What it does not know
 //

@@ -136,7 +136,7 @@ func (l *loop) append(ctx context.Context, t Transition) error {
 	}
 }
 
-// A saver writes one instance's record, from a goroutine of its own: never two writes at once, soon after a transition and when a window opens, every few
+// A saver writes one instance's record, beside the loop: never two writes at once, soon after a transition and when a window opens, every few
 // seconds for what else changed.
 type saver struct {
 	writing bool      // a write is under way

@@ -74,15 +74,19 @@ type answer struct {
 	err    error
 }
 
-// handle takes one thing that was brought, and does what follows from it.
-func (l *loop) handle(k kind, m message, written error) {
+// prepare does what comes before anything is handled: at first, and after a panic.
+func (l *loop) prepare(k kind) {
 	if !l.loaded {
 		l.loaded = true
 		l.load()
 	}
-	if l.shaken {
+	if l.shaken && k != ending && !l.ending {
 		l.recovered()
 	}
+}
+
+// handle takes one thing that was brought, and does what follows from it.
+func (l *loop) handle(k kind, m message, written error) {
 	switch k {
 	case bell:
 		l.tick(time.Now())
@@ -97,7 +101,11 @@ func (l *loop) handle(k kind, m message, written error) {
 	case ending:
 		l.end()
 	default:
-		l.take(m)
+		if l.ending {
+			close(m.taken)
+		} else {
+			l.take(m)
+		}
 	}
 	if l.ending {
 		l.windUp()
@@ -283,13 +291,14 @@ func (l *loop) adopt(p Policy) {
 	if l.p.Equal(p) {
 		return
 	}
-	l.p, l.policy = &p, nil
+	kept := p // only here does it have to outlive the call
+	l.p, l.policy = &kept, nil
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
 func (l *loop) begin() {
 	now := time.Now()
-	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
+	if l.flight != nil || l.due.IsZero() || now.Before(l.due) || l.set.ctx.Err() != nil || l.forgot.Load() {
 		return
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design

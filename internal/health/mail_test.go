@@ -99,7 +99,7 @@ func TestTake(t *testing.T) {
 	full := errors.New("disk full")
 	letters := []message{{hint: &heard{port: 1}, taken: make(chan struct{})}, {hint: &heard{port: 2}, taken: make(chan struct{})}}
 	m := mailbox{busy: true, kinds: granted | bell | saved, letters: slices.Clone(letters), written: full}
-	for _, want := range []kind{bell, granted, saved} {
+	for _, want := range []kind{saved, granted, bell} {
 		if k, letter, written := m.take(); k != want || letter != (message{}) || written != full || !m.busy {
 			t.Errorf("%b, %v, %v, busy %v, want %b", k, letter, written, m.busy, want)
 		}
