@@ -82,11 +82,11 @@ soak: build
 microbench: $(AGENT)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# Changes one thing after another in the health engine's decision and loop, and tells which change no test notices: ten minutes.
+# Changes one thing after another in the health engine's decision and loop, and tells which change no test notices: a quarter of an hour.
 # docs/design/0009-mutants.md explains the few that may. ONLY=text runs those whose description holds it.
 mutants:
 	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' -never TestMemory \
-		../internal/health/{state,pace,hint,loop,queue,suspect,transition}.go
+		../internal/health/{state,pace,hint,transition,loop,mail,timers,flight,crew,durable,queue,suspect}.go
 
 # Twenty seconds for each decoder of outside bytes.
 fuzz: $(AGENT)

@@ -34,7 +34,7 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
-	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: engineInterval, Seed: seed})
+	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: engineInterval, Seed: seed, Server: server.pid})
 	if err != nil {
 		return err
 	}

@@ -69,13 +69,17 @@ func newHale(c Config) (watcher, error) {
 			}
 		},
 	}})
+	var delay func([]time.Duration) []time.Duration
+	if c.Server != 0 {
+		delay = (&threads{pid: c.Server}).runDelay
+	}
 	for i, a := range c.Targets {
 		p, err := c.policy(a)
 		if err != nil {
 			return nil, err
 		}
 		h.policies[i] = p
-		t := probe.Target{Version: "bench", Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
+		t := probe.Target{Version: "bench", RunDelay: delay, Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
 		h.targets[i] = asked{index: i, other: i < c.Others, probe: t}
 	}
 	if !c.Wait {

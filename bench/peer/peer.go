@@ -32,6 +32,7 @@ type Config struct {
 	Wait   bool   // for a Request to Start
 	Others int    // the first so many targets are bad on purpose: their lag is not counted
 	Seed   uint64 // the targets are fickle, by this seed, and what the engine says of them is checked
+	Server int    // the process that serves them: its time without a processor is theirs; 0: nobody looks
 }
 
 // A Request asks a peer for something.

@@ -12,7 +12,7 @@ import (
 // a turn of its queue for it, 50 ms at most. Result.Start and Result.Queued are the Set's; what the Prober puts there is ignored.
 type Prober func(ctx context.Context, id string, p Policy, started func()) Result
 
-// A Journal keeps what must outlive the daemon. Its methods are called from a goroutine of the instance's own, never two at once
+// A Journal keeps what must outlive the daemon. Its methods are called from any goroutine, never two at once
 // for one instance except Save beside Commit; for different instances they are called at the same time.
 type Journal interface {
 	// Commit appends t to the event log; nil means that it is on disk. It should return when ctx is done; when it does not, the

@@ -140,7 +140,7 @@ func (l *loop) append(ctx context.Context, t Transition) error {
 	}
 }
 
-// A saver writes one instance's record, from a goroutine of its own: never two writes at once, soon after a transition and when a window opens, every few
+// A saver writes one instance's record, beside the loop: never two writes at once, soon after a transition and when a window opens, every few
 // seconds for what else changed.
 type saver struct {
 	writing bool      // a write is under way
@@ -200,7 +200,7 @@ func (l *loop) encode(b []byte) (blob []byte, err error) {
 	defer l.panicked("encoding the health record", &err)
 	if l.policy == nil {
 		if l.policy, err = json.Marshal(l.p); err != nil {
-			return nil, err
+			panic(err) // a policy can be written
 		}
 	}
 	return encode(b, l.set.clock, l.policy, &l.s, &l.history), nil

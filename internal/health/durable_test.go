@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -361,6 +362,31 @@ func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
 	}
 }
 
+// The controller's first word says whether the log's policy is still in force; its next ones are no restart.
+func TestSecondWordAfterACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		other := strings.Replace(pacedPolicy, "80", "81", 1)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		old, _ := b.journal.record()
+		b.seen(1, Running, other)
+		b.is(StatusHealthy)
+		b.close()
+		b.journal.saved["a"] = old
+		b.open()
+		for range 3 {
+			b.seen(1, Running, other)
+			time.Sleep(time.Second) // with a success at the entry into Running, and one or more after it
+			if s := b.is(StatusHealthy); s.Stale || len(s.Transitions) != 4 {
+				t.Errorf("%+v", s)
+			}
+		}
+		b.close()
+	})
+}
+
 // A check that was taken away, and given again while the daemon was away, begins a window.
 func TestDisabledBehindACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -635,6 +661,101 @@ func TestOldRecord(t *testing.T) {
 		b.seen(1, Running, steady)
 		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 || s.StaleReason != StaleRestarted || len(b.journal.aside) != 0 {
 			t.Errorf("%+v, set aside %q", s, b.journal.aside)
+		}
+		b.close()
+	})
+}
+
+// A log that has not answered since an earlier transition has not taken a later one either; when it answers again it takes what comes.
+func TestCommitBehindOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var persisted []bool
+		b.hooks.Transition = func(_, _ Status, p bool) { persisted = append(persisted, p) }
+		b.open()
+		b.answers(good, time.Hour)
+		b.seen(0, Inactive, pacedPolicy)
+		b.journal.breaks(time.Minute, nil)
+		for i, phase := range []Phase{Running, Inactive} { // announced after a second each
+			b.seen(1, phase, pacedPolicy)
+			if at, want := time.Since(b.start), time.Duration(i+1)*time.Second; at != want {
+				t.Errorf("announced at %v, want %v", at, want)
+			}
+		}
+		if got := b.journal.path(); got != "" {
+			t.Errorf("on disk is %s", got)
+		}
+		time.Sleep(time.Minute)
+		b.journal.breaks(0, nil)
+		b.seen(1, Running, pacedPolicy)
+		if want := []bool{false, false, true}; !slices.Equal(persisted, want) || b.journal.path() != "unknown>starting unknown>starting" {
+			t.Errorf("persisted %v, want %v; on disk is %s", persisted, want, b.journal.path())
+		}
+		b.close()
+	})
+}
+
+// A log that panics did not take the transition; it is told and counted.
+func TestCommitPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.Set.config.Journal = mad{b.journal}
+		b.answers(good, time.Hour)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		s := b.is(StatusStarting)
+		if last := s.Transitions[0]; last.Persisted == nil || *last.Persisted || b.panics.Load() != 1 || !strings.Contains(b.log.String(), "the log has a bug") {
+			t.Errorf("%+v, %d panics, log %s", last, b.panics.Load(), b.log)
+		}
+		b.close()
+	})
+}
+
+// A mad journal panics when it is to take a transition.
+type mad struct{ *journal }
+
+func (mad) Commit(context.Context, string, Transition) error { panic("the log has a bug") }
+
+// What the log holds twice is known once.
+func TestTransitionTwiceInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		b.seen(0, Inactive, pacedPolicy)
+		old, _ := b.journal.record()
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		b.journal.saved["a"] = old
+		b.journal.log = append(b.journal.log, b.journal.log...)
+		b.open()
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusHealthy); len(s.Transitions) != 3 || s.Transitions[0].N != 1 || s.Transitions[1].N != 2 || s.Transitions[2].N != 3 {
+			t.Errorf("%+v", s.Transitions)
+		}
+		b.close()
+	})
+}
+
+// Where neither the record's check nor the log's is in force any more a window begins, and nothing is told of the staleness of one
+// that nobody has seen.
+func TestThirdCheckBehindACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.journal.replays = true
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		old, _ := b.journal.record()
+		b.answers(bad, 0)
+		b.seen(1, Running, strings.Replace(pacedPolicy, "80", "81", 1))
+		b.is(StatusStarting)
+		b.close()
+		b.journal.saved["a"] = old
+		path := b.journal.path()
+		b.open()
+		b.seen(1, Running, strings.Replace(pacedPolicy, "80", "82", 1))
+		if s := b.is(StatusStarting); s.Stale || s.Results[len(s.Results)-1].Window != 3 || b.journal.path() != path {
+			t.Errorf("%s, then %s: %+v", path, b.journal.path(), s)
 		}
 		b.close()
 	})

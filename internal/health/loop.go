@@ -23,8 +23,7 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          Policy  // set by adopt
-	asked      *Policy // the same, for flights: it is never changed
+	p          *Policy // never changed; set by adopt
 	policy     []byte  // the same as JSON, for the record; nil: not made yet
 	s          State
 	due        time.Time // of the next probe, as Next said
@@ -76,22 +75,26 @@ type answer struct {
 	err    error
 }
 
-// handle takes one thing that was brought, and does what follows from it.
-func (l *loop) handle(k kind, m message, written error) {
+// prepare does what comes before anything is handled: at first, and after a panic.
+func (l *loop) prepare(k kind) {
 	if !l.loaded {
 		l.loaded = true
 		l.load()
 	}
-	if l.shaken {
+	if l.shaken && k != ending && !l.ending {
 		l.recovered()
 	}
+}
+
+// handle takes one thing that was brought, and does what follows from it.
+func (l *loop) handle(k kind, m message, written error) {
 	switch k {
 	case bell:
 		l.tick(time.Now())
 	case answered:
 		l.landed()
 	case granted:
-		if f := l.flight; f != nil && f.start.IsZero() {
+		if f := l.flight; f != nil && f.start.IsZero() && f.turn.came() { // else it is the turn of one that gave up the wait meanwhile
 			l.depart(f, time.Now())
 		}
 	case saved:
@@ -99,7 +102,11 @@ func (l *loop) handle(k kind, m message, written error) {
 	case ending:
 		l.end()
 	default:
-		l.take(m)
+		if l.ending {
+			close(m.taken)
+		} else {
+			l.take(m)
+		}
 	}
 	if l.ending {
 		l.windUp()
@@ -133,7 +140,7 @@ func (l *loop) wake() (at time.Time) {
 	} else if !f.late {
 		sooner(f.until)
 	}
-	sooner(l.s.StaleAt(l.p))
+	sooner(l.s.StaleAt(*l.p))
 	sooner(l.saver.at())
 	return at
 }
@@ -144,7 +151,7 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	if at := l.s.StaleAt(l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
+	if at := l.s.StaleAt(*l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
 		l.next(now, Input{}) // a Tick
 	}
 }
@@ -153,7 +160,7 @@ func (l *loop) tick(now time.Time) {
 func (l *loop) next(now time.Time, in Input) {
 	l.set.touch(now)
 	before := l.s
-	l.due = l.s.step(l.p, now, &in)
+	l.due = l.s.step(*l.p, now, &in)
 	var t *Transition
 	if l.s.N != before.N {
 		t = l.announce(&before, now, &in)
@@ -173,7 +180,7 @@ func (l *loop) next(now time.Time, in Input) {
 
 // announce commits the transition from before.
 func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
-	t := l.s.transition(before, l.p, now, in)
+	t := l.s.transition(before, *l.p, now, in)
 	l.commit(&t)
 	return &t
 }
@@ -196,7 +203,7 @@ func (l *loop) publish(t *Transition, in *Input) {
 		l.changed = nil
 	}
 	l.mu.Unlock()
-	if watched := l.s.probing(l.p); watched != l.counted {
+	if watched := l.s.probing(*l.p); watched != l.counted {
 		l.counted = watched
 		l.set.count(watched)
 	}
@@ -285,16 +292,17 @@ func (l *loop) seen(o Observed) {
 
 // adopt takes a policy.
 func (l *loop) adopt(p Policy) {
-	if l.asked != nil && l.p.Equal(p) {
+	if l.p.Equal(p) {
 		return
 	}
-	l.p, l.asked, l.policy = p, &p, nil
+	kept := p // only here does it have to outlive the call
+	l.p, l.policy = &kept, nil
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
 func (l *loop) begin() {
 	now := time.Now()
-	if l.flight != nil || l.due.IsZero() || now.Before(l.due) {
+	if l.flight != nil || l.due.IsZero() || now.Before(l.due) || l.set.ctx.Err() != nil || l.forgot.Load() {
 		return
 	}
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
@@ -316,7 +324,7 @@ func (l *loop) depart(f *flight, now time.Time) {
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.policy = l.asked
+	f.policy = l.p
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)

@@ -2,6 +2,7 @@ package health
 
 import (
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,15 +22,15 @@ type mailbox struct {
 	over    bool // the loop has ended: nothing is taken any more
 }
 
-// A kind is one that says everything by having come; several are one.
+// A kind is one that says everything by having come; several are one. They are handled in this order, and letters after them.
 type kind uint8
 
 const (
-	bell     kind = 1 << iota // its alarm rang
-	answered                  // the probe in flight has its answer
-	granted                   // the turn of the probe that waits for one has come
+	answered kind = 1 << iota // the probe in flight has its answer: before the bell, which may say that it is overdue
 	saved                     // the write under way is over, with mailbox.written
-	ending                    // the set closes, or the instance is deleted
+	ending                    // the set closes, or the instance is deleted: before what may begin a probe
+	granted                   // the turn of the probe that waits for one has come
+	bell                      // its alarm rang
 )
 
 // bring leaves something of a kind, and sees to it that the loop is run.
@@ -126,6 +127,16 @@ func (b *mailbox) rest() {
 	b.resting = b.kinds&ending == 0
 }
 
+// back leaves what was taken, and not handled, to be taken again.
+func (b *mailbox) back(k kind, m message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kinds |= k
+	if m.taken != nil {
+		b.letters = slices.Insert(b.letters, 0, m)
+	}
+}
+
 // close lets those go who wait for a letter to be taken.
 func (b *mailbox) close() {
 	b.mu.Lock()
@@ -170,15 +181,21 @@ func (l *loop) attend() *flight {
 
 // contained handles one thing. After a panic, which is told to the log, the loop rests for a while.
 func (l *loop) contained(k kind, m message, written error) {
+	prepared := false
 	defer func() {
 		if r := recover(); r != nil {
+			if !prepared {
+				l.mail.back(k, m)
+			}
 			l.log.Error("the health loop panicked; it is started again", "panic", r, "stack", string(debug.Stack()))
 			l.set.hooks.Panicked()
 			l.shaken = true
+			l.set.timers.set(l, time.Now().Add(restartPause)) // an earlier alarm would end the rest
 			l.mail.rest()
-			l.set.timers.set(l, time.Now().Add(restartPause))
 		}
 	}()
+	l.prepare(k)
+	prepared = true
 	l.handle(k, m, written)
 	if !l.ending {
 		l.set.timers.set(l, l.wake())

@@ -80,6 +80,13 @@ func (t *turn) end(spent bool) {
 	}
 }
 
+// came reports whether the turn has come. It may be over already.
+func (t *turn) came() bool {
+	t.queue.mu.Lock()
+	defer t.queue.mu.Unlock()
+	return t.place == nil
+}
+
 // usedUp reports whether the turn ended because its time was up.
 func (t *turn) usedUp() bool {
 	t.queue.mu.Lock()

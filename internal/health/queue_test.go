@@ -410,3 +410,34 @@ func TestNotStaleWhileQueued(t *testing.T) {
 		b.close()
 	})
 }
+
+// A turn that came while the one who waited for it gave up the wait is not its next probe's.
+func TestTurnThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		b.seen(1, Running, execPolicy)
+		b.is(StatusHealthy)
+		time.Sleep(time.Second)
+		b.probed(0)
+		holder := b.queue.join(false, idle)
+		b.Ask("a")
+		synctest.Wait()
+		b.journal.breaks(800*ms, nil)
+		go b.seen(2, Running, execPolicy) // which is committed at 1.8 s, and ends the wait then
+		synctest.Wait()
+		holder.end(false) // the turn comes, and is over at 1.05 s
+		for range 30 {    // these have theirs until 2.55 s
+			b.queue.join(false, idle)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if b.Queued() == 0 {
+			t.Error("nobody waits")
+		}
+		b.probed(0)
+		time.Sleep(time.Second)
+		b.probed(0, 2550*ms)
+		b.close()
+	})
+}

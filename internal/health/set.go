@@ -53,7 +53,7 @@ func NewSet(c Config) *Set {
 // Sync takes what the controller knows of one instance now; it is level-triggered and may be called again at will. It returns once
 // the loop has taken it: a Snapshot read after it shows the new phase and the new window. It waits for the commit of a transition
 // that follows from it (a second at most), never for a probe. The first Sync of an instance reads its record. Two calls for one
-// instance must not overlap. After Close it does nothing.
+// instance must not overlap, nor one and Forget. After Close it does nothing.
 func (s *Set) Sync(o Observed) {
 	if l := s.loop(o.ID, true); l != nil {
 		l.send(message{seen: &o})
@@ -189,7 +189,7 @@ func (s *Set) logger(id string) *slog.Logger {
 }
 
 func newLoop(s *Set, id string) *loop {
-	l := &loop{set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
+	l := &loop{p: new(Policy), set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
 	l.mail.loop = l
 	s.loopWG.Add(1)
 	return l

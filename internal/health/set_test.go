@@ -102,10 +102,14 @@ func TestSyncIsIdempotent(t *testing.T) {
 		b.is(StatusHealthy)
 		changed := b.Changed("a")
 		_, saves := b.journal.record()
+		policy := b.loop("a", false).p
 		for range 10 {
 			b.seen(1, Running, pacedPolicy)
 		}
 		synctest.Wait()
+		if b.loop("a", false).p != policy {
+			t.Error("an equal policy took the place of the one that was there")
+		}
 		select {
 		case <-changed:
 			t.Error("a change was published")
@@ -815,6 +819,56 @@ func TestDueInFlight(t *testing.T) {
 		b.Ask("a")
 		time.Sleep(500 * ms)
 		b.probed(0, 900*ms, 1400*ms)
+		b.close()
+	})
+}
+
+// After Close nothing is taken: nothing is probed, committed or shown, whatever comes.
+func TestAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		path, shown := b.journal.path(), fmt.Sprint(b.snapshot())
+		b.seen(1, Inactive, pacedPolicy)
+		b.seen(2, Running, pacedPolicy)
+		b.Ask("a")
+		b.Hint("a", 80, false)
+		if _, err := b.CheckNow(t.Context(), "a"); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		b.Sync(Observed{ID: "another", Run: 1, Phase: Running, Policy: mustParse(t, pacedPolicy)})
+		if _, ok := b.Snapshot("another"); ok {
+			t.Error("another was begun")
+		}
+		time.Sleep(time.Minute)
+		b.probed(0)
+		if got := fmt.Sprint(b.snapshot()); got != shown || b.journal.path() != path || b.panics.Load() != 0 {
+			t.Errorf("%s, then %s; shown\n%s, then\n%s; %d panics", path, b.journal.path(), shown, got, b.panics.Load())
+		}
+		b.close() // again
+	})
+}
+
+// Of one that ended nothing is kept until the time at which it would have been rung.
+func TestEndedLoopsAreNotRung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.timers.mu.Lock()
+		if n := len(b.timers.heap); n != 1 {
+			t.Errorf("%d are to be rung", n)
+		}
+		b.timers.mu.Unlock()
+		b.Forget("a")
+		b.timers.mu.Lock()
+		if n := len(b.timers.heap); n != 0 {
+			t.Errorf("%d are to be rung after the end", n)
+		}
+		b.timers.mu.Unlock()
 		b.close()
 	})
 }

@@ -29,16 +29,15 @@ func (t *timers) set(l *loop, at time.Time) {
 	place := l.alarm - 1
 	switch {
 	case t.over:
-		return
 	case at.IsZero():
 		if place >= 0 {
 			heap.Remove(&t.heap, place)
 		}
-		return
 	case place < 0:
-		heap.Push(&t.heap, alarm{at, l})
+		t.heap = append(t.heap, alarm{at, l})
+		l.alarm = len(t.heap)
+		heap.Fix(&t.heap, l.alarm-1) // heap.Push would have to be given a pointer
 	case t.heap[place].at.Equal(at):
-		return
 	default:
 		t.heap[place].at = at
 		heap.Fix(&t.heap, place)
@@ -67,6 +66,9 @@ func (t *timers) arm() {
 func (t *timers) ring() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.over {
+		return
+	}
 	t.next = time.Time{}
 	for now := time.Now(); len(t.heap) > 0 && !t.heap[0].at.After(now); {
 		l := t.heap[0].loop
@@ -96,12 +98,8 @@ func (h alarms) Swap(i, j int) {
 	h[i].loop.alarm, h[j].loop.alarm = i+1, j+1
 }
 
-// Push is heap.Push's.
-func (h *alarms) Push(v any) {
-	a := v.(alarm)
-	*h = append(*h, a)
-	a.loop.alarm = len(*h)
-}
+// Push is heap.Push's, which nobody calls.
+func (h *alarms) Push(any) { panic("alarms are appended") }
 
 // Pop is heap.Pop's; what it returns is nothing that anybody needs.
 func (h *alarms) Pop() any {

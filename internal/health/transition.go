@@ -78,9 +78,7 @@ func (s State) replay(log []Transition) State {
 			}
 		case StatusHealthy:
 			s.Phase, s.Verdict, s.Failures = Running, t.To, 0
-			if s.GraceEnd.After(s.Entered) { // it was over at some time before now
-				s.GraceEnd = s.Entered
-			}
+			s.GraceEnd = past(s.Entered, s.GraceEnd) // it was over at some time before now
 		case StatusUnhealthy:
 			s.Phase, s.Verdict, s.Successes, s.Error = Running, t.To, 0, t.Reason
 		case StatusUnknown:

@@ -84,6 +84,10 @@ func assemble(all []mutant, dir string) (string, error) {
 		if n := len(f.patches); n == 0 || f.patches[n-1].in != m.in {
 			f.patches = append(f.patches, &patch{in: m.in})
 		}
+		if m.in.recovers { // which it may only when it is what was deferred: the change stands in it
+			fmt.Fprintf(&f.patches[len(f.patches)-1].cases, "case %d: %s; return;", i+1, m.copy[m.in.body-1-m.in.named:])
+			continue
+		}
 		name := fmt.Sprintf("%s_mutant%d", m.in.name, i+1)
 		call := fmt.Sprintf(m.in.call, name)
 		if m.in.results {

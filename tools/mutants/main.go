@@ -147,13 +147,13 @@ func survives(binary, dir string, n int, quick, never string) bool {
 		}
 		return err == nil
 	}
-	if quick != "" && !pass(30*time.Second, "-test.skip="+quick) {
+	if quick != "" && !pass(15*time.Second, "-test.skip="+quick) {
 		return false
 	}
 	if never == "" {
 		never = "^$" // skips nothing
 	}
-	return pass(3*time.Minute, "-test.skip="+never)
+	return pass(time.Minute, "-test.skip="+never)
 }
 
 // mutate finds what can be changed in one file.

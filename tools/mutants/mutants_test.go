@@ -93,3 +93,52 @@ func TestDouble(t *testing.T) {
 		t.Error("too many survive")
 	}
 }
+
+// A function that was deferred and recovers does so with a change, too: what nobody notices of it survives.
+func TestRunOfWhatRecovers(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	put("go.mod", "module p\n\ngo 1.24\n")
+	file := put("p.go", `package p
+
+var times int
+
+func caught(failed *bool) {
+	if recover() != nil {
+		*failed = true
+		times++
+	}
+}
+`)
+	put("p_test.go", `package p
+
+import (
+	"flag"
+	"testing"
+)
+
+var _, _ = flag.String("rapid.shrinktime", "", ""), flag.Bool("rapid.nofailfile", false, "")
+
+func TestCaught(t *testing.T) {
+	var failed bool
+	func() { defer caught(&failed); panic("no") }()
+	if !failed {
+		t.Error("no")
+	}
+}
+`)
+	page := put("page.md", "p.go: `times++`: `times++` becomes `_ = times`")
+	if err := run([]string{file}, page, "", "", "", "", 1, 1, false); err != nil {
+		t.Error(err)
+	}
+	if err := run([]string{file}, page, "", "", "", "", 1, 0, false); err == nil {
+		t.Error("nothing survives")
+	}
+}

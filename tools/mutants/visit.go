@@ -26,6 +26,7 @@ type function struct {
 	body       int    // where its body begins
 	call       string // "s.%s(p, now)"
 	results    bool
+	recovers   bool // itself, rather than in a function that it defers
 }
 
 // String tells it in words that stay the same while the line does.
@@ -96,8 +97,22 @@ func (v *visitor) decl(d ast.Decl) {
 	v.in = &function{
 		name: f.Name.Name, start: v.file.Offset(f.Pos()), end: v.file.Offset(f.End()), named: v.file.Offset(f.Name.End()),
 		body: v.file.Offset(f.Body.Lbrace) + 1, call: v.callOf(f), results: len(results) > 0,
+		recovers: recovers(f.Body),
 	}
 	ast.Inspect(f.Body, func(n ast.Node) bool { return v.node(n, results) })
+}
+
+// recovers reports whether a function calls recover itself.
+func recovers(body *ast.BlockStmt) (yes bool) {
+	ast.Inspect(body, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			id, ok := call.Fun.(*ast.Ident)
+			yes = yes || ok && id.Name == "recover"
+		}
+		_, inner := n.(*ast.FuncLit)
+		return !inner
+	})
+	return yes
 }
 
 // callOf returns a call of a function from within it, with its own arguments, and %s for its name.

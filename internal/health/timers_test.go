@@ -1,0 +1,138 @@
+package health
+
+import (
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// rung reports whether the bell rang for a loop that nobody runs, and takes that.
+func (l *loop) rung() bool {
+	l.mail.mu.Lock()
+	defer l.mail.mu.Unlock()
+	rung := l.mail.kinds == bell
+	l.mail.kinds = 0
+	return rung
+}
+
+// Loops are rung at the times that were said last, all that are, no sooner and no more; and each knows its place.
+func TestTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ts timers
+		loops := make([]*loop, 12)
+		for i := range loops {
+			loops[i] = new(loop)
+			loops[i].mail.busy = true // so that a bell is left there
+		}
+		want := map[*loop]time.Time{}
+		check := func(step int) {
+			ts.mu.Lock()
+			defer ts.mu.Unlock()
+			for i, l := range loops {
+				rung := l.rung()
+				if at, ok := want[l]; rung != (ok && !at.After(time.Now())) {
+					t.Fatalf("step %d: loop %d is rung: %v, of %v at %v", step, i, rung, at, time.Now())
+				}
+				if rung {
+					delete(want, l)
+				}
+				if _, ok := want[l]; ok != (l.alarm != 0) || ok && ts.heap[l.alarm-1] != (alarm{want[l], l}) {
+					t.Fatalf("step %d: loop %d has place %d, with %v", step, i, l.alarm, want[l])
+				}
+			}
+			if len(ts.heap) != len(want) {
+				t.Fatalf("step %d: %d alarms for %d", step, len(ts.heap), len(want))
+			}
+			for _, gone := range ts.heap[len(ts.heap):cap(ts.heap)] {
+				if gone.loop != nil {
+					t.Fatalf("step %d: a loop is kept that is not rung", step)
+				}
+			}
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		for step := range 1000 {
+			switch l := loops[random.IntN(len(loops))]; random.IntN(6) {
+			case 0:
+				ts.set(l, time.Time{})
+				delete(want, l)
+			case 1: // as it is
+				ts.set(l, want[l])
+			case 2:
+				time.Sleep(time.Duration(random.IntN(8)) * ms)
+			default: // also now, and before
+				at := time.Now().Add(time.Duration(random.IntN(20)-1) * ms)
+				ts.set(l, at)
+				want[l] = at
+			}
+			synctest.Wait()
+			check(step)
+		}
+		ts.close()
+	})
+}
+
+// One timer serves all: it rings for the first of them, and not again for those that were set later, or at the same time.
+func TestTimersRingNoSoonerThanTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ts timers
+		loops := [3]loop{}
+		for i := range loops {
+			loops[i].mail.busy = true
+		}
+		next := func() time.Time {
+			ts.mu.Lock()
+			defer ts.mu.Unlock()
+			return ts.next
+		}
+		start := time.Now()
+		for i, after := range []time.Duration{5, 3, 4} {
+			ts.set(&loops[i], start.Add(after*time.Second))
+		}
+		for _, first := range []time.Duration{3, 4, 5} {
+			if at := next(); !at.Equal(start.Add(first * time.Second)) {
+				t.Errorf("the timer rings after %v, want %v s", at.Sub(start), int(first))
+			}
+			time.Sleep(time.Until(start.Add(first * time.Second)))
+			synctest.Wait()
+		}
+		if at := next(); !at.IsZero() {
+			t.Errorf("with nothing to ring the timer rings after %v", at.Sub(start))
+		}
+
+		// It is not set again for what is no sooner: it rings for nobody, and is set then.
+		start = time.Now()
+		ts.set(&loops[0], start.Add(time.Second))
+		ts.set(&loops[1], start.Add(2*time.Second))
+		ts.set(&loops[0], time.Time{})
+		if at := next(); !at.Equal(start.Add(time.Second)) {
+			t.Errorf("the timer was set again, and rings after %v", at.Sub(start))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if at := next(); !at.Equal(start.Add(2 * time.Second)) {
+			t.Errorf("the timer rings after %v", at.Sub(start))
+		}
+		ts.close()
+	})
+}
+
+// After close none is rung, and none is set.
+func TestTimersClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ts timers
+		var l, late loop
+		l.mail.busy, late.mail.busy = true, true
+		ts.set(&l, time.Now().Add(time.Second))
+		ts.close()
+		ts.set(&late, time.Now().Add(ms))
+		ts.set(&late, time.Now())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if l.rung() || late.rung() || late.alarm != 0 {
+			t.Errorf("rung after the end; place %d", late.alarm)
+		}
+		var unused timers
+		unused.close()
+	})
+}
