@@ -25,6 +25,9 @@ func TestFloods(t *testing.T) {
 	h.create(api.CreateInstanceRequest{Name: "bystander", HealthCheck: check(`{"http":{"port":80},"interval":"100ms","timeout":"5s"}`)})
 	h.awaitHealth("bystander", api.HealthStateHealthy)
 	booted.Add(1)
+	// Beside all floods together: of the probes beside one, the latest one in a hundred is a single one, and as likely the host's business.
+	var beside lags
+	var worstHost time.Duration
 	for _, what := range []string{"output", "console", "frames"} {
 		t.Run(what, func(t *testing.T) {
 			h := *h
@@ -46,10 +49,9 @@ func TestFloods(t *testing.T) {
 				lags.add(health.Results)
 			}
 			host := late()
-			// Of so few probes the latest one or two are the host's business. An answer comes through two processes, a shim and the daemon,
-			// and the host keeps each of them waiting as it does the ticker.
-			p50, lag, worst := lags.percentile(50), lags.percentile(95), lags.percentile(100)
 			n := len(lags.all)
+			beside.all = append(beside.all, lags.all...)
+			worstHost = max(worstHost, host)
 			logs := map[string]int64{}
 			files, err := os.ReadDir(filepath.Join(h.dir, "instances", in.ID, "vm/log"))
 			if err != nil {
@@ -64,9 +66,9 @@ func TestFloods(t *testing.T) {
 				logs[name] += st.Size()
 			}
 			t.Logf("%d probes beside it: lag p50 %v, p95 %v, at most %v (of a ticker in this process p99 %v); its shim at most %.1f MB, the daemon at most %.1f MB more; logs of %v bytes",
-				n, p50, lag, worst, host, float64(shim)/1e6, float64(grown)/1e6, logs)
-			if lag > floodLag+2*host || n < 50 {
-				t.Errorf("of %d probes beside it one in twenty began more than %v late, and the host keeps a ticker waiting %v", n, lag, host)
+				n, lags.percentile(50), lags.percentile(95), lags.percentile(100), host, float64(shim)/1e6, float64(grown)/1e6, logs)
+			if n < 50 {
+				t.Errorf("only %d probes beside it", n)
 			}
 			if shim > floodPrivate || grown > daemonBound {
 				t.Errorf("its shim has %d bytes of its own, and the daemon %d more than before", shim, grown)
@@ -78,6 +80,10 @@ func TestFloods(t *testing.T) {
 			}
 			h.await(in.ID, api.InstanceStateStopped)
 		})
+	}
+	// An answer comes through two processes, a shim and the daemon, and the host keeps each of them waiting as it does the ticker.
+	if _, lag, _ := beside.percentiles(); lag > floodLag+2*worstHost {
+		t.Errorf("of %d probes beside the floods one in a hundred began more than %v late, and the host keeps a ticker waiting %v", len(beside.all), lag, worstHost)
 	}
 	if health := h.awaitHealth("bystander", api.HealthStateHealthy); len(health.Transitions) > 2 {
 		t.Errorf("the bystander's health flipped: %+v", health.Transitions)
