@@ -99,8 +99,12 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	if err != nil {
 		return nil, err
 	}
+	over, err := quietConn(conn, nil)
+	if err != nil {
+		return nil, err
+	}
 	m := &Machine{
-		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
+		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: over,
 		pending: make(map[uint64]pending),
 		notices: make(chan machine.Notice, noticeRoom),
 		lines:   newRate(lineBurst, lineEvery),

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/quiet"
 )
 
 // ends are the two ends of everything between the shim and the hypervisor.
@@ -64,10 +65,22 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
 	defer ours.Close()
-	conn, err := net.FileConn(ours)
+	conn, err := quietConn(net.FileConn(ours))
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
 	}
 	return conn, theirs, nil
+}
+
+// quietConn has what goes through a connection between processes of ours, or to the hypervisor, wake nobody beside.
+func quietConn(conn net.Conn, err error) (*quiet.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	q, err := quiet.New(conn.(*net.UnixConn))
+	if err != nil {
+		conn.Close()
+	}
+	return q, err
 }

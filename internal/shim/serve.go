@@ -16,6 +16,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/quiet"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -236,6 +237,7 @@ type job struct {
 type control struct {
 	server  *server
 	conn    *net.UnixConn
+	quiet   *quiet.Conn // over conn: what is said
 	version int
 	ctx     context.Context
 	rooms   map[string]room // by method
@@ -250,11 +252,15 @@ type control struct {
 }
 
 func (s *server) converseControl(conn *net.UnixConn, version int) {
+	over, err := quiet.New(conn)
+	if err != nil {
+		return
+	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
 	c := &control{
-		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
+		server: s, conn: conn, quiet: over, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
 			protocol.MethodKill: newRoom("kills", maxKills), protocol.MethodStop: newRoom("stops", maxKills),
@@ -315,7 +321,7 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
-	frames := bufio.NewReaderSize(c.conn, frameBuffer)
+	frames := bufio.NewReaderSize(c.quiet, frameBuffer)
 	for {
 		kind, payload, err := protocol.Read(frames)
 		if err != nil {
@@ -421,5 +427,5 @@ func (c *control) send(k protocol.Kind, v any) error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
-	return protocol.WriteJSON(c.conn, k, v)
+	return protocol.WriteJSON(c.quiet, k, v)
 }

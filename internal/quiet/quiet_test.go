@@ -1,0 +1,150 @@
+package quiet
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair is a connection of ours, and its other end as anybody else has it.
+func pair(t *testing.T) (*Conn, *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		conn, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[i] = conn.(*net.UnixConn)
+		t.Cleanup(func() { conn.Close() })
+	}
+	c, err := New(ends[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, ends[1]
+}
+
+// What is more than the socket has room for arrives whole, however slowly it is read, and so does what comes the other way meanwhile.
+func TestBothWays(t *testing.T) {
+	ours, theirs := pair(t)
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	failed := make(chan error, 2)
+	go func() {
+		_, err := ours.Write(sent)
+		failed <- err
+	}()
+	go func() {
+		_, err := theirs.Write(sent)
+		failed <- err
+	}()
+	got := make(chan []byte, 2)
+	for _, r := range []io.Reader{ours, theirs} {
+		go func() {
+			b := make([]byte, len(sent))
+			n, err := io.ReadFull(r, b)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- b[:n]
+		}()
+	}
+	for range 2 {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+		if !bytes.Equal(<-got, sent) {
+			t.Error("what arrived is not what was sent")
+		}
+	}
+}
+
+// A read waits for what comes, for its deadline, for the other end's close and for its own.
+func TestRead(t *testing.T) {
+	ours, theirs := pair(t)
+	b := make([]byte, 16)
+	go theirs.Write([]byte("now"))
+	if n, err := ours.Read(b); err != nil || string(b[:n]) != "now" {
+		t.Fatalf("%q, %v", b[:n], err)
+	}
+	ours.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, err := ours.Read(b); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d, %v, not a deadline's error", n, err)
+	}
+	var timeout net.Error
+	if _, err := ours.Read(b); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("%v is no timeout", err)
+	}
+	ours.SetReadDeadline(time.Time{})
+	theirs.Write([]byte("last"))
+	theirs.Close()
+	if n, err := ours.Read(b); err != nil || string(b[:n]) != "last" {
+		t.Fatalf("%q, %v", b[:n], err)
+	}
+	if n, err := ours.Read(b); n != 0 || err != io.EOF {
+		t.Errorf("%d, %v, not the end", n, err)
+	}
+
+	ours, _ = pair(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := ours.Read(b)
+		ended <- err
+	}()
+	ours.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v, not closed", err)
+	}
+}
+
+// A write that finds no room waits for its deadline, and says how much of it went; one to an end that is gone fails.
+func TestWrite(t *testing.T) {
+	ours, theirs := pair(t)
+	ours.SetWriteDeadline(time.Now().Add(time.Millisecond))
+	b := make([]byte, 4<<20)
+	n, err := ours.Write(b)
+	if n == 0 || n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d of %d, %v", n, len(b), err)
+	}
+	ours.SetWriteDeadline(time.Time{})
+	theirs.CloseWrite()
+	if got, err := io.ReadFull(theirs, make([]byte, n)); err != nil {
+		t.Errorf("%d of %d arrived: %v", got, n, err)
+	}
+	theirs.Close()
+	if _, err := ours.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("%v, not EPIPE", err)
+	}
+}
+
+func TestReadAt(t *testing.T) {
+	f, err := os.Open("/proc/self/schedstat")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	b := make([]byte, 64)
+	n, err := ReadAt(f.Fd(), b, 0)
+	if err != nil || n == 0 || b[n-1] != '\n' {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	if n, err := ReadAt(f.Fd(), b, 1<<20); n != 0 || err != nil {
+		t.Errorf("beyond the end: %d, %v", n, err)
+	}
+	if _, err := ReadAt(^uintptr(0), b, 0); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("%v, not EBADF", err)
+	}
+}
