@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type Conn struct {
 	net.Conn
 	raw     syscall.RawConn
 	in, out half
+
+	patience time.Duration // of a write that finds no room; 0: it has no end, or a deadline of its own
 }
 
 // A half is one direction, with what its call under way is about.
@@ -41,7 +44,7 @@ func New(conn interface {
 		return nil, err
 	}
 	c := &Conn{Conn: conn, raw: raw}
-	c.in.try, c.out.try = c.in.read, c.out.write
+	c.in.try, c.out.try = c.in.read, c.write
 	return c, nil
 }
 
@@ -67,6 +70,21 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return c.out.end("write", c.raw.Write(c.out.try))
 }
 
+// WriteWithin is Write that waits no longer than d for room, which most need not: no timer is set for those.
+func (c *Conn) WriteWithin(b []byte, d time.Duration) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	c.out.begin(b)
+	c.patience = d
+	err := c.raw.Write(c.out.try)
+	if c.patience == 0 { // it waited
+		c.Conn.SetWriteDeadline(time.Time{})
+	}
+	c.patience = 0
+	return c.out.end("write", err)
+}
+
 func (h *half) begin(b []byte) {
 	h.mu.Lock()
 	h.b, h.n, h.errn = b, 0, 0
@@ -87,12 +105,20 @@ func (h *half) read(fd uintptr) bool {
 }
 
 // write writes all of it, in as many calls as the socket's room takes.
-func (h *half) write(fd uintptr) bool {
+func (c *Conn) write(fd uintptr) bool {
+	h := &c.out
 	for h.n < len(h.b) {
 		n, errn := call(unix.SYS_WRITE, fd, h.b[h.n:], 0)
 		h.n += n
-		if h.errn = errn; errn != 0 {
-			return errn != unix.EAGAIN
+		if h.errn = errn; errn == unix.EAGAIN {
+			if c.patience > 0 {
+				c.Conn.SetWriteDeadline(time.Now().Add(c.patience))
+				c.patience = 0
+			}
+			return false
+		}
+		if errn != 0 {
+			return true
 		}
 	}
 	return true

@@ -130,6 +130,28 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// A write waits for room as long as it is told to, and what is written after it as long as that is told.
+func TestWriteWithin(t *testing.T) {
+	ours, theirs := pair(t)
+	b := make([]byte, 4<<20)
+	n, err := ours.WriteWithin(b, time.Millisecond)
+	if n == 0 || n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d of %d, %v", n, len(b), err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		time.Sleep(10 * time.Millisecond) // longer than the first write's patience
+		_, err := io.ReadFull(theirs, make([]byte, n+len(b)))
+		read <- err
+	}()
+	if n, err := ours.Write(b); n != len(b) || err != nil {
+		t.Errorf("%d of %d, %v", n, len(b), err)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReadAt(t *testing.T) {
 	f, err := os.Open("/proc/self/schedstat")
 	if err != nil {

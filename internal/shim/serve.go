@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/quiet"
 	"github.com/halevm/hale/internal/shim/protocol"
@@ -246,6 +246,7 @@ type control struct {
 	idle    atomic.Int32    // workers, one at most
 
 	writeMu sync.Mutex
+	frame   []byte // that was sent last: room for the next
 
 	mu      sync.Mutex
 	cancels map[uint64]context.CancelFunc
@@ -321,16 +322,17 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
-	frames := bufio.NewReaderSize(c.quiet, frameBuffer)
+	frames := protocol.NewReader(c.quiet, frameBuffer)
+	var last recall
 	for {
-		kind, payload, err := protocol.Read(frames)
+		kind, payload, err := frames.Next()
 		if err != nil {
 			return
 		}
 		switch kind {
 		case protocol.KindRequest:
-			var r protocol.Request
-			if json.Unmarshal(payload, &r) != nil {
+			r, err := last.decode(payload)
+			if err != nil {
 				return
 			}
 			room := c.room(r.Method)
@@ -409,6 +411,12 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 			c.send(protocol.KindBegun, protocol.Begun{ID: r.ID}) // where it fails the reply does, too
 		}
 	})
+	if found, ok := result.(health.Result); ok && err == nil {
+		if sent, err := c.found(r.ID, &found); sent {
+			c.replied(err)
+			return
+		}
+	}
 	if err == nil && result != nil {
 		reply.Result, err = json.Marshal(result)
 	}
@@ -416,16 +424,32 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 	c.reply(reply)
 }
 
-// reply ends the connection where it fails.
-func (c *control) reply(r protocol.Reply) {
-	if err := c.send(protocol.KindReply, r); err != nil {
+func (c *control) reply(r protocol.Reply) { c.replied(c.send(protocol.KindReply, r)) }
+
+// replied ends the connection where a reply failed.
+func (c *control) replied(err error) {
+	if err != nil {
 		c.conn.CloseRead()
 	}
 }
 
-func (c *control) send(k protocol.Kind, v any) error {
+// found sends what a probe found, if it is what probes nearly always find.
+func (c *control) found(id uint64, r *health.Result) (sent bool, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
-	return protocol.WriteJSON(c.quiet, k, v)
+	c.frame, sent = appendAnswer(protocol.Begin(c.frame, protocol.KindReply), id, r)
+	if sent {
+		err = sendFrame(c.quiet, c.frame, writeLimit)
+	}
+	return sent, err
+}
+
+func (c *control) send(k protocol.Kind, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return sendFrame(c.quiet, append(protocol.Begin(nil, k), b...), writeLimit)
 }
