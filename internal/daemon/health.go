@@ -133,11 +133,16 @@ type journal struct {
 	instances *store.Root // of DIR/instances
 	name      func(id string) string
 
-	mu     sync.Mutex
-	replay map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
+	mu      sync.Mutex
+	replay  map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
+	records map[string]*store.Drafted      // by instance; nil: of none yet
 }
 
 const healthFile = "/health.json"
+
+// recordWhole is how often the record of an instance that is probed all the time is written as files are. A status does not wait for it, nor
+// for anything but the event log; the drafts between are for the counters, which after a crash of the host are another boot's.
+const recordWhole = time.Minute
 
 // Commit appends the transition to the event log.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
@@ -151,8 +156,9 @@ func (j *journal) Save(id string, blob []byte) error {
 	if len(blob) > health.MaxRecord {
 		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), health.MaxRecord)
 	}
-	err := j.instances.WriteFile(id+healthFile, blob)
+	err := j.record(id).Write(blob)
 	if errors.Is(err, fs.ErrNotExist) {
+		j.forget(id)
 		return nil
 	}
 	return err
@@ -160,7 +166,7 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // Load reads it.
 func (j *journal) Load(id string) ([]byte, error) {
-	b, err := j.instances.ReadFile(id+healthFile, health.MaxRecord)
+	b, err := j.record(id).Read(health.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -168,9 +174,27 @@ func (j *journal) Load(id string) ([]byte, error) {
 }
 
 // SetAside puts an unreadable record out of the way.
-func (j *journal) SetAside(id string) error {
-	_, err := j.instances.SetAside(id + healthFile)
-	return err
+func (j *journal) SetAside(id string) error { return j.record(id).SetAside() }
+
+// record is the file of an instance's record, whose loop writes it and nobody else.
+func (j *journal) record(id string) *store.Drafted {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.records[id]
+	if r == nil {
+		if j.records == nil {
+			j.records = make(map[string]*store.Drafted)
+		}
+		r = j.instances.Drafted(id+healthFile, recordWhole)
+		j.records[id] = r
+	}
+	return r
+}
+
+func (j *journal) forget(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.records, id)
 }
 
 // Replay gives, once, the transitions of an instance that the event log held when the daemon started, oldest first.
@@ -181,11 +205,12 @@ func (j *journal) Replay(id string) ([]health.Transition, error) {
 	return j.replay[id], nil
 }
 
-// drop forgets what Replay would give.
+// drop forgets an instance that was deleted.
 func (j *journal) drop(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.replay, id)
+	delete(j.records, id)
 }
 
 // readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the

@@ -30,8 +30,9 @@ const (
 
 // A Root is a directory with what is below it.
 type Root struct {
-	dir  string
-	root *os.Root
+	dir    string
+	root   *os.Root
+	handle *os.File // of the directory itself, for what root has no method for
 }
 
 // Open opens the directory dir, and makes it (0700) when it is missing.
@@ -47,11 +48,16 @@ func Open(dir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{dir: dir, root: root}, nil
+	handle, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &Root{dir: dir, root: root, handle: handle}, nil
 }
 
-// Close frees the directory's descriptor.
-func (r *Root) Close() error { return r.root.Close() }
+// Close frees the directory's descriptors.
+func (r *Root) Close() error { return errors.Join(r.root.Close(), r.handle.Close()) }
 
 // Path is where name lies in the host's file system, for messages and for processes that are told a path.
 func (r *Root) Path(name string) string { return filepath.Join(r.dir, name) }
