@@ -135,7 +135,13 @@ type journal struct {
 
 	mu      sync.Mutex
 	replay  map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
-	records map[string]*store.Drafted      // by instance; nil: of none yet
+	records map[string]*record             // by instance; nil: of none yet
+}
+
+// A record is the file of an instance's health record. The instance's loop reads and writes it, and nobody else.
+type record struct {
+	*store.Drafted
+	whole int // how many of the next writes are to be; under journal.mu
 }
 
 const healthFile = "/health.json"
@@ -144,8 +150,10 @@ const healthFile = "/health.json"
 // for anything but the event log; the drafts between are for the counters, which after a crash of the host are another boot's.
 const recordWhole = time.Minute
 
-// Commit appends the transition to the event log.
+// Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
+// alone where the log refuses.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
+	j.record(id, func(r *record) { r.whole = 2 }) // one that is under way may not hold it yet
 	_, err := j.events.Append(ctx, event.TypeHealth, id, j.name(id), t)
 	return err
 }
@@ -156,7 +164,12 @@ func (j *journal) Save(id string, blob []byte) error {
 	if len(blob) > health.MaxRecord {
 		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), health.MaxRecord)
 	}
-	err := j.record(id).Write(blob)
+	whole := false
+	r := j.record(id, func(r *record) { whole = r.whole > 0 })
+	err := r.Write(blob, whole)
+	if err == nil && whole {
+		j.record(id, func(r *record) { r.whole-- })
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		j.forget(id)
 		return nil
@@ -166,7 +179,7 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // Load reads it.
 func (j *journal) Load(id string) ([]byte, error) {
-	b, err := j.record(id).Read(health.MaxRecord)
+	b, err := j.record(id, nil).Read(health.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -174,19 +187,22 @@ func (j *journal) Load(id string) ([]byte, error) {
 }
 
 // SetAside puts an unreadable record out of the way.
-func (j *journal) SetAside(id string) error { return j.record(id).SetAside() }
+func (j *journal) SetAside(id string) error { return j.record(id, nil).SetAside() }
 
-// record is the file of an instance's record, whose loop writes it and nobody else.
-func (j *journal) record(id string) *store.Drafted {
+// record is the record of an instance, and what do does with it while nobody else looks at it.
+func (j *journal) record(id string, do func(*record)) *record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := j.records[id]
 	if r == nil {
 		if j.records == nil {
-			j.records = make(map[string]*store.Drafted)
+			j.records = make(map[string]*record)
 		}
-		r = j.instances.Drafted(id+healthFile, recordWhole)
+		r = &record{Drafted: j.instances.Drafted(id+healthFile, recordWhole)}
 		j.records[id] = r
+	}
+	if do != nil {
+		do(r)
 	}
 	return r
 }

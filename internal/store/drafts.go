@@ -51,10 +51,10 @@ const drafts = 2
 
 func (d *Drafted) draft(n uint64) string { return d.name + ".draft-" + strconv.FormatUint(n%drafts, 10) }
 
-// Write makes data what Read returns from now on.
-func (d *Drafted) Write(data []byte) error {
+// Write makes data what Read returns from now on. With whole it is written to the file in any case.
+func (d *Drafted) Write(data []byte, whole bool) error {
 	now := time.Now()
-	if !d.written.IsZero() && now.Sub(d.written) < d.every && d.overwrite(data) == nil {
+	if !whole && !d.written.IsZero() && now.Sub(d.written) < d.every && d.overwrite(data) == nil {
 		return nil
 	}
 	if err := d.r.WriteFile(d.name, data); err != nil {

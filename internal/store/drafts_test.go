@@ -26,7 +26,7 @@ func (d *Drafted) readAgain(t *testing.T) string {
 
 func write(t *testing.T, d *Drafted, content string) {
 	t.Helper()
-	if err := d.Write([]byte(content)); err != nil {
+	if err := d.Write([]byte(content), false); err != nil {
 		t.Fatal(err)
 	}
 	if got := d.readAgain(t); got != content {
@@ -68,6 +68,9 @@ func TestDrafted(t *testing.T) {
 			t.Errorf("the file holds %q", got)
 		}
 		write(t, d, "and its draft")
+		if err := d.Write([]byte("whole"), true); err != nil || file(t, r, "f") != "whole" || d.readAgain(t) != "whole" {
+			t.Errorf("the file holds %q, and %q is read, %v", file(t, r, "f"), d.readAgain(t), err)
+		}
 	})
 }
 
@@ -164,7 +167,7 @@ func TestNoDraft(t *testing.T) {
 	if err := r.RemoveDir("dir"); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Write([]byte("x")); !errors.Is(err, fs.ErrNotExist) {
+	if err := d.Write([]byte("x"), false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("where no directory is: %v", err)
 	}
 }
@@ -180,7 +183,7 @@ func BenchmarkDrafted(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			d := r.Drafted("f", every)
 			for b.Loop() {
-				if err := d.Write(content); err != nil {
+				if err := d.Write(content, false); err != nil {
 					b.Fatal(err)
 				}
 			}
