@@ -35,6 +35,7 @@ func pair(t *testing.T) (*Conn, *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
 	return c, ends[1]
 }
 
@@ -149,6 +150,118 @@ func TestWriteWithin(t *testing.T) {
 	}
 	if err := <-read; err != nil {
 		t.Error(err)
+	}
+}
+
+// Whoever waits is let go when it is closed, and nothing goes through it afterwards.
+func TestClose(t *testing.T) {
+	ours, _ := pair(t)
+	ended := make(chan error, 2)
+	go func() {
+		_, err := ours.Read(make([]byte, 1))
+		ended <- err
+	}()
+	go func() {
+		_, err := ours.Write(make([]byte, 4<<20))
+		ended <- err
+	}()
+	time.Sleep(10 * time.Millisecond) // for both to wait, as a rule: else they find it closed
+	if err := ours.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("what waited got %v", err)
+		}
+	}
+	for name, do := range map[string]func() error{
+		"read":       func() error { _, err := ours.Read(make([]byte, 1)); return err },
+		"write":      func() error { _, err := ours.Write([]byte("x")); return err },
+		"close":      ours.Close,
+		"close read": ours.CloseRead,
+	} {
+		if err := do(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A deadline that passes lets go whoever waits already; CloseRead has a read find the end.
+func TestLetGo(t *testing.T) {
+	ours, theirs := pair(t)
+	ended := make(chan error, 2)
+	go func() {
+		_, err := ours.Read(make([]byte, 1))
+		ended <- err
+	}()
+	go func() {
+		_, err := ours.Write(make([]byte, 4<<20))
+		ended <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	ours.SetDeadline(time.Unix(1, 0))
+	for range 2 {
+		if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("what waited got %v", err)
+		}
+	}
+	ours.SetDeadline(time.Time{})
+	go func() {
+		_, err := ours.Read(make([]byte, 1))
+		ended <- err
+	}()
+	if err := ours.CloseRead(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != io.EOF {
+		t.Errorf("after CloseRead: %v", err)
+	}
+	go io.Copy(io.Discard, theirs)
+	if _, err := ours.Write([]byte("still there")); err != nil {
+		t.Error(err)
+	}
+}
+
+// What Go's poller looks at is ready once for what comes, and not for the peer's having read what was written: that is what the package is for.
+func TestNobodyIsWokenForRoom(t *testing.T) {
+	ours, theirs := pair(t)
+	poller, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(poller)
+	var events [4]unix.EpollEvent
+	woken := func() int {
+		n, err := unix.EpollWait(poller, events[:], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	err = ours.ready.raw.Control(func(fd uintptr) {
+		as := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET} // the poller's way
+		if err := unix.EpollCtl(poller, unix.EPOLL_CTL_ADD, int(fd), &as); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || woken() != 0 {
+		t.Fatalf("%v, or something is there at the beginning", err)
+	}
+	b := make([]byte, 8)
+	for range 10 {
+		ours.Write(b)
+		io.ReadFull(theirs, b)
+		if n := woken(); n != 0 {
+			t.Fatalf("%d events, for the peer has read", n)
+		}
+		theirs.Write(b)
+		if n := woken(); n != 1 {
+			t.Fatalf("%d events, for something came", n)
+		}
+		io.ReadFull(ours, b)
+		if n := woken(); n != 0 {
+			t.Fatalf("%d events, for it was read", n)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
+	"github.com/halevm/hale/internal/quiet"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -106,7 +107,7 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	if err != nil {
 		return nil, err
 	}
-	over, err := quietConn(conn, nil)
+	over, err := quiet.New(conn)
 	if err != nil {
 		return nil, err
 	}

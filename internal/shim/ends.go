@@ -65,22 +65,15 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
 	defer ours.Close()
-	conn, err := quietConn(net.FileConn(ours))
+	conn, err := net.FileConn(ours)
+	if err == nil && name == "net" { // where nearly everything comes and goes
+		var q *quiet.Conn
+		q, err = quiet.New(conn.(*net.UnixConn))
+		conn = q
+	}
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
 	}
 	return conn, theirs, nil
-}
-
-// quietConn has what goes through a connection between processes of ours, or to the hypervisor, wake nobody beside.
-func quietConn(conn net.Conn, err error) (*quiet.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	q, err := quiet.New(conn.(*net.UnixConn))
-	if err != nil {
-		conn.Close()
-	}
-	return q, err
 }

@@ -236,8 +236,7 @@ type job struct {
 // control is one control connection.
 type control struct {
 	server  *server
-	conn    *net.UnixConn
-	quiet   *quiet.Conn // over conn: what is said
+	conn    *quiet.Conn
 	version int
 	ctx     context.Context
 	rooms   map[string]room // by method
@@ -252,16 +251,17 @@ type control struct {
 	cancels map[uint64]context.CancelFunc
 }
 
-func (s *server) converseControl(conn *net.UnixConn, version int) {
-	over, err := quiet.New(conn)
+func (s *server) converseControl(client *net.UnixConn, version int) {
+	conn, err := quiet.New(client)
 	if err != nil {
 		return
 	}
+	defer conn.Close()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
 	c := &control{
-		server: s, conn: conn, quiet: over, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
+		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
 			protocol.MethodKill: newRoom("kills", maxKills), protocol.MethodStop: newRoom("stops", maxKills),
@@ -322,7 +322,7 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
-	frames := protocol.NewReader(c.quiet, frameBuffer)
+	frames := protocol.NewReader(c.conn, frameBuffer)
 	var last recall
 	for {
 		kind, payload, err := frames.Next()
@@ -439,7 +439,7 @@ func (c *control) found(id uint64, r *health.Result) (sent bool, err error) {
 	defer c.writeMu.Unlock()
 	c.frame, sent = appendAnswer(protocol.Begin(c.frame, protocol.KindReply), id, r)
 	if sent {
-		err = sendFrame(c.quiet, c.frame, writeLimit)
+		err = sendFrame(c.conn, c.frame, writeLimit)
 	}
 	return sent, err
 }
@@ -451,5 +451,5 @@ func (c *control) send(k protocol.Kind, v any) error {
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	return sendFrame(c.quiet, append(protocol.Begin(nil, k), b...), writeLimit)
+	return sendFrame(c.conn, append(protocol.Begin(nil, k), b...), writeLimit)
 }
