@@ -2,9 +2,10 @@ package peer
 
 import (
 	"context"
-	"errors"
+	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	c := &conn{File: os.NewFile(uintptr(fd), ""), to: a}
+	c := newConn(fd, a)
 	if err == unix.EALREADY {
 		if err := c.connected(ctx); err != nil {
 			c.Close()
@@ -42,50 +43,178 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 // lateAck has the request go with the last packet of the handshake, as HAProxy has it too.
 func lateAck(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
 
+// A conn is a socket, whose calls never wait: what has to waits for the poller. os.File would do, but it asks what it was given, watches
+// it for both directions from the first moment to the last, and has a finalizer, which together are a tenth of what a probe costs.
+// One goroutine reads and one writes at a time.
+type conn struct {
+	fd    int
+	to    target.Address
+	ready [2]chan struct{} // to be read, and to be written; a buffer of one
+
+	mu      sync.Mutex
+	watched bool
+	late    bool // its deadline has passed
+	closed  bool
+	timer   *time.Timer
+}
+
+const (
+	readable = iota
+	writable
+)
+
+func newConn(fd int, to target.Address) *conn {
+	return &conn{fd: fd, to: to, ready: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}}
+}
+
 // connected waits until a connection is open.
 func (c *conn) connected(ctx context.Context) error {
 	if until, ok := ctx.Deadline(); ok {
-		c.SetWriteDeadline(until)
+		c.SetDeadline(until)
 	}
-	defer context.AfterFunc(ctx, func() { c.SetWriteDeadline(time.Unix(1, 0)) })()
-	raw, err := c.SyscallConn()
-	if err != nil {
+	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
+	if err := c.wait(writable); err != nil {
 		return err
 	}
-	first, failed := true, error(nil)
-	err = raw.Write(func(fd uintptr) bool {
-		if first {
-			first = false
-			return false // wait for the socket to turn writable
-		}
-		n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err != nil {
-			failed = err
-		} else if n != 0 {
-			failed = unix.Errno(n)
-		}
-		return true
-	})
-	return errors.Join(err, os.NewSyscallError("connect", failed))
+	n, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && n != 0 {
+		err = unix.Errno(n)
+	}
+	return os.NewSyscallError("connect", err)
 }
 
-// A conn is a socket. What a probe needs of net.Conn the file has.
-type conn struct {
-	*os.File
-	to target.Address
+// wait returns when something happened to the connection in a direction since the last wait, or its time is over.
+func (c *conn) wait(way int) error {
+	c.mu.Lock()
+	watched, late, closed := c.watched, c.late, c.closed
+	c.watched = true
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return os.ErrClosed
+	case late:
+		return os.ErrDeadlineExceeded
+	case !watched:
+		if err := thePoller().watch(c); err != nil {
+			return err
+		}
+	}
+	<-c.ready[way]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return os.ErrClosed
+	case c.late:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
-func (c *conn) LocalAddr() net.Addr  { return nil }
+// wake ends a wait, or the next one.
+func (c *conn) wake(way int) {
+	select {
+	case c.ready[way] <- struct{}{}:
+	default:
+	}
+}
+
+// Read is net.Conn's. An answer is never there yet when it is first waited for, so that is not tried.
+func (c *conn) Read(b []byte) (int, error) {
+	for {
+		c.mu.Lock()
+		first := !c.watched
+		c.mu.Unlock()
+		if !first {
+			n, err := unix.Read(c.fd, b)
+			switch {
+			case err == unix.EAGAIN || err == unix.EINTR:
+			case err != nil:
+				return 0, os.NewSyscallError("read", err)
+			case n == 0 && len(b) > 0:
+				return 0, io.EOF
+			default:
+				return n, nil
+			}
+		}
+		if err := c.wait(readable); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Write is net.Conn's.
+func (c *conn) Write(b []byte) (done int, err error) {
+	for done < len(b) {
+		n, err := unix.Write(c.fd, b[done:])
+		switch {
+		case err == nil:
+			done += n
+		case err == unix.EAGAIN || err == unix.EINTR:
+			if err := c.wait(writable); err != nil {
+				return done, err
+			}
+		default:
+			return done, os.NewSyscallError("write", err)
+		}
+	}
+	return done, nil
+}
+
+// Close is net.Conn's.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	if c.watched {
+		thePoller().forget(c)
+	}
+	c.wake(readable)
+	c.wake(writable)
+	return os.NewSyscallError("close", unix.Close(c.fd))
+}
+
+// SetDeadline is net.Conn's.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.late = false
+	switch d := time.Until(t); {
+	case t.IsZero():
+	case d > 0:
+		c.timer = time.AfterFunc(d, c.expire)
+	default:
+		c.late = true
+		c.wake(readable)
+		c.wake(writable)
+	}
+	return nil
+}
+
+func (c *conn) expire() { c.SetDeadline(time.Unix(1, 0)) }
+
+// SetReadDeadline is net.Conn's, as it is used here.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// SetWriteDeadline is the same.
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// LocalAddr is nobody's business.
+func (c *conn) LocalAddr() net.Addr { return nil }
+
+// RemoteAddr is net.Conn's.
 func (c *conn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: c.to.IP[:], Port: int(c.to.Port)} }
 
+// SetLinger is *net.TCPConn's.
 func (c *conn) SetLinger(seconds int) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
-	})
-	return errors.Join(err, failed)
+	return unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
 }

@@ -2,11 +2,11 @@ package health
 
 import "sync"
 
-// A crew is the goroutines that probes run in, and what is to be done when one is to end. One that is done waits for the next job, so
-// that its stack, which a probe has made large, is used again.
+// A crew is the goroutines that loops and their probes run in, and what is to be done when one is to end. One that is done waits for the
+// next job, so that its stack, which a probe has made large, is used again.
 type crew struct {
 	mu   sync.Mutex
-	idle []chan func() // the one that was done last is the first to go
+	idle []chan job // the one that was done last is the first to go
 	over bool
 	wg   sync.WaitGroup
 }
@@ -14,28 +14,35 @@ type crew struct {
 // maxIdle is how many wait. Many probes that hang at a time would leave many behind.
 const maxIdle = 64
 
-// do runs a job, which does not panic. After close nobody waits for it: it is that of a probe whose end was waited for, and which left
+// A job is what one of the crew does.
+type job interface{ do() }
+
+type jobFunc func()
+
+func (f jobFunc) do() { f() }
+
+// do has a job done, which does not panic. After close nobody waits for it: it is that of a probe whose end was waited for, and which left
 // somebody behind who still uses its context.
-func (c *crew) do(job func()) {
+func (c *crew) do(j job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch n := len(c.idle); {
 	case n > 0:
 		member := c.idle[n-1]
 		c.idle = c.idle[:n-1]
-		member <- job // a buffer of one
+		member <- j // a buffer of one
 	case c.over:
-		go job()
+		go j.do()
 	default:
-		c.wg.Go(func() { c.work(job) })
+		c.wg.Go(func() { c.work(j) })
 	}
 }
 
-func (c *crew) work(job func()) {
-	next := make(chan func(), 1)
-	for job != nil {
-		job()
-		job = nil // its memory is not kept while this waits
+func (c *crew) work(j job) {
+	next := make(chan job, 1)
+	for j != nil {
+		j.do()
+		j = nil // its memory is not kept while this waits
 		c.mu.Lock()
 		if c.over || len(c.idle) == maxIdle {
 			c.mu.Unlock()
@@ -43,7 +50,7 @@ func (c *crew) work(job func()) {
 		}
 		c.idle = append(c.idle, next)
 		c.mu.Unlock()
-		job = <-next
+		j = <-next
 	}
 }
 

@@ -93,7 +93,7 @@ func (l *loop) setAside(cause error) {
 
 // commit appends t to the log. A log that refuses, or takes too long, is told and does not keep t from being announced.
 func (l *loop) commit(t *Transition) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), commitPatient)
+	ctx, cancel := context.WithTimeout(context.Background(), commitPatient)
 	defer cancel()
 	err := l.append(ctx, *t)
 	if err == nil {
@@ -136,12 +136,12 @@ func (l *loop) append(ctx context.Context, t Transition) error {
 // A saver writes one instance's record, from a goroutine of its own: never two writes at once, soon after a transition and when a window opens, every few
 // seconds for what else changed.
 type saver struct {
-	done   chan error // of the write under way; nil: none
-	stale  bool       // something changed since the last write began
-	urgent bool       // a transition among it, or a window
-	last   time.Time  // when the last write began
-	failed bool       // the last one did
-	off    bool       // nothing is written: a record that cannot be read is in the way
+	writing bool      // a write is under way
+	stale   bool      // something changed since the last write began
+	urgent  bool      // a transition among it, or a window
+	last    time.Time // when the last write began
+	failed  bool      // the last one did
+	off     bool      // nothing is written: a record that cannot be read is in the way
 }
 
 func (s *saver) dirty(urgent bool) {
@@ -154,7 +154,7 @@ func (s *saver) dirty(urgent bool) {
 
 // at returns when the next write of counters is due; zero for never. One that is urgent does not wait for a time.
 func (s *saver) at() time.Time {
-	if !s.stale || s.done != nil {
+	if !s.stale || s.writing {
 		return time.Time{}
 	}
 	return s.last.Add(saveEvery)
@@ -163,49 +163,49 @@ func (s *saver) at() time.Time {
 // save begins to write the record if that is due.
 func (l *loop) save() {
 	now := time.Now()
-	if s := &l.saver; !s.stale || s.done != nil || !s.urgent && now.Before(s.last.Add(saveEvery)) {
+	if s := &l.saver; !s.stale || s.writing || !s.urgent && now.Before(s.last.Add(saveEvery)) {
 		return
 	}
 	l.write(now)
 }
 
-// write encodes the record, and leaves it to be written. Both are done on a stack that is not the loop's, which would keep what
-// encoding/json makes of it.
+// write encodes the record, and leaves it to another goroutine to be written.
 func (l *loop) write(now time.Time) {
-	done, encoded := make(chan error, 1), make(chan struct{})
-	l.saver = saver{done: done, last: now, failed: l.saver.failed}
-	l.set.crew.do(func() {
-		done <- l.put(encoded)
-	})
-	<-encoded
+	l.saver = saver{last: now, failed: l.saver.failed}
+	room := blobs.Get().(*[]byte)
+	blob, err := l.encode((*room)[:0])
+	if err != nil {
+		l.saved(err)
+		return
+	}
+	l.saver.writing = true
+	*room = blob
+	l.set.crew.do(jobFunc(func() {
+		err := l.put(blob)
+		if err == nil { // else somebody may still read it
+			blobs.Put(room)
+		}
+		l.mail.bringWritten(err)
+	}))
 }
 
-// put writes the record. It closes encoded when it needs the loop's own no longer.
-func (l *loop) put(encoded chan struct{}) (err error) {
-	needed := true
-	defer func() {
-		if v := recover(); v != nil {
-			l.log.Error("writing the health record panicked", "panic", v, "stack", string(debug.Stack()))
-			l.set.hooks.Panicked()
-			err = fmt.Errorf("writing panicked")
-		}
-		if needed {
-			close(encoded)
-		}
-	}()
-	room := blobs.Get().(*[]byte)
-	blob, err := encode((*room)[:0], l.set.clock, l.p, l.s, &l.history)
-	if err != nil {
-		return err
+func (l *loop) encode(b []byte) (blob []byte, err error) {
+	defer l.panicked("encoding the health record", &err)
+	return encode(b, l.set.clock, l.p, l.s, &l.history)
+}
+
+func (l *loop) put(blob []byte) (err error) {
+	defer l.panicked("writing the health record", &err)
+	return l.set.config.Journal.Save(l.id, blob)
+}
+
+// panicked makes an error of a panic in something, and tells it to the log.
+func (l *loop) panicked(what string, err *error) {
+	if v := recover(); v != nil {
+		l.log.Error(what+" panicked", "panic", v, "stack", string(debug.Stack()))
+		l.set.hooks.Panicked()
+		*err = fmt.Errorf("%s panicked", what)
 	}
-	needed = false
-	close(encoded)
-	if err := l.set.config.Journal.Save(l.id, blob); err != nil {
-		return err
-	}
-	*room = blob
-	blobs.Put(room)
-	return nil
 }
 
 // blobs are records that were written, to be used again.
@@ -213,7 +213,7 @@ var blobs = sync.Pool{New: func() any { return new([]byte) }}
 
 // saved takes the outcome of a write. A failure is told once, and tried again at the pace of counters.
 func (l *loop) saved(err error) {
-	l.saver.done = nil
+	l.saver.writing = false
 	if err != nil {
 		l.saver.stale = true
 		l.set.hooks.SaveFailed()
@@ -224,11 +224,4 @@ func (l *loop) saved(err error) {
 		l.log.Info("the health record can be written again")
 	}
 	l.saver.failed = err != nil
-}
-
-// settle waits for the write under way.
-func (l *loop) settle() {
-	if l.saver.done != nil {
-		l.saved(<-l.saver.done)
-	}
 }

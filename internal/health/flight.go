@@ -20,6 +20,7 @@ type flight struct {
 	asked  bool
 	cut    bool // its instance stopped, or its window ended: whatever it answers says nothing
 	late   bool // it is overdue, and was told so
+	answer Result
 
 	mu    sync.Mutex
 	err   error         // why its probe is to end; nil: it is not
@@ -54,7 +55,7 @@ func (f *flight) end(why error) {
 		close(f.done)
 	}
 	for _, do := range f.after {
-		f.crew.do(*do)
+		f.crew.do(jobFunc(*do))
 	}
 	f.after = nil
 }
@@ -92,7 +93,7 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
-		f.crew.do(do)
+		f.crew.do(jobFunc(do))
 		return func() bool { return false }
 	}
 	entry := &do

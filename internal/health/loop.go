@@ -1,7 +1,6 @@
 package health
 
 import (
-	"context"
 	"log/slog"
 	"runtime/debug"
 	"slices"
@@ -17,7 +16,7 @@ const (
 	commitPatient = time.Second      // then a transition is announced without its commit
 )
 
-// A loop watches one instance. One goroutine, run, owns every field of the first group.
+// A loop watches one instance. Whoever runs it (see mailbox) owns every field of the first group.
 type loop struct {
 	set  *Set
 	id   string
@@ -28,23 +27,24 @@ type loop struct {
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
+	leaving    *flight   // the same, while whoever runs the loop is to make it
 	free       time.Time // when the last flight landed
 	probes     uint64    // begun so far, by this process
 	loaded     bool
 	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
-	shaken     bool       // a panic was contained: the loop is started again
+	shaken     bool       // a panic was contained, and the loop has not gone on yet
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
 	saver      saver
 	slow       bool // the last start used up its turn
 	counted    bool // as one of set.watched
+	ending     bool // nothing is begun any more
+	lastSave   bool // the last write has begun
 
-	inbox   chan message
-	results chan Result // of the flight; a buffer of one
-	ctx     context.Context
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when run has ended and nothing of it is left
-	forgot  atomic.Bool   // set before cancel: the instance is deleted, so nothing is saved
+	mail   mailbox
+	alarm  alarm
+	done   chan struct{} // closed when the loop has ended and nothing of it is left
+	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 
 	mu      sync.Mutex // of what follows, for readers; never held while anything waits
 	shown   State
@@ -73,65 +73,55 @@ type answer struct {
 	err    error
 }
 
-// run is the loop's goroutine.
-func (l *loop) run() {
-	defer l.end()
-	for !l.contained() {
-		select { // the inbox waits as long
-		case <-l.ctx.Done():
-		case <-time.After(restartPause):
-		}
-	}
-}
-
-// contained runs the loop until it is told to end. After a panic, which is told to the log, it returns false.
-func (l *loop) contained() (ended bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			l.log.Error("the health loop panicked; it is started again", "panic", r, "stack", string(debug.Stack()))
-			l.set.hooks.Panicked()
-			l.shaken = true
-		}
-	}()
+// handle takes one thing that was brought, and does what follows from it.
+func (l *loop) handle(k kind, m message, written error) {
 	if !l.loaded {
 		l.loaded = true
 		l.load()
 	}
+	if l.shaken {
+		l.recovered()
+	}
+	switch k {
+	case bell:
+		l.tick(time.Now())
+	case answered:
+		l.landed()
+	case granted:
+		if f := l.flight; f != nil && f.start.IsZero() {
+			l.depart(f, time.Now())
+		}
+	case saved:
+		l.saved(written)
+	case ending:
+		l.end()
+	default:
+		l.take(m)
+	}
+	if l.ending {
+		l.windUp()
+		return
+	}
+	l.begin()
+	l.save()
+}
+
+// recovered goes on after a panic.
+func (l *loop) recovered() {
+	l.shaken = false
 	if f := l.flight; f != nil && f.start.IsZero() { // it never began
 		f.turn.end(false)
 		l.flight = nil
 	}
-	if l.shaken && l.flight == nil { // what was lost may have been the result that sets the next probe
+	if l.flight == nil { // what was lost may have been the result that sets the next probe
 		l.next(time.Now(), Input{Kind: Asking})
-	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		timer.Reset(time.Until(l.wake()))
-		select {
-		case <-l.ctx.Done():
-			return true
-		case m := <-l.inbox:
-			l.take(m)
-		case r := <-l.results:
-			l.landed(r)
-		case err := <-l.saver.done:
-			l.saved(err)
-		case <-l.turn():
-			l.depart(l.flight, time.Now())
-		case <-timer.C:
-			l.tick(time.Now())
-		}
-		l.begin()
-		l.save()
 	}
 }
 
-// wake returns when something is to be done without anybody's asking.
-func (l *loop) wake() time.Time {
-	at := time.Now().Add(time.Hour)
+// wake returns when something is to be done without anybody's asking; zero for never.
+func (l *loop) wake() (at time.Time) {
 	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(at) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
 	}
@@ -145,7 +135,7 @@ func (l *loop) wake() time.Time {
 	return at
 }
 
-// tick is called when wake said so, or a moment later.
+// tick is what the bell is for: wake's time has come, or a moment later.
 func (l *loop) tick(now time.Time) {
 	if f := l.flight; f != nil && !f.until.IsZero() && !now.Before(f.until) {
 		f.late = true
@@ -296,7 +286,7 @@ func (l *loop) begin() {
 	l.set.hooks.Began(l.id, now.Sub(later(l.due, l.free))) // what came due during a flight waits for its end by design
 	f := &flight{crew: &l.set.crew, window: l.s.Window, joined: now}
 	if l.p.queues() {
-		f.turn = l.set.queue.join(l.slow)
+		f.turn = l.set.queue.join(l.slow, func() { l.mail.bring(granted) })
 		l.flight = f
 		l.next(now, Input{Kind: Queued})
 	} else {
@@ -304,15 +294,7 @@ func (l *loop) begin() {
 	}
 }
 
-// turn is closed when the probe that waits for its turn may begin.
-func (l *loop) turn() <-chan struct{} {
-	if f := l.flight; f != nil && f.start.IsZero() {
-		return f.turn.granted
-	}
-	return nil
-}
-
-// depart begins the probe whose turn it is.
+// depart begins the probe whose turn it is: whoever runs the loop makes it.
 func (l *loop) depart(f *flight, now time.Time) {
 	f.asked = l.s.Due.IsZero() || now.Before(l.s.Due)
 	if f.turn != nil {
@@ -324,13 +306,12 @@ func (l *loop) depart(f *flight, now time.Time) {
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
-	l.set.crew.do(func() { l.probe(f) })
+	l.leaving = f
 }
 
-// probe asks once. Its answer is waited for in every case.
-func (l *loop) probe(f *flight) {
+// probe asks once. Its answer is waited for in every case. It is called while the loop is not the caller's.
+func (l *loop) probe(f *flight) (r Result) {
 	t := f.turn
-	r := Result{Outcome: Inconclusive, Cause: CausePanic, Reason: "the probe panicked: the daemon's log has the stack"}
 	started := idle
 	if t != nil {
 		started = func() { t.end(false) }
@@ -339,22 +320,26 @@ func (l *loop) probe(f *flight) {
 		if v := recover(); v != nil {
 			l.log.Error("a probe panicked", "panic", v, "stack", string(debug.Stack()))
 			l.set.hooks.Panicked()
+			r = Result{Outcome: Inconclusive, Cause: CausePanic, Reason: "the probe panicked: the daemon's log has the stack"}
 		}
 		started()
 		l.set.flying.Add(-1)
-		l.results <- r
 	}()
-	r = l.set.config.Probe(f, l.id, f.policy, started)
+	return l.set.config.Probe(f, l.id, f.policy, started)
 }
 
 func idle() {}
 
 // landed takes the answer of the probe in flight.
-func (l *loop) landed(r Result) {
+func (l *loop) landed() {
 	f, now := l.flight, time.Now()
 	l.flight, l.free = nil, now
 	overdue := f.Err() == errOverdue
 	f.end(errLanded)
+	if l.ending { // the daemon ends, or the instance is gone: that says nothing about the workload
+		return
+	}
+	r := f.answer
 	l.slow = f.turn != nil && f.turn.usedUp()
 	if f.window != l.s.Window || l.p.Disabled() {
 		l.unanswered()
@@ -410,23 +395,32 @@ func (l *loop) unanswered() {
 	}
 }
 
-// end leaves nothing behind: no probe, no writer, nobody who waits.
+// end has the probe in flight end, and begins nothing more.
 func (l *loop) end() {
+	l.ending = true
+	l.set.timers.set(l, time.Time{})
 	f := l.flight
 	if f != nil && f.start.IsZero() {
 		f.turn.end(false)
-		f = nil
+		l.flight = nil
 	} else if f != nil {
 		f.end(errCutShort)
 	}
-	l.settle()
-	if l.saver.stale && !l.forgot.Load() {
+}
+
+// windUp leaves nothing behind: no probe, no writer, nobody who waits. It is called until that is so.
+func (l *loop) windUp() {
+	if l.saver.writing {
+		return
+	}
+	if l.saver.stale && !l.lastSave && !l.forgot.Load() {
+		l.lastSave = true
 		l.write(time.Now())
-		l.settle()
 	}
-	if f != nil {
-		<-l.results // the daemon ends, or the instance is gone: that says nothing about the workload
+	if l.saver.writing || l.flight != nil {
+		return
 	}
+	l.mail.close()
 	if l.committing != nil {
 		<-l.committing
 	}
@@ -441,33 +435,5 @@ func (l *loop) end() {
 	}
 	l.mu.Unlock()
 	close(l.done)
-}
-
-// snapshot returns what was published last; false before anything was.
-func (l *loop) snapshot() (Snapshot, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := &l.shown
-	return Snapshot{
-		Status: s.Status, LastStatus: s.Last, Since: s.Since,
-		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
-		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
-		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
-		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
-	}, s.Status != ""
-}
-
-// closedChannel is what nobody has to wait for.
-var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
-
-func (l *loop) changes() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.over {
-		return closedChannel
-	}
-	if l.changed == nil {
-		l.changed = make(chan struct{})
-	}
-	return l.changed
+	l.set.loopWG.Done()
 }

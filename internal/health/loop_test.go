@@ -69,7 +69,7 @@ func TestHooks(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.queue = newQueue(1)
-			b.queue.join(false)
+			b.queue.join(false, idle)
 			var mu sync.Mutex
 			var got probed
 			b.Set.hooks.Probed = func(t Type, o Outcome, cause string, took time.Duration) {

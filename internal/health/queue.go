@@ -21,21 +21,22 @@ type queue struct {
 
 // A turn is one start's.
 type turn struct {
-	queue   *queue
-	granted chan struct{} // closed when it came
-	line    *list.List    // it waits in
-	place   *list.Element // in line; nil: it does not wait
-	timer   *time.Timer   // ends it; nil: it is over, or did not come
-	spent   bool          // it used up turnTime
+	queue *queue
+	call  func()        // when it comes, with the queue locked
+	line  *list.List    // it waits in
+	place *list.Element // in line; nil: it does not wait
+	timer *time.Timer   // ends it; nil: it is over, or did not come
+	spent bool          // it used up turnTime
 }
 
 func newQueue(slots int) *queue { return &queue{free: max(slots, 1)} }
 
-// join queues for a turn. slow: the last one of the same instance was used up. end it in every case.
-func (q *queue) join(slow bool) *turn {
+// join queues for a turn; came is called when it comes, which may be at once. It must not wait, nor call the queue. slow: the last one
+// of the same instance was used up. end it in every case.
+func (q *queue) join(slow bool, came func()) *turn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t := &turn{queue: q, granted: make(chan struct{}), line: &q.quick}
+	t := &turn{queue: q, call: came, line: &q.quick}
 	if slow {
 		t.line = &q.slow
 	}
@@ -59,7 +60,7 @@ func (q *queue) serve() {
 		t.place = nil
 		q.free--
 		t.timer = time.AfterFunc(turnTime, func() { t.end(true) })
-		close(t.granted)
+		t.call()
 	}
 }
 

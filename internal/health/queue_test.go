@@ -10,8 +10,18 @@ import (
 	"time"
 )
 
-// came reports whether the turn has come.
-func (t *turn) came() bool {
+// A ticket is a turn, and whether it has come.
+type ticket struct {
+	*turn
+	granted chan struct{}
+}
+
+func (q *queue) ticket(slow bool) *ticket {
+	granted := make(chan struct{})
+	return &ticket{q.join(slow, func() { close(granted) }), granted}
+}
+
+func (t *ticket) came() bool {
 	select {
 	case <-t.granted:
 		return true
@@ -24,7 +34,7 @@ func (t *turn) came() bool {
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(2)
-		came := func(turns ...*turn) (list []int) {
+		came := func(turns ...*ticket) (list []int) {
 			synctest.Wait()
 			for i, t := range turns {
 				if t.came() {
@@ -33,7 +43,7 @@ func TestQueue(t *testing.T) {
 			}
 			return list
 		}
-		var turns []*turn
+		var turns []*ticket
 		expect := func(waiting int, want ...int) {
 			t.Helper()
 			if got := came(turns...); !slices.Equal(got, want) || q.len() != waiting {
@@ -41,7 +51,7 @@ func TestQueue(t *testing.T) {
 			}
 		}
 		for range 5 {
-			turns = append(turns, q.join(false))
+			turns = append(turns, q.ticket(false))
 		}
 		expect(3, 0, 1)
 		turns[1].end(false)
@@ -65,7 +75,7 @@ func TestQueue(t *testing.T) {
 		// Both slots are free again, and no more than both.
 		turns = nil
 		for range 3 {
-			turns = append(turns, q.join(false))
+			turns = append(turns, q.ticket(false))
 		}
 		expect(1, 0, 1)
 		time.Sleep(time.Second)
@@ -77,16 +87,16 @@ func TestQueue(t *testing.T) {
 func TestQueueOfTheSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)
-		first := q.join(true) // nobody is there: at once
-		slow := []*turn{q.join(true), q.join(true)}
-		quick := []*turn{q.join(false), q.join(false)}
+		first := q.ticket(true) // nobody is there: at once
+		slow := []*ticket{q.ticket(true), q.ticket(true)}
+		quick := []*ticket{q.ticket(false), q.ticket(false)}
 		if q.len() != 4 {
 			t.Errorf("%d wait", q.len())
 		}
 		var order []string
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		for name, t := range map[string]*turn{"first": first, "slow 0": slow[0], "slow 1": slow[1], "quick 0": quick[0], "quick 1": quick[1]} {
+		for name, t := range map[string]*ticket{"first": first, "slow 0": slow[0], "slow 1": slow[1], "quick 0": quick[0], "quick 1": quick[1]} {
 			wg.Go(func() {
 				<-t.granted
 				mu.Lock()
@@ -104,7 +114,7 @@ func TestQueueOfTheSlow(t *testing.T) {
 }
 
 func TestQueueHasASlot(t *testing.T) {
-	if q := newQueue(0); !q.join(false).came() {
+	if q := newQueue(0); !q.ticket(false).came() {
 		t.Error("nobody's turn will ever come")
 	}
 }
@@ -381,7 +391,7 @@ func TestNotStaleWhileQueued(t *testing.T) {
 		b.is(StatusHealthy)
 		time.Sleep(time.Second)
 		for range 1000 { // fifty seconds of others
-			b.queue.join(false)
+			b.queue.join(false, idle)
 		}
 		b.answers(dunno, 0)
 		b.Ask("a")

@@ -22,6 +22,7 @@ type Set struct {
 	loopWG sync.WaitGroup
 
 	crew    crew
+	timers  timers
 	queue   *queue
 	suspect *suspect
 	flying  atomic.Int64 // probes in flight
@@ -153,10 +154,13 @@ func (s *Set) LastActivity() time.Time { return time.Unix(0, s.active.Load()) }
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
-	s.mu.Unlock()
 	s.cancel()
+	for _, l := range s.loops {
+		l.mail.bring(ending)
+	}
+	s.mu.Unlock()
 	done := make(chan struct{})
-	go func() { s.loopWG.Wait(); s.crew.close(); s.suspect.close(); close(done) }()
+	go func() { s.loopWG.Wait(); s.timers.close(); s.crew.close(); s.suspect.close(); close(done) }()
 	select {
 	case <-done:
 		return nil
@@ -173,7 +177,6 @@ func (s *Set) loop(id string, start bool) *loop {
 	if l == nil && start && !s.closed {
 		l = newLoop(s, id)
 		s.loops[id] = l
-		s.loopWG.Go(l.run)
 	}
 	return l
 }
@@ -186,27 +189,27 @@ func (s *Set) logger(id string) *slog.Logger {
 }
 
 func newLoop(s *Set, id string) *loop {
-	l := &loop{
-		set: s, id: id, hash: hashID(id), log: s.logger(id),
-		inbox: make(chan message), results: make(chan Result, 1), done: make(chan struct{}),
-	}
-	l.ctx, l.cancel = context.WithCancel(s.ctx)
+	l := &loop{set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
+	l.mail.loop = l
+	s.loopWG.Add(1)
 	return l
 }
 
 // send gives the loop a message, and returns when it was taken or the loop has ended.
 func (l *loop) send(m message) {
 	m.taken = make(chan struct{})
+	if !l.mail.send(m) {
+		return
+	}
 	select {
-	case l.inbox <- m:
-		<-m.taken
+	case <-m.taken:
 	case <-l.done:
 	}
 }
 
 func (l *loop) forget() {
 	l.forgot.Store(true)
-	l.cancel()
+	l.mail.bring(ending)
 	<-l.done
 }
 

@@ -428,7 +428,7 @@ func TestStaleByAnyStep(t *testing.T) {
 			if !l.saver.urgent {
 				t.Errorf("a step of kind %d: the record is not written", in.Kind)
 			}
-			l.cancel()
+			l.forget()
 			b.close()
 		})
 	}
@@ -765,7 +765,7 @@ func TestBeginningsAreNoNews(t *testing.T) {
 		b.seen(1, Running, slow+`"exec":{"command":["x"]}}`)
 		b.is(StatusHealthy)
 		time.Sleep(time.Minute)
-		holder := b.queue.join(false)
+		holder := b.queue.join(false, idle)
 		quiet(func() { b.Ask("a") })
 		if b.Queued() != 1 {
 			t.Errorf("%d queued", b.Queued())

@@ -117,3 +117,32 @@ type Transition struct {
 	// Stale is the reason for which the status is stale from here on; "" where it is not.
 	Stale string `json:"stale,omitempty"`
 }
+
+// snapshot returns what was published last; false before anything was.
+func (l *loop) snapshot() (Snapshot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &l.shown
+	return Snapshot{
+		Status: s.Status, LastStatus: s.Last, Since: s.Since,
+		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
+		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
+		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
+		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
+	}, s.Status != ""
+}
+
+// closedChannel is what nobody has to wait for.
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (l *loop) changes() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return closedChannel
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}
