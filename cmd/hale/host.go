@@ -43,6 +43,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(slack.GCPercent)
 			}
+			go slack.Processors(cmd.Context())
 			if err := s.resolve(); err != nil {
 				return err
 			}

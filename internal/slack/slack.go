@@ -49,12 +49,14 @@ func Set(d time.Duration) error {
 	return set(d)
 }
 
-// Work takes the slack away until end is called: for what reads and writes much, by many system calls. Go's monitor, which takes the
+// Work takes the slack away until end is called: for what reads and writes much, by many system calls, and has all the processors. Go's monitor, which takes the
 // processor from a goroutine that waits in one, is late by the slack, too. Garbage is kept as Go would. Where it cannot be done the work is slower, and no worse.
 func Work() (end func()) {
 	mu.Lock()
 	defer mu.Unlock()
-	if works++; works == 1 && given > Ordinary {
+	works++
+	giveLocked(false)
+	if works == 1 && given > Ordinary {
 		set(Ordinary)
 		percent = debug.SetGCPercent(100)
 	}
