@@ -248,7 +248,7 @@ type control struct {
 	frame   []byte // that was sent last: room for the next
 
 	mu      sync.Mutex
-	cancels map[uint64]context.CancelFunc
+	cancels map[uint64]*withdrawal // of the requests that are not answered yet; nil: the connection has ended
 }
 
 func (s *server) converseControl(client *net.UnixConn, version int) {
@@ -261,13 +261,14 @@ func (s *server) converseControl(client *net.UnixConn, version int) {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
 	c := &control{
-		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
+		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]*withdrawal),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
 			protocol.MethodKill: newRoom("kills", maxKills), protocol.MethodStop: newRoom("stops", maxKills),
 		},
 		others: newRoom("requests", maxOthers),
 	}
+	defer context.AfterFunc(ctx, c.endAll)()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -388,20 +389,36 @@ func (c *control) work(j job) {
 }
 
 func (c *control) begin(id uint64) context.Context {
-	ctx, cancel := context.WithCancel(c.ctx)
+	w := new(withdrawal)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancels[id] = cancel
-	return ctx
+	if c.cancels == nil {
+		w.end()
+		return w
+	}
+	if before := c.cancels[id]; before != nil { // a client that gives two requests one number can withdraw the second
+		before.end()
+	}
+	c.cancels[id] = w
+	return w
 }
 
 func (c *control) end(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cancel, ok := c.cancels[id]; ok {
+	if w, ok := c.cancels[id]; ok {
 		delete(c.cancels, id)
-		cancel()
+		w.end()
 	}
+}
+
+func (c *control) endAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.cancels {
+		w.end()
+	}
+	c.cancels = nil
 }
 
 func (c *control) answer(ctx context.Context, r protocol.Request) {

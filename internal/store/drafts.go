@@ -49,7 +49,9 @@ func (r *Root) Drafted(name string, every time.Duration) *Drafted {
 // drafts are how many there are.
 const drafts = 2
 
-func (d *Drafted) draft(n uint64) string { return d.name + ".draft-" + strconv.FormatUint(n%drafts, 10) }
+func (d *Drafted) draft(n uint64) string {
+	return d.name + ".draft-" + strconv.FormatUint(n%drafts, 10)
+}
 
 // Write makes data what Read returns from now on. With whole it is written to the file in any case.
 func (d *Drafted) Write(data []byte, whole bool) error {
