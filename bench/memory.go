@@ -80,7 +80,7 @@ func benchMemory(ctx context.Context, s *site) (err error) {
 	each := func(st peer.Stats) float64 { return float64(st.Memory-before.Memory) / memoryTargets }
 	s.report.add(row{what: fmt.Sprintf("resident memory for each of %d watched targets, histories full", memoryTargets), unit: kilobytes, figure: each(at), most: 24 << 10, bound: "≤ 24 KiB, 16 is aimed at"})
 	s.report.add(row{what: "the same, garbage collected", unit: kilobytes, figure: each(ended)})
-	s.report.add(row{what: fmt.Sprintf("goroutines after %d probes, beside each loop's", at.Probes), unit: plain, figure: float64(at.Goroutines - memoryTargets), reference: float64(started.Goroutines - memoryTargets), beside: "before them", most: 200, bound: "flat"})
+	s.report.add(row{what: fmt.Sprintf("goroutines after %d probes", at.Probes), unit: plain, figure: float64(at.Goroutines), reference: float64(started.Goroutines), beside: "before them", most: 200, bound: "flat"})
 	s.report.add(row{what: "descriptors after them", unit: plain, figure: float64(at.Files), reference: float64(started.Files), beside: "before them", most: float64(started.Files + 100), bound: "flat"})
 	s.report.add(row{what: "sockets in TIME_WAIT on the prober's side, after its first minute", unit: plain, figure: float64(waiting), reference: float64(waited), beside: "in it", most: float64(max(waited+waited/10, 100)), bound: "flat"})
 	s.report.note("Memory: %d targets at %v over %d probes; %d goroutines at most; the growth of the resident memory is against the same process with nothing watched yet.", memoryTargets, memoryInterval, at.Probes, most)

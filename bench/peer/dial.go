@@ -30,7 +30,7 @@ func dial(ctx context.Context, a target.Address) (net.Conn, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	c := newConn(fd, a)
+	c := &conn{fd: fd, to: a}
 	if err == unix.EALREADY {
 		if err := c.connected(ctx); err != nil {
 			c.Close()
@@ -47,11 +47,11 @@ func lateAck(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKAC
 // it for both directions from the first moment to the last, and has a finalizer, which together are a tenth of what a probe costs.
 // One goroutine reads and one writes at a time.
 type conn struct {
-	fd    int
-	to    target.Address
-	ready [2]chan struct{} // to be read, and to be written; a buffer of one
+	fd int
+	to target.Address
 
 	mu      sync.Mutex
+	ways    [2]way // to be read, and to be written
 	watched bool
 	late    bool // its deadline has passed
 	closed  bool
@@ -63,8 +63,10 @@ const (
 	writable
 )
 
-func newConn(fd int, to target.Address) *conn {
-	return &conn{fd: fd, to: to, ready: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}}
+// A way is one direction.
+type way struct {
+	happened bool
+	waits    chan struct{} // closed when something happens; nil: nobody waits
 }
 
 // connected waits until a connection is open.
@@ -84,38 +86,46 @@ func (c *conn) connected(ctx context.Context) error {
 }
 
 // wait returns when something happened to the connection in a direction since the last wait, or its time is over.
-func (c *conn) wait(way int) error {
+func (c *conn) wait(direction int) error {
 	c.mu.Lock()
-	watched, late, closed := c.watched, c.late, c.closed
-	c.watched = true
-	c.mu.Unlock()
-	switch {
-	case closed:
-		return os.ErrClosed
-	case late:
-		return os.ErrDeadlineExceeded
-	case !watched:
+	defer c.mu.Unlock()
+	if !c.watched {
+		c.watched = true
 		if err := thePoller().watch(c); err != nil {
 			return err
 		}
 	}
-	<-c.ready[way]
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed:
-		return os.ErrClosed
-	case c.late:
-		return os.ErrDeadlineExceeded
+	for w := &c.ways[direction]; ; {
+		switch {
+		case c.closed:
+			return os.ErrClosed
+		case c.late:
+			return os.ErrDeadlineExceeded
+		case w.happened:
+			w.happened = false
+			return nil
+		}
+		waits := make(chan struct{})
+		w.waits = waits
+		c.mu.Unlock()
+		<-waits
+		c.mu.Lock()
 	}
-	return nil
 }
 
 // wake ends a wait, or the next one.
-func (c *conn) wake(way int) {
-	select {
-	case c.ready[way] <- struct{}{}:
-	default:
+func (c *conn) wake(direction int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked(direction)
+}
+
+func (c *conn) wakeLocked(direction int) {
+	w := &c.ways[direction]
+	w.happened = true
+	if w.waits != nil {
+		close(w.waits)
+		w.waits = nil
 	}
 }
 
@@ -173,10 +183,10 @@ func (c *conn) Close() error {
 		c.timer.Stop()
 	}
 	if c.watched {
-		thePoller().forget(c)
+		thePoller().forget(c.fd)
 	}
-	c.wake(readable)
-	c.wake(writable)
+	c.wakeLocked(readable)
+	c.wakeLocked(writable)
 	return os.NewSyscallError("close", unix.Close(c.fd))
 }
 
@@ -194,8 +204,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 		c.timer = time.AfterFunc(d, c.expire)
 	default:
 		c.late = true
-		c.wake(readable)
-		c.wake(writable)
+		c.wakeLocked(readable)
+		c.wakeLocked(writable)
 	}
 	return nil
 }

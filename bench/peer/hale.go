@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +14,6 @@ import (
 	"github.com/halevm/hale/bench/target"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/probe"
-	"github.com/halevm/hale/internal/slack"
 )
 
 // hale is the product's own engine: its Set with loops, decisions and histories, and its probes. Only the dial function is the
@@ -22,7 +21,7 @@ import (
 type hale struct {
 	config   Config
 	set      *health.Set
-	targets  map[string]*asked
+	targets  []asked
 	policies []health.Policy
 	probes   atomic.Int64
 	failures atomic.Int64
@@ -52,15 +51,14 @@ type Move struct {
 }
 
 func newHale(c Config) (watcher, error) {
-	debug.SetGCPercent(slack.GCPercent)
-	h := &hale{config: c, targets: make(map[string]*asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
+	h := &hale{config: c, targets: make([]asked, len(c.Targets)), policies: make([]health.Policy, len(c.Targets))}
 	full, err := c.full()
 	if err != nil {
 		return nil, err
 	}
 	h.set = health.NewSet(health.Config{Probe: h.ask, Journal: &book{nowhere{full}, h}, Hooks: health.Hooks{
 		Began: func(id string, lag time.Duration) {
-			if !h.targets[id].other {
+			if !h.target(id).other {
 				h.lag.add(lag)
 			}
 		},
@@ -78,7 +76,7 @@ func newHale(c Config) (watcher, error) {
 		}
 		h.policies[i] = p
 		t := probe.Target{Version: "bench", Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
-		h.targets[name(i)] = &asked{index: i, other: i < c.Others, probe: t}
+		h.targets[i] = asked{index: i, other: i < c.Others, probe: t}
 	}
 	if !c.Wait {
 		go h.open(c.stagger)
@@ -97,7 +95,7 @@ func (h *hale) open(after func(i int) time.Duration) {
 
 // ask is the Prober.
 func (h *hale) ask(ctx context.Context, id string, p health.Policy, started func()) health.Result {
-	a := h.targets[id]
+	a := h.target(id)
 	t := a.probe
 	t.Begun = started
 	r := probe.Run(ctx, t, p)
@@ -116,11 +114,20 @@ type book struct {
 func (b *book) Commit(_ context.Context, id string, t health.Transition) error {
 	b.of.mu.Lock()
 	defer b.of.mu.Unlock()
-	b.of.moves = append(b.of.moves, Move{b.of.targets[id].index, string(t.From), string(t.To), target.Uptime()})
+	b.of.moves = append(b.of.moves, Move{b.of.target(id).index, string(t.From), string(t.To), target.Uptime()})
 	return nil
 }
 
 func name(i int) string { return fmt.Sprintf("target%014d", i) }
+
+// target returns the one of that name.
+func (h *hale) target(name string) *asked {
+	i, err := strconv.Atoi(name[len("target"):])
+	if err != nil {
+		panic(err) // it is of name's making
+	}
+	return &h.targets[i]
+}
 
 func (c *Config) policy(a target.Address) (health.Policy, error) {
 	check := fmt.Sprintf(`"http":{"port":%d}`, a.Port)
@@ -170,8 +177,9 @@ func (h *hale) stats(s *Stats, look bool) {
 	if !look {
 		return
 	}
-	for id, a := range h.targets {
-		snap, _ := h.set.Snapshot(id)
+	for i := range h.targets {
+		a := &h.targets[i]
+		snap, _ := h.set.Snapshot(name(i))
 		if snap.Status == health.StatusUnhealthy {
 			s.Unhealthy++
 		}

@@ -47,10 +47,10 @@ func (p *poller) watch(c *conn) error {
 }
 
 // forget is called before the connection is closed, which takes it from the epoll descriptor.
-func (p *poller) forget(c *conn) {
+func (p *poller) forget(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.conns, int32(c.fd))
+	delete(p.conns, int32(fd))
 }
 
 // look wakes those to whom something happened.
@@ -61,9 +61,14 @@ func (p *poller) look() {
 		if err != nil || n == 0 {
 			return
 		}
+		var conns [len(events)]*conn
 		p.mu.Lock()
-		for _, e := range events[:n] {
-			c := p.conns[e.Fd]
+		for i, e := range events[:n] {
+			conns[i] = p.conns[e.Fd]
+		}
+		p.mu.Unlock()
+		for i, e := range events[:n] {
+			c := conns[i]
 			if c == nil {
 				continue
 			}
@@ -74,6 +79,5 @@ func (p *poller) look() {
 				c.wake(writable)
 			}
 		}
-		p.mu.Unlock()
 	}
 }

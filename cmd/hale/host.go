@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -39,9 +38,6 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			}
 			if err := slack.Set(slack.Probing); err != nil {
 				return fmt.Errorf("let timers fire together: %w", err)
-			}
-			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(slack.GCPercent)
 			}
 			go slack.Processors(cmd.Context())
 			if err := s.resolve(); err != nil {

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -21,7 +22,8 @@ func (l *loop) load() {
 			l.setAside(err)
 			break
 		}
-		l.p, l.s = p, s
+		l.adopt(p)
+		l.s = s
 		l.mu.Lock()
 		l.history = h
 		l.mu.Unlock()
@@ -67,9 +69,10 @@ func (l *loop) replay(log []Transition) {
 	l.s = l.s.replay(log)
 	switch {
 	case last.To == StatusDisabled:
-		l.p = Policy{}
+		l.adopt(Policy{})
 	case last.Policy != "" && last.Policy != l.p.sum():
-		l.p, l.logged = Policy{}, last.Policy
+		l.adopt(Policy{})
+		l.logged = last.Policy
 	}
 	if unknown > 0 {
 		l.log.Error("the event log holds health transitions that this version does not know; they are left out", "transitions", unknown)
@@ -191,7 +194,12 @@ func (l *loop) write(now time.Time) {
 
 func (l *loop) encode(b []byte) (blob []byte, err error) {
 	defer l.panicked("encoding the health record", &err)
-	return encode(b, l.set.clock, l.p, l.s, &l.history)
+	if l.policy == nil {
+		if l.policy, err = json.Marshal(l.p); err != nil {
+			return nil, err
+		}
+	}
+	return encode(b, l.set.clock, l.policy, &l.s, &l.history), nil
 }
 
 func (l *loop) put(blob []byte) (err error) {

@@ -10,7 +10,7 @@ import (
 // timer and a channel would be a good part of what a probe costs here. The loop's own timer ends one that takes too long, the loop ends
 // with its context, and few ask for the channel.
 type flight struct {
-	policy Policy
+	policy *Policy // never changed
 	crew   *crew
 	turn   *turn     // of one that costs CPU to begin; nil: it needs none
 	joined time.Time // since when it waited for its turn

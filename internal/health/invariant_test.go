@@ -67,7 +67,7 @@ func (m *machine) drawPass(t *rapid.T) {
 // recorded is the state as the next daemon reads it.
 func (m *machine) recorded(t *rapid.T) State {
 	c := clock{bootID: "b", origin: epoch, uptime: time.Hour}
-	blob, err := encode(nil, c, m.p, m.s, new(history))
+	blob, err := encoded(c, m.p, m.s, new(history))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func FuzzDecode(f *testing.F) {
 	var h history
 	h.addResult(WindowResult{Result: bad, Window: 1})
 	h.addTransition(Transition{From: StatusStarting, To: StatusHealthy})
-	blob, err := encode(nil, c, m.p, m.s, &h)
+	blob, err := encoded(c, m.p, m.s, &h)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func FuzzDecode(f *testing.F) {
 		// Whatever was accepted can be gone on from, and written again.
 		s, _ = s.Next(p, epoch.Add(time.Hour), Input{Kind: Restarted, Hash: 7})
 		s, _ = s.Next(p, epoch.Add(time.Hour), Input{Kind: Seen, Run: s.Run, Phase: Running})
-		if _, err := encode(nil, c, p, s, &h); err != nil && s.sane() {
+		if _, err := encoded(c, p, s, &h); err != nil && s.sane() {
 			t.Fatal(err)
 		}
 	})

@@ -23,7 +23,9 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          Policy
+	p          Policy  // set by adopt
+	asked      *Policy // the same, for flights: it is never changed
+	policy     []byte  // the same as JSON, for the record; nil: not made yet
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
@@ -42,7 +44,7 @@ type loop struct {
 	lastSave   bool // the last write has begun
 
 	mail   mailbox
-	alarm  alarm
+	alarm  int           // its place among the timers, whose lock is held for it
 	done   chan struct{} // closed when the loop has ended and nothing of it is left
 	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 
@@ -259,11 +261,11 @@ func (l *loop) seen(o Observed) {
 	if sum := l.logged; sum != "" {
 		l.logged = ""
 		if in.PolicyChanged = o.Policy.sum() != sum; !in.PolicyChanged {
-			l.p = o.Policy
+			l.adopt(o.Policy)
 		}
 		l.restart()
 	}
-	l.p = o.Policy
+	l.adopt(o.Policy)
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
 		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record
@@ -275,6 +277,14 @@ func (l *loop) seen(o Observed) {
 			f.end(errCutShort)
 		}
 	}
+}
+
+// adopt takes a policy.
+func (l *loop) adopt(p Policy) {
+	if l.asked != nil && l.p.Equal(p) {
+		return
+	}
+	l.p, l.asked, l.policy = p, &p, nil
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
@@ -302,7 +312,7 @@ func (l *loop) depart(f *flight, now time.Time) {
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.policy = l.p
+	f.policy = l.asked
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)
@@ -325,7 +335,7 @@ func (l *loop) probe(f *flight) (r Result) {
 		started()
 		l.set.flying.Add(-1)
 	}()
-	return l.set.config.Probe(f, l.id, f.policy, started)
+	return l.set.config.Probe(f, l.id, *f.policy, started)
 }
 
 func idle() {}

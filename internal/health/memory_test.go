@@ -2,14 +2,10 @@ package health
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 )
 
 // A watched instance with full histories costs at most 24 KiB, its goroutine included.
@@ -21,7 +17,7 @@ func TestMemory(t *testing.T) {
 		full.addResult(WindowResult{Result: Result{Start: time.Now(), Outcome: Failure, Reason: fmt.Sprintf("status 50%d, expected 200", i%3)}})
 		full.addTransition(Transition{Time: time.Now(), From: StatusHealthy, To: StatusUnhealthy, Reason: fmt.Sprintf("timeout after %ds: no answer to GET /healthz", i)})
 	}
-	blob, err := encode(nil, newClock(hostBoot(nil)), p, State{Run: 1, Window: 1, Status: StatusUnknown}, &full)
+	blob, err := encoded(newClock(hostBoot(nil)), p, State{Run: 1, Window: 1, Status: StatusUnknown}, &full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,63 +73,4 @@ func BenchmarkProbe(b *testing.B) {
 		}
 	}
 	s.Close(b.Context())
-}
-
-// BenchmarkRecord is one write of a record with full histories, encoding only.
-func BenchmarkRecord(b *testing.B) {
-	var h history
-	for range keep {
-		h.addResult(WindowResult{Result: Result{Start: time.Now(), Outcome: Success, Reason: "status 200"}})
-		h.addTransition(Transition{Time: time.Now(), From: StatusHealthy, To: StatusUnhealthy, Reason: "timeout after 2s: no answer to GET /healthz"})
-	}
-	p := mustParse(b, `{"http":{"port":80}}`)
-	c := newClock(hostBoot(nil))
-	b.ReportAllocs()
-	var room []byte
-	for b.Loop() {
-		blob, err := encode(room[:0], c, p, State{}, &h)
-		if err != nil {
-			b.Fatal(err)
-		}
-		room = blob
-	}
-}
-
-// The lists of a record are written as encoding/json would, to the byte.
-func TestEncodedLists(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h history
-		text := rapid.OneOf(rapid.Just(""), rapid.Just("status 200"), rapid.String())
-		for range rapid.IntRange(0, 5).Draw(t, "results") {
-			h.addResult(WindowResult{Window: rapid.Uint64().Draw(t, "window"), Result: Result{
-				Start: time.Unix(0, rapid.Int64Range(0, 1<<62).Draw(t, "start")), Duration: time.Duration(rapid.Int64().Draw(t, "took")),
-				Outcome: rapid.SampledFrom(outcomes).Draw(t, "outcome"), Reason: text.Draw(t, "reason"), Output: text.Draw(t, "output"),
-				Cause: text.Draw(t, "cause"), Definite: rapid.Bool().Draw(t, "definite"),
-			}})
-			moved := Transition{
-				Time: time.Unix(0, rapid.Int64Range(0, 1<<62).Draw(t, "time")), From: rapid.SampledFrom(statuses).Draw(t, "from"),
-				To: rapid.SampledFrom(statuses).Draw(t, "to"), Reason: text.Draw(t, "reason"), Output: text.Draw(t, "output"),
-				Window: rapid.Uint64Range(0, 2).Draw(t, "window"), N: rapid.Uint64Range(0, 2).Draw(t, "n"), Stale: rapid.SampledFrom(stales).Draw(t, "stale"),
-			}
-			if rapid.Bool().Draw(t, "lost") {
-				moved.Persisted = lost
-			}
-			h.addTransition(moved)
-		}
-		got, err := encode(nil, newClock(Boot{ID: "boot", Uptime: uptime}), Policy{}, State{}, &h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		results, err := json.Marshal(h.listResults())
-		if err != nil {
-			t.Fatal(err)
-		}
-		transitions, err := json.Marshal(h.listTransitions())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := `"results":` + string(results) + `,"transitions":` + string(transitions) + "}"; !strings.HasSuffix(string(got), want) {
-			t.Fatalf("%s\nwant at its end\n%s", got, want)
-		}
-	})
 }

@@ -339,7 +339,7 @@ func TestLargestPolicies(t *testing.T) {
 				N: math.MaxUint64, Stale: StaleInconclusive,
 			})
 		}
-		blob, err := encode(nil, newClock(Boot{ID: "b", Uptime: uptime}), p, State{Status: StatusUnhealthy, Error: text(maxReason)}, &h)
+		blob, err := encoded(newClock(Boot{ID: "b", Uptime: uptime}), p, State{Status: StatusUnhealthy, Error: text(maxReason)}, &h)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -59,101 +58,53 @@ type record struct {
 	Transitions []Transition   `json:"transitions"`
 }
 
-// encode appends the record to b. The head is encoding/json's; the lists, which are almost all of it and are written every few seconds
-// for each instance, are appended by hand, from the history as it is.
-func encode(b []byte, c clock, p Policy, s State, h *history) ([]byte, error) {
-	head, err := json.Marshal(record{
-		Version: recordVersion, Boot: c.bootID, Policy: p,
-		Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network,
-		Status: s.Status, Last: s.Last, Verdict: s.Verdict, N: s.N, Stale: s.Stale,
-		Successes: s.Successes, Failures: s.Failures, GraceFailures: s.GraceFailures,
-		Since: s.Since, CheckedAt: s.CheckedAt, SuccessAt: s.SuccessAt, FailureAt: s.FailureAt, WindowAt: s.WindowAt, Error: s.Error,
-		Fresh: c.sinceBoot(s.Fresh), Entered: c.sinceBoot(s.Entered), GraceEnd: c.sinceBoot(s.GraceEnd), AgentBy: c.sinceBoot(s.AgentBy),
-		Patience: c.sinceBoot(s.Patience), Hello: c.sinceBoot(s.Hello),
-		Due: c.sinceBoot(s.Due), CountFrom: c.sinceBoot(s.CountFrom), Gap: s.Gap, Pace: s.Pace, Confirming: s.Confirming, Waiting: s.Waiting,
-	})
-	if err != nil {
-		return nil, err
-	}
-	const empty = `"results":null,"transitions":null}` // what a head ends with
-	b = append(b, head[:len(head)-len(empty)]...)
-	b = append(b, `"results":[`...)
-	for i := range h.results.len() {
-		b = h.results.at(i).appendJSON(comma(b, i))
-	}
-	b = append(b, `],"transitions":[`...)
-	for i := range h.transitions.len() {
-		b = h.transitions.at(i).appendJSON(comma(b, i))
-	}
-	return append(b, "]}"...), nil
-}
+// encode appends the record to b, as encoding/json would write it; policy is the policy's JSON. It is done by hand, for it is done every
+// few seconds for each instance.
+func encode(b []byte, c clock, policy []byte, s *State, h *history) []byte {
+	w := writer{b: append(b, '{')}
+	w.int("version", recordVersion)
+	w.string("boot", c.bootID)
+	w.b = append(w.name("policy"), policy...)
 
-func comma(b []byte, i int) []byte {
-	if i == 0 {
-		return b
-	}
-	return append(b, ',')
-}
+	w.uint("run", s.Run)
+	w.uint("window", s.Window)
+	w.string("phase", s.Phase.String())
+	w.given("agent", s.Agent)
+	w.given("network", s.Network)
+	w.string("status", string(s.Status))
+	w.words("last_status", string(s.Last))
+	w.words("verdict", string(s.Verdict))
+	w.uint("transitions_so_far", s.N)
+	w.words("stale", s.Stale)
 
-// appendJSON writes a result as encoding/json does the WindowResult that listResults makes of it.
-func (r *packedResult) appendJSON(b []byte) []byte {
-	b = appendTime(append(b, `{"time":`...), r.start)
-	b = strconv.AppendInt(append(b, `,"duration":`...), int64(r.duration), 10)
-	b = appendString(append(b, `,"outcome":`...), string(outcomes[r.said.outcome]))
-	b = appendGiven(b, `,"reason":`, r.said.reason)
-	b = appendGiven(b, `,"output":`, r.said.output)
-	b = appendGiven(b, `,"cause":`, r.said.cause)
-	if r.said.definite {
-		b = append(b, `,"definite":true`...)
-	}
-	b = strconv.AppendUint(append(b, `,"window":`...), r.window, 10)
-	return append(b, '}')
-}
+	w.int("consecutive_successes", int64(s.Successes))
+	w.int("consecutive_failures", int64(s.Failures))
+	w.int("grace_failures", int64(s.GraceFailures))
+	w.time("since", s.Since)
+	w.time("last_checked_at", s.CheckedAt)
+	w.time("last_success_at", s.SuccessAt)
+	w.time("last_failure_at", s.FailureAt)
+	w.time("window_started_at", s.WindowAt)
+	w.words("last_error", s.Error)
 
-// appendJSON writes a transition as encoding/json does the Transition that listTransitions makes of it.
-func (t *packedTransition) appendJSON(b []byte) []byte {
-	b = appendTime(append(b, `{"time":`...), t.time)
-	b = appendString(append(b, `,"from":`...), string(statuses[t.from]))
-	b = appendString(append(b, `,"to":`...), string(statuses[t.to]))
-	b = appendGiven(b, `,"reason":`, t.said.reason)
-	b = appendGiven(b, `,"output":`, t.said.output)
-	if t.lost {
-		b = append(b, `,"persisted":false`...)
-	}
-	if t.window != 0 {
-		b = strconv.AppendUint(append(b, `,"window":`...), t.window, 10)
-	}
-	if t.n != 0 {
-		b = strconv.AppendUint(append(b, `,"n":`...), t.n, 10)
-	}
-	b = appendGiven(b, `,"stale":`, stales[t.stale])
-	return append(b, '}')
-}
+	w.span("fresh_uptime", c.sinceBoot(s.Fresh))
+	w.span("entered_uptime", c.sinceBoot(s.Entered))
+	w.span("grace_end_uptime", c.sinceBoot(s.GraceEnd))
+	w.span("agent_by_uptime", c.sinceBoot(s.AgentBy))
+	w.span("patience_uptime", c.sinceBoot(s.Patience))
+	w.span("hello_uptime", c.sinceBoot(s.Hello))
+	w.span("due_uptime", c.sinceBoot(s.Due))
+	w.span("count_from_uptime", c.sinceBoot(s.CountFrom))
+	w.span("gap", s.Gap)
+	w.span("pace", s.Pace)
+	w.given("confirming", s.Confirming)
+	w.given("waiting", s.Waiting)
 
-func appendTime(b []byte, nanoseconds int64) []byte {
-	b = time.Unix(0, nanoseconds).UTC().AppendFormat(append(b, '"'), time.RFC3339Nano)
-	return append(b, '"')
-}
-
-func appendGiven(b []byte, name, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return appendString(append(b, name...), s)
-}
-
-// appendString writes what needs no escape as it is, and leaves the rest to encoding/json.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				panic(err) // a string can be written
-			}
-			return append(b, quoted...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
+	w.name("results")
+	w.list(h.results.len(), func(i int) { w.result(h.results.at(i)) })
+	w.name("transitions")
+	w.list(h.transitions.len(), func(i int) { w.transition(h.transitions.at(i)) })
+	return append(w.b, '}')
 }
 
 // decode reads what encode wrote. A record of another boot has no times left that decide anything: its machine is gone.

@@ -16,31 +16,32 @@ type timers struct {
 	over  bool
 }
 
-// An alarm is one loop's place among the timers, whose lock is held for it.
+// An alarm is when a loop is to be rung.
 type alarm struct {
-	at    time.Time
-	place int // in the heap, from 1; 0: it is not there
+	at   time.Time
+	loop *loop
 }
 
 // set has l rung at a time, zero for never, and no more at the one before it.
 func (t *timers) set(l *loop, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a := &l.alarm
+	place := l.alarm - 1
 	switch {
-	case t.over || a.place > 0 && a.at.Equal(at):
+	case t.over:
 		return
 	case at.IsZero():
-		if a.place > 0 {
-			heap.Remove(&t.heap, a.place-1)
+		if place >= 0 {
+			heap.Remove(&t.heap, place)
 		}
 		return
-	case a.place > 0:
-		a.at = at
-		heap.Fix(&t.heap, a.place-1)
+	case place < 0:
+		heap.Push(&t.heap, alarm{at, l})
+	case t.heap[place].at.Equal(at):
+		return
 	default:
-		a.at = at
-		heap.Push(&t.heap, l)
+		t.heap[place].at = at
+		heap.Fix(&t.heap, place)
 	}
 	t.arm()
 }
@@ -50,7 +51,7 @@ func (t *timers) arm() {
 	if len(t.heap) == 0 {
 		return
 	}
-	first := t.heap[0].alarm.at
+	first := t.heap[0].at
 	if !t.next.IsZero() && !first.Before(t.next) {
 		return
 	}
@@ -67,8 +68,10 @@ func (t *timers) ring() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.next = time.Time{}
-	for now := time.Now(); len(t.heap) > 0 && !t.heap[0].alarm.at.After(now); {
-		heap.Pop(&t.heap).(*loop).mail.bring(bell)
+	for now := time.Now(); len(t.heap) > 0 && !t.heap[0].at.After(now); {
+		l := t.heap[0].loop
+		heap.Pop(&t.heap)
+		l.mail.bring(bell)
 	}
 	t.arm()
 }
@@ -82,30 +85,29 @@ func (t *timers) close() {
 	}
 }
 
-// Alarms are a heap, by time, of the loops that are to be rung.
-type alarms []*loop
+// Alarms are a heap, the soonest first. Each loop knows its place, from 1; 0: it has none.
+type alarms []alarm
 
 func (h alarms) Len() int           { return len(h) }
-func (h alarms) Less(i, j int) bool { return h[i].alarm.at.Before(h[j].alarm.at) }
+func (h alarms) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
 
 func (h alarms) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].alarm.place, h[j].alarm.place = i+1, j+1
+	h[i].loop.alarm, h[j].loop.alarm = i+1, j+1
 }
 
 // Push is heap.Push's.
 func (h *alarms) Push(v any) {
-	l := v.(*loop)
-	*h = append(*h, l)
-	l.alarm.place = len(*h)
+	a := v.(alarm)
+	*h = append(*h, a)
+	a.loop.alarm = len(*h)
 }
 
-// Pop is heap.Pop's.
+// Pop is heap.Pop's; what it returns is nothing that anybody needs.
 func (h *alarms) Pop() any {
 	last := len(*h) - 1
-	l := (*h)[last]
-	(*h)[last] = nil
+	(*h)[last].loop.alarm = 0
+	(*h)[last] = alarm{}
 	*h = (*h)[:last]
-	l.alarm.place = 0
-	return l
+	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -22,10 +21,6 @@ import (
 // Probing is the slack of a process that probes: what a probe may begin late for it is a fifth of what is allowed.
 const Probing = 10 * time.Millisecond
 
-// GCPercent is how much garbage a process that probes keeps, in parts of what it needs: half of what Go would. Ten thousand histories
-// are worth more than the processor time, which is a hundredth of that of their probes.
-const GCPercent = 50
-
 // Ordinary is what Linux gives a process.
 const Ordinary = 50 * time.Microsecond
 
@@ -33,8 +28,6 @@ var (
 	mu    sync.Mutex
 	given time.Duration // by Set; 0: none was
 	works int           // that have begun and not ended
-
-	percent int // of garbage, before the first of them
 )
 
 // Set gives this process's threads a slack: all of them for root, who alone may for those that are there already, else the caller's
@@ -49,8 +42,8 @@ func Set(d time.Duration) error {
 	return set(d)
 }
 
-// Work takes the slack away until end is called: for what reads and writes much, by many system calls, and has all the processors. Go's monitor, which takes the
-// processor from a goroutine that waits in one, is late by the slack, too. Garbage is kept as Go would. Where it cannot be done the work is slower, and no worse.
+// Work takes the slack away until end is called: for what reads and writes much, by many system calls, and it has all processors at once.
+// Go's monitor, which takes the processor from a goroutine that waits in a call, is late by the slack, too. Where it cannot be done the work is slower, and no worse.
 func Work() (end func()) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -58,14 +51,12 @@ func Work() (end func()) {
 	giveLocked(false)
 	if works == 1 && given > Ordinary {
 		set(Ordinary)
-		percent = debug.SetGCPercent(100)
 	}
 	return sync.OnceFunc(func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if works--; works == 0 && given > Ordinary {
 			set(given)
-			debug.SetGCPercent(percent)
 		}
 	})
 }
