@@ -4,7 +4,8 @@
 // # Shape
 //
 // Every decision is made by one pure function, State.Next, from a state, a policy, the time and one Input. Around it stands one
-// loop for each instance: one goroutine, one timer, one owner of the state. The Set is the loops. The controller tells the Set what
+// loop for each instance, which owns the state. It has no goroutine: what is brought to it (a message, an answer, the bell of its
+// alarm) waits in its mailbox, and one goroutine of a crew at a time runs it. The Set is the loops. The controller tells the Set what
 // it knows of an instance (Sync, level and not edge), a Prober asks the workload when the loop says so, a Journal keeps what must
 // outlive the daemon. What a check is made of is a Policy, which exists only as a valid one: Parse makes it.
 //
@@ -12,7 +13,7 @@
 //
 // All methods of Set may be called from any goroutine. Snapshot, Changed and Watched never wait for a probe or for a disk. Sync
 // waits for its own instance's commit and for nothing of another instance. Of one instance there are never two probes at once. A
-// probe runs in a goroutine that its loop waits for before it starts another, before it is forgotten, and before Close returns. A
+// probe's answer is waited for before another is begun, before the instance is forgotten, and before Close returns. A
 // panic in a loop, a probe or the journal is contained: its stack is logged, Hooks.Panicked is called, and the loop goes on, with a
 // probe at once so that no lost result can end the checks of an instance for good.
 //

@@ -23,8 +23,7 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          Policy  // set by adopt
-	asked      *Policy // the same, for flights: it is never changed
+	p          *Policy // never changed; set by adopt
 	policy     []byte  // the same as JSON, for the record; nil: not made yet
 	s          State
 	due        time.Time // of the next probe, as Next said
@@ -132,7 +131,7 @@ func (l *loop) wake() (at time.Time) {
 	} else if !f.late {
 		sooner(f.until)
 	}
-	sooner(l.s.StaleAt(l.p))
+	sooner(l.s.StaleAt(*l.p))
 	sooner(l.saver.at())
 	return at
 }
@@ -143,7 +142,7 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	if at := l.s.StaleAt(l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
+	if at := l.s.StaleAt(*l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
 		l.next(now, Input{}) // a Tick
 	}
 }
@@ -152,7 +151,7 @@ func (l *loop) tick(now time.Time) {
 func (l *loop) next(now time.Time, in Input) {
 	l.set.touch(now)
 	before := l.s
-	l.due = l.s.step(l.p, now, &in)
+	l.due = l.s.step(*l.p, now, &in)
 	var t *Transition
 	if l.s.N != before.N {
 		t = l.announce(&before, now, &in)
@@ -172,7 +171,7 @@ func (l *loop) next(now time.Time, in Input) {
 
 // announce commits the transition from before.
 func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
-	t := l.s.transition(before, l.p, now, in)
+	t := l.s.transition(before, *l.p, now, in)
 	l.commit(&t)
 	return &t
 }
@@ -195,7 +194,7 @@ func (l *loop) publish(t *Transition, in *Input) {
 		l.changed = nil
 	}
 	l.mu.Unlock()
-	if watched := l.s.probing(l.p); watched != l.counted {
+	if watched := l.s.probing(*l.p); watched != l.counted {
 		l.counted = watched
 		l.set.count(watched)
 	}
@@ -281,10 +280,10 @@ func (l *loop) seen(o Observed) {
 
 // adopt takes a policy.
 func (l *loop) adopt(p Policy) {
-	if l.asked != nil && l.p.Equal(p) {
+	if l.p.Equal(p) {
 		return
 	}
-	l.p, l.asked, l.policy = p, &p, nil
+	l.p, l.policy = &p, nil
 }
 
 // begin begins a probe if one is due and none is in flight, or joins the queue for it.
@@ -312,7 +311,7 @@ func (l *loop) depart(f *flight, now time.Time) {
 	}
 	l.next(now, Input{Kind: Begun})
 	f.start, f.until = now, now.Add(4*l.p.Timeout+probeSlack)
-	f.policy = l.asked
+	f.policy = l.p
 	l.flight = f
 	l.probes++
 	l.set.flying.Add(1)

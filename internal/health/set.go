@@ -189,7 +189,7 @@ func (s *Set) logger(id string) *slog.Logger {
 }
 
 func newLoop(s *Set, id string) *loop {
-	l := &loop{set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
+	l := &loop{p: new(Policy), set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
 	l.mail.loop = l
 	s.loopWG.Add(1)
 	return l
