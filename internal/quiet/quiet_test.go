@@ -283,3 +283,37 @@ func TestReadAt(t *testing.T) {
 		t.Errorf("%v, not EBADF", err)
 	}
 }
+
+// BenchmarkWrite is what comes through to a reader that is about as fast, beside an ordinary connection.
+func BenchmarkWrite(b *testing.B) {
+	for _, name := range []string{"ordinary", "quiet"} {
+		b.Run(name, func(b *testing.B) {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			theirs := os.NewFile(uintptr(fds[1]), "theirs") // it blocks, on a thread of its own
+			defer theirs.Close()
+			f := os.NewFile(uintptr(fds[0]), "ours")
+			conn, err := net.FileConn(f)
+			f.Close()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if name == "quiet" {
+				if conn, err = New(conn.(*net.UnixConn)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			defer conn.Close()
+			go io.Copy(io.Discard, theirs)
+			block := make([]byte, 256<<10)
+			b.SetBytes(int64(len(block)))
+			for b.Loop() {
+				if _, err := conn.Write(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
