@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -60,7 +61,7 @@ func (m *machine) join(b protocol.Boot) error {
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: everything, Gateway: tcpip.AddrFrom4(b.Network.Gateway.As4()), NIC: nic}})
 	card := os.NewFile(m.card, "card")
-	go fromHost(card, cable)
+	go fromHost(polled{card}, cable)
 	go toHost(card, cable)
 	l, err := gonet.ListenTCP(s, tcpip.FullAddress{NIC: nic, Addr: addr, Port: 80}, ipv4.ProtocolNumber)
 	if err != nil {
@@ -68,6 +69,22 @@ func (m *machine) join(b protocol.Boot) error {
 	}
 	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }))
 	return nil
+}
+
+// A polled file is waited for with poll, as QEMU's main loop does. Who waits in a read of a socket is woken by the peer's reading, too, and the
+// shim would pay for it.
+type polled struct{ *os.File }
+
+func (p polled) Read(b []byte) (int, error) {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(p.Fd()), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return p.File.Read(b)
+		}
+		if err != unix.EINTR {
+			return 0, err
+		}
+	}
 }
 
 // Frames go with their length before them, as -netdev stream has it.

@@ -39,6 +39,7 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err := slack.Set(slack.Probing); err != nil {
 				return fmt.Errorf("let timers fire together: %w", err)
 			}
+			go slack.Processors(cmd.Context())
 			if err := s.resolve(); err != nil {
 				return err
 			}

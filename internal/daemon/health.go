@@ -133,14 +133,27 @@ type journal struct {
 	instances *store.Root // of DIR/instances
 	name      func(id string) string
 
-	mu     sync.Mutex
-	replay map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
+	mu      sync.Mutex
+	replay  map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
+	records map[string]*record             // by instance; nil: of none yet
+}
+
+// A record is the file of an instance's health record. The instance's loop reads and writes it, and nobody else.
+type record struct {
+	*store.Drafted
+	whole int // how many of the next writes are to be; under journal.mu
 }
 
 const healthFile = "/health.json"
 
-// Commit appends the transition to the event log.
+// recordWhole is how often the record of an instance that is probed all the time is written as files are. A status does not wait for it, nor
+// for anything but the event log; the drafts between are for the counters, which after a crash of the host are another boot's.
+const recordWhole = 5 * time.Minute
+
+// Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
+// alone where the log refuses.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
+	j.record(id, func(r *record) { r.whole = 2 }) // one that is under way may not hold it yet
 	_, err := j.events.Append(ctx, event.TypeHealth, id, j.name(id), t)
 	return err
 }
@@ -151,8 +164,14 @@ func (j *journal) Save(id string, blob []byte) error {
 	if len(blob) > health.MaxRecord {
 		return fmt.Errorf("the health record of instance %s takes %d bytes, and is read up to %d only", id, len(blob), health.MaxRecord)
 	}
-	err := j.instances.WriteFile(id+healthFile, blob)
+	whole := false
+	r := j.record(id, func(r *record) { whole = r.whole > 0 })
+	err := r.Write(blob, whole)
+	if err == nil && whole {
+		j.record(id, func(r *record) { r.whole-- })
+	}
 	if errors.Is(err, fs.ErrNotExist) {
+		j.forget(id)
 		return nil
 	}
 	return err
@@ -160,7 +179,7 @@ func (j *journal) Save(id string, blob []byte) error {
 
 // Load reads it.
 func (j *journal) Load(id string) ([]byte, error) {
-	b, err := j.instances.ReadFile(id+healthFile, health.MaxRecord)
+	b, err := j.record(id, nil).Read(health.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -168,9 +187,30 @@ func (j *journal) Load(id string) ([]byte, error) {
 }
 
 // SetAside puts an unreadable record out of the way.
-func (j *journal) SetAside(id string) error {
-	_, err := j.instances.SetAside(id + healthFile)
-	return err
+func (j *journal) SetAside(id string) error { return j.record(id, nil).SetAside() }
+
+// record is the record of an instance, and what do does with it while nobody else looks at it.
+func (j *journal) record(id string, do func(*record)) *record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.records[id]
+	if r == nil {
+		if j.records == nil {
+			j.records = make(map[string]*record)
+		}
+		r = &record{Drafted: j.instances.Drafted(id+healthFile, recordWhole)}
+		j.records[id] = r
+	}
+	if do != nil {
+		do(r)
+	}
+	return r
+}
+
+func (j *journal) forget(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.records, id)
 }
 
 // Replay gives, once, the transitions of an instance that the event log held when the daemon started, oldest first.
@@ -181,11 +221,12 @@ func (j *journal) Replay(id string) ([]health.Transition, error) {
 	return j.replay[id], nil
 }
 
-// drop forgets what Replay would give.
+// drop forgets an instance that was deleted.
 func (j *journal) drop(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.replay, id)
+	delete(j.records, id)
 }
 
 // readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the

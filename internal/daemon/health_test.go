@@ -356,3 +356,48 @@ func TestAHealthRecordIsReadAgain(t *testing.T) {
 		}
 	}
 }
+
+// What is written every few seconds does not wait for the disk; what follows a transition does, also if a write was under way meanwhile.
+func TestATransitionIsWrittenWhole(t *testing.T) {
+	root, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := root.Mkdir("a"); err != nil {
+		t.Fatal(err)
+	}
+	log, err := event.Open(filepath.Join(t.TempDir(), "events"), event.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	j := &journal{instances: root, events: log, name: func(id string) string { return id }}
+	save := func(blob, file string) {
+		t.Helper()
+		if err := j.Save("a", []byte(blob)); err != nil {
+			t.Fatal(err)
+		}
+		whole, err := root.ReadFile("a/health.json", 100)
+		if err != nil || string(whole) != file {
+			t.Errorf("after %q the file holds %q, %v, not %q", blob, whole, err, file)
+		}
+		if got, err := j.Load("a"); err != nil || string(got) != blob {
+			t.Errorf("%q is read after %q, %v", got, blob, err)
+		}
+	}
+	save("first", "first")
+	save("counters", "first")
+	if err := j.Commit(t.Context(), "a", health.Transition{From: health.StatusStarting, To: health.StatusHealthy, N: 1}); err != nil {
+		t.Fatal(err)
+	}
+	save("under way meanwhile", "under way meanwhile")
+	save("healthy", "healthy")
+	save("more counters", "healthy")
+	if err := root.RemoveDir("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Save("a", []byte("late")); err != nil || len(j.records) != 0 {
+		t.Errorf("of an instance that was deleted: %v, %d records", err, len(j.records))
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -165,6 +166,9 @@ func errnoFor(text string) error {
 
 // asErrno puts the kernel's error into one of gonet's, and leaves others (io.EOF, a deadline) as they are.
 func asErrno(err error) error {
+	if err == nil || err == io.EOF { // as nearly always
+		return err
+	}
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Timeout() {
 		return err

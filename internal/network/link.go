@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -108,6 +109,7 @@ func (l *link) writeLoop() {
 			return
 		case <-l.wake:
 		}
+		runtime.Gosched() // whoever this frame was written for may have one that goes with it, as a request with the last of the handshake
 		if out = l.take(out); len(out) == 0 {
 			continue // it went with the write before
 		}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -124,6 +125,7 @@ type span struct {
 	due     time.Time // of timer
 	state   spanState
 	conn    net.Conn                // what waits on it ends with the time; nil: nothing does
+	ended   chan struct{}           // closed when the time is over; nil: nobody has asked for it
 	inner   context.Context         // is done when the time is over; nil: nobody has asked for it
 	cancel  context.CancelCauseFunc // of inner
 	lasted  time.Duration           // when it was over
@@ -161,6 +163,9 @@ func (t Target) begin(ctx context.Context, start time.Time, timeout time.Duratio
 
 func (s *span) end() {
 	s.mu.Lock()
+	if s.ended != nil && (s.state == running || s.state == draining) {
+		close(s.ended)
+	}
 	s.state, s.conn = done, nil
 	cancel := s.cancel
 	s.mu.Unlock()
@@ -215,6 +220,9 @@ func (s *span) stop(why spanState) {
 	if s.conn != nil {
 		s.conn.SetDeadline(aLongTimeAgo)
 	}
+	if s.ended != nil {
+		close(s.ended)
+	}
 	if s.cancel != nil && why == over {
 		s.cancel(errTimeout)
 	}
@@ -266,13 +274,34 @@ func (s *span) context() context.Context {
 	return s.inner
 }
 
-// A patience is the context of a span, made when somebody asks for its channel: most connections open at once, and nobody does.
+// channel returns one that is closed when the time of the probe is over.
+func (s *span) channel() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+		if s.state != running && s.state != draining {
+			close(s.ended)
+		}
+	}
+	return s.ended
+}
+
+// A patience is the context of a span, made when somebody asks why it ended: most connections open at once, or as soon as the guest answers.
 type patience struct{ *span }
 
 func (p patience) Deadline() (time.Time, bool) { return p.ctx.Deadline() }
-func (p patience) Done() <-chan struct{}       { return p.context().Done() }
-func (p patience) Err() error                  { return p.context().Err() }
+func (p patience) Done() <-chan struct{}       { return p.channel() }
 func (p patience) Value(key any) any           { return p.context().Value(key) }
+
+func (p patience) Err() error {
+	select {
+	case <-p.channel():
+		return cmp.Or(p.context().Err(), context.Canceled)
+	default:
+		return nil
+	}
+}
 
 // wait returns what the host has kept from the probe up to now: the larger of the tick's lateness and the delay of the virtual
 // processor that waited most.

@@ -416,3 +416,45 @@ func BenchmarkSpan(b *testing.B) {
 		Target{}.begin(context.Background(), time.Now(), s).end()
 	}
 }
+
+// Whoever waits with a probe's time learns of its end, whatever ends it, and why; one who comes afterwards, too.
+func TestPatience(t *testing.T) {
+	gaveUp := errors.New("the instance stopped")
+	for name, c := range map[string]struct {
+		end  func(*span, context.CancelCauseFunc)
+		want error
+	}{
+		"its time is over":        {func(*span, context.CancelCauseFunc) { time.Sleep(2 * time.Second) }, errTimeout},
+		"who asked gives up":      {func(_ *span, cancel context.CancelCauseFunc) { cancel(gaveUp) }, gaveUp},
+		"there is a verdict":      {func(s *span, _ context.CancelCauseFunc) { s.end() }, context.Canceled},
+		"it is drained, and over": {func(s *span, _ context.CancelCauseFunc) { s.drain(); s.end() }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				s := Target{}.begin(ctx, time.Now(), time.Second)
+				p := patience{s}
+				over := p.Done()
+				child, cancelChild := context.WithCancel(p)
+				defer cancelChild()
+				if p.Err() != nil || child.Err() != nil {
+					t.Fatalf("before its end: %v, %v", p.Err(), child.Err())
+				}
+				c.end(s, cancel)
+				<-over
+				<-child.Done()
+				if p.Err() == nil || child.Err() == nil || context.Cause(p) != c.want {
+					t.Errorf("%v of %v, and of what depends on it %v; want %v", p.Err(), context.Cause(p), child.Err(), c.want)
+				}
+				<-patience{s}.Done()
+				s.mu.Lock()
+				ended := s.state == done
+				s.mu.Unlock()
+				if !ended {
+					s.end()
+				}
+			})
+		})
+	}
+}

@@ -51,10 +51,11 @@ func TestAWithdrawnCheckIsGoneBeforeItsReply(t *testing.T) {
 				})
 				r.disk, r.booted = newDiskFull(nil, nil), true
 				policy, _ := json.Marshal(parsePolicy(t, `{"timeout":"20s","interval":"20s","exec":{"command":["x"]}}`))
+				params, _ := json.Marshal(protocol.Probe{Policy: policy})
 				ctx, cancel := context.WithCancel(t.Context())
 				withdrawn := time.Now().Add(c.after)
 				time.AfterFunc(c.after, cancel)
-				found, err := r.probe(ctx, protocol.Probe{Policy: policy}, func() {})
+				found, err := r.probe(ctx, params, func() {})
 				if err != nil || found.Outcome != health.Inconclusive || found.Cause != health.CauseCutShort {
 					t.Errorf("%+v, %v", found, err)
 				}

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +16,7 @@ import (
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/probe"
+	"github.com/halevm/hale/internal/quiet"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -57,8 +57,15 @@ const (
 
 // A pending request waits for its reply.
 type pending struct {
-	answer chan protocol.Reply // capacity 1
-	begun  func()              // called when a Begun comes; it must not wait. nil: nobody asks
+	answer chan answer    // capacity 1
+	begun  func()         // called when a Begun comes; it must not wait. nil: nobody asks
+	result *health.Result // of a probe, to be filled in before the answer is sent; nil: it is none
+}
+
+// An answer is a reply, or the word that what was asked of a probe was filled in.
+type answer struct {
+	reply  protocol.Reply
+	filled bool
 }
 
 // errGone is the answer to whoever asks a machine that has ended.
@@ -75,6 +82,7 @@ type Machine struct {
 
 	conn    net.Conn
 	writeMu sync.Mutex // one frame at a time
+	frame   []byte     // that was sent last: room for the next
 
 	mu      sync.Mutex
 	nextID  uint64
@@ -99,8 +107,12 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	if err != nil {
 		return nil, err
 	}
+	over, err := quiet.New(conn)
+	if err != nil {
+		return nil, err
+	}
 	m := &Machine{
-		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: conn,
+		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: over,
 		pending: make(map[uint64]pending),
 		notices: make(chan machine.Notice, noticeRoom),
 		lines:   newRate(lineBurst, lineEvery),
@@ -225,8 +237,9 @@ func (m *Machine) call(ctx context.Context, timeout time.Duration, method string
 // ask sends one request and waits for its reply, not longer than its times and ctx. A reply that comes too late is dropped.
 func (m *Machine) ask(ctx context.Context, r request) error {
 	req := protocol.Request{Method: r.method}
-	if encoded, ok := r.params.(json.RawMessage); ok {
-		req.Params = encoded
+	result, probes := r.result.(*health.Result)
+	if probes {
+		req.Params = r.params.(json.RawMessage)
 	} else if r.params != nil {
 		b, err := json.Marshal(r.params)
 		if err != nil {
@@ -234,7 +247,7 @@ func (m *Machine) ask(ctx context.Context, r request) error {
 		}
 		req.Params = b
 	}
-	answer := make(chan protocol.Reply, 1)
+	answer := make(chan answer, 1)
 	m.mu.Lock()
 	if m.pending == nil {
 		m.mu.Unlock()
@@ -242,7 +255,7 @@ func (m *Machine) ask(ctx context.Context, r request) error {
 	}
 	m.nextID++
 	req.ID = m.nextID
-	m.pending[req.ID] = pending{answer, r.begun}
+	m.pending[req.ID] = pending{answer, r.begun, result}
 	m.mu.Unlock()
 
 	defer func() {
@@ -250,22 +263,28 @@ func (m *Machine) ask(ctx context.Context, r request) error {
 		delete(m.pending, req.ID)
 		m.mu.Unlock()
 	}()
-	if err := m.send(protocol.KindRequest, req); err != nil {
+	var err error
+	if probes {
+		err = m.sendQuestion(req)
+	} else {
+		err = m.send(protocol.KindRequest, req)
+	}
+	if err != nil {
 		return fmt.Errorf("ask the shim to %s: %w", r.method, err)
 	}
 	timer := time.NewTimer(r.timeout)
 	defer timer.Stop()
 	select {
-	case reply, ok := <-answer:
+	case a, ok := <-answer:
 		switch {
 		case !ok:
 			return errGone
-		case reply.Error != nil:
-			return reply.Error
-		case r.result == nil:
+		case a.reply.Error != nil:
+			return a.reply.Error
+		case r.result == nil || a.filled:
 			return nil
 		}
-		if err := json.Unmarshal(reply.Result, r.result); err != nil {
+		if err := json.Unmarshal(a.reply.Result, r.result); err != nil {
 			return fmt.Errorf("the shim's answer to %s: %w", r.method, err)
 		}
 		return nil
@@ -293,10 +312,21 @@ func (m *Machine) cancel(id uint64) {
 }
 
 func (m *Machine) send(k protocol.Kind, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
 	m.writeMu.Lock()
 	defer m.writeMu.Unlock()
-	m.conn.SetWriteDeadline(time.Now().Add(requestTimeout))
-	return protocol.WriteJSON(m.conn, k, v)
+	return sendFrame(m.conn, append(protocol.Begin(nil, k), b...), requestTimeout)
+}
+
+// sendQuestion sends a request for a probe.
+func (m *Machine) sendQuestion(r protocol.Request) error {
+	m.writeMu.Lock()
+	defer m.writeMu.Unlock()
+	m.frame = appendQuestion(protocol.Begin(m.frame, protocol.KindRequest), r.ID, r.Params)
+	return sendFrame(m.conn, m.frame, requestTimeout)
 }
 
 // read hands out replies and notices until the connection ends, and then tells how the machine ended.
@@ -330,25 +360,24 @@ func (m *Machine) hangUp() {
 
 func (m *Machine) readFrames() (machine.Exit, bool) {
 	seen := make(map[machine.NoticeKind]bool)
-	frames := bufio.NewReaderSize(m.conn, frameBuffer)
+	frames := protocol.NewReader(m.conn, frameBuffer)
+	var found health.Result // the last
 	for {
-		kind, payload, err := protocol.Read(frames)
+		kind, payload, err := frames.Next()
 		if err != nil {
 			m.log.Debug("the shim's connection ended", "err", err)
 			return machine.Exit{}, false
 		}
 		switch kind {
 		case protocol.KindReply:
+			if id, ok := readAnswer(payload, &found); ok && m.filled(id, &found) {
+				continue
+			}
 			var r protocol.Reply
 			if json.Unmarshal(payload, &r) != nil {
 				return machine.Exit{}, false
 			}
-			m.mu.Lock()
-			if p, ok := m.pending[r.ID]; ok {
-				delete(m.pending, r.ID)
-				p.answer <- r
-			}
-			m.mu.Unlock()
+			m.replied(r)
 		case protocol.KindBegun:
 			var b protocol.Begun
 			if json.Unmarshal(payload, &b) != nil {
@@ -382,12 +411,38 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 	}
 }
 
+// replied hands a reply to whoever waits for it.
+func (m *Machine) replied(r protocol.Reply) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p, ok := m.pending[r.ID]; ok {
+		delete(m.pending, r.ID)
+		p.answer <- answer{reply: r}
+	}
+}
+
+// filled hands over what a probe found. It is false where something else was asked.
+func (m *Machine) filled(id uint64, r *health.Result) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.pending[id]
+	if ok && p.result == nil {
+		return false
+	}
+	if ok { // else nobody waits any more
+		delete(m.pending, id)
+		*p.result = *r
+		p.answer <- answer{filled: true}
+	}
+	return true
+}
+
 // begun tells whoever waits for a reply that its probe has begun, once.
 func (m *Machine) begun(id uint64) {
 	m.mu.Lock()
 	p := m.pending[id]
 	if p.begun != nil {
-		m.pending[id] = pending{answer: p.answer}
+		m.pending[id] = pending{answer: p.answer, result: p.result}
 	}
 	m.mu.Unlock()
 	if p.begun != nil {

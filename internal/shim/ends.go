@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/internal/hypervisor"
+	"github.com/halevm/hale/internal/quiet"
 )
 
 // ends are the two ends of everything between the shim and the hypervisor.
@@ -65,6 +66,11 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
 	defer ours.Close()
 	conn, err := net.FileConn(ours)
+	if err == nil && name == "net" { // where nearly everything comes and goes
+		var q *quiet.Conn
+		q, err = quiet.New(conn.(*net.UnixConn))
+		conn = q
+	}
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err

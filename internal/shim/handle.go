@@ -33,11 +33,7 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		info, err := r.agent.Stat(ctx, p.Path, p.FollowLinks)
 		return info, noAgent(err)
 	case protocol.MethodProbe:
-		var p protocol.Probe
-		if err := decode(params, &p); err != nil {
-			return nil, err
-		}
-		return r.probe(ctx, p, begun)
+		return r.probe(ctx, params, begun)
 	case protocol.MethodStats:
 		return r.stats()
 	case protocol.MethodPorts:
@@ -91,32 +87,38 @@ func (r *run) exec(ctx context.Context, req machine.ExecRequest) (execSession, e
 }
 
 // probe asks the workload once.
-func (r *run) probe(ctx context.Context, p protocol.Probe, begun func()) (health.Result, error) {
-	policy, err := r.policy(p.Policy)
+func (r *run) probe(ctx context.Context, params json.RawMessage, begun func()) (health.Result, error) {
+	policy, err := r.policy(params)
 	if err != nil {
 		return health.Result{}, err
 	}
-	left, done := clearing(ctx)
-	defer done()
 	target := probe.Target{
-		Dial: r.dial, Exec: r.execFor(ctx, left), NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays,
-		Begun: begun, Version: r.c.Build,
+		Dial: r.dial, NetworkUp: r.networkUp, Loopback: r.onLoopback, RunDelay: r.vcpus.delays, Begun: begun, Version: r.c.Build,
+	}
+	if policy.Type == health.TypeExec {
+		left, done := clearing(ctx)
+		defer done()
+		target.Exec = r.execFor(ctx, left)
 	}
 	return r.disk.probe(func() health.Result { return r.unlessEnding(ctx, probe.Run(ctx, target, policy)) }), nil
 }
 
-// policy decodes a policy, which is nearly always the one of the probe before.
-func (r *run) policy(raw json.RawMessage) (health.Policy, error) {
+// policy decodes the policy in a protocol.Probe, which is nearly always the one of the probe before.
+func (r *run) policy(params json.RawMessage) (health.Policy, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if string(raw) == r.policyText {
+	if r.policyText != "" && string(params) == r.policyText {
 		return r.lastPolicy, nil
 	}
+	var asked protocol.Probe
 	var p health.Policy
-	if err := json.Unmarshal(raw, &p); err != nil {
+	if err := decode(params, &asked); err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(asked.Policy, &p); err != nil {
 		return p, fmt.Errorf("the policy: %v: %w", err, api.Invalid)
 	}
-	r.policyText, r.lastPolicy = string(raw), p
+	r.policyText, r.lastPolicy = string(params), p
 	return p, nil
 }
 

@@ -396,7 +396,8 @@ func (s *starting) configure(ctx context.Context, stdin interface {
 }
 
 // shimEnv is the environment of a shim: small, for its memory's sake (measured: 8 MB quiet, 16 MB after a storm), and
-// with nothing of the daemon's in it but the path.
+// with nothing of the daemon's in it but the path. With half of the garbage that Go would keep a probe finds its memory in the
+// processor's caches more often, which is worth more than the cycles.
 func shimEnv() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOMEMLIMIT=16MiB", "GOTRACEBACK=single"}
+	return []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOMEMLIMIT=16MiB", "GOGC=50", "GOTRACEBACK=single"}
 }

@@ -94,7 +94,7 @@ type run struct {
 	openPort   uint16 // the watched port, while it is listened on; 0: it is not
 	answered   bool   // the guest has answered a connection of ours
 	program    programLife
-	policyText string
+	policyText string // the params of the last probe; "": there was none
 	lastPolicy health.Policy
 }
 

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bufio"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -15,7 +14,9 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/quiet"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -235,7 +236,7 @@ type job struct {
 // control is one control connection.
 type control struct {
 	server  *server
-	conn    *net.UnixConn
+	conn    *quiet.Conn
 	version int
 	ctx     context.Context
 	rooms   map[string]room // by method
@@ -244,23 +245,30 @@ type control struct {
 	idle    atomic.Int32    // workers, one at most
 
 	writeMu sync.Mutex
+	frame   []byte // that was sent last: room for the next
 
 	mu      sync.Mutex
-	cancels map[uint64]context.CancelFunc
+	cancels map[uint64]*withdrawal // of the requests that are not answered yet; nil: the connection has ended
 }
 
-func (s *server) converseControl(conn *net.UnixConn, version int) {
+func (s *server) converseControl(client *net.UnixConn, version int) {
+	conn, err := quiet.New(client)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(aLongTimeAgo) })()
 	c := &control{
-		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]context.CancelFunc),
+		server: s, conn: conn, version: version, ctx: ctx, jobs: make(chan job), cancels: make(map[uint64]*withdrawal),
 		rooms: map[string]room{
 			protocol.MethodStat: newRoom("looks at paths", maxLooks), protocol.MethodProbe: newRoom("probes", maxProbes),
 			protocol.MethodKill: newRoom("kills", maxKills), protocol.MethodStop: newRoom("stops", maxKills),
 		},
 		others: newRoom("requests", maxOthers),
 	}
+	defer context.AfterFunc(ctx, c.endAll)()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -315,16 +323,17 @@ func (c *control) tell() error {
 
 // listen answers requests until the connection ends.
 func (c *control) listen(wg *sync.WaitGroup) {
-	frames := bufio.NewReaderSize(c.conn, frameBuffer)
+	frames := protocol.NewReader(c.conn, frameBuffer)
+	var last recall
 	for {
-		kind, payload, err := protocol.Read(frames)
+		kind, payload, err := frames.Next()
 		if err != nil {
 			return
 		}
 		switch kind {
 		case protocol.KindRequest:
-			var r protocol.Request
-			if json.Unmarshal(payload, &r) != nil {
+			r, err := last.decode(payload)
+			if err != nil {
 				return
 			}
 			room := c.room(r.Method)
@@ -380,20 +389,36 @@ func (c *control) work(j job) {
 }
 
 func (c *control) begin(id uint64) context.Context {
-	ctx, cancel := context.WithCancel(c.ctx)
+	w := new(withdrawal)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancels[id] = cancel
-	return ctx
+	if c.cancels == nil {
+		w.end()
+		return w
+	}
+	if before := c.cancels[id]; before != nil { // a client that gives two requests one number can withdraw the second
+		before.end()
+	}
+	c.cancels[id] = w
+	return w
 }
 
 func (c *control) end(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cancel, ok := c.cancels[id]; ok {
+	if w, ok := c.cancels[id]; ok {
 		delete(c.cancels, id)
-		cancel()
+		w.end()
 	}
+}
+
+func (c *control) endAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.cancels {
+		w.end()
+	}
+	c.cancels = nil
 }
 
 func (c *control) answer(ctx context.Context, r protocol.Request) {
@@ -403,6 +428,12 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 			c.send(protocol.KindBegun, protocol.Begun{ID: r.ID}) // where it fails the reply does, too
 		}
 	})
+	if found, ok := result.(health.Result); ok && err == nil {
+		if sent, err := c.found(r.ID, &found); sent {
+			c.replied(err)
+			return
+		}
+	}
 	if err == nil && result != nil {
 		reply.Result, err = json.Marshal(result)
 	}
@@ -410,16 +441,32 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 	c.reply(reply)
 }
 
-// reply ends the connection where it fails.
-func (c *control) reply(r protocol.Reply) {
-	if err := c.send(protocol.KindReply, r); err != nil {
+func (c *control) reply(r protocol.Reply) { c.replied(c.send(protocol.KindReply, r)) }
+
+// replied ends the connection where a reply failed.
+func (c *control) replied(err error) {
+	if err != nil {
 		c.conn.CloseRead()
 	}
 }
 
-func (c *control) send(k protocol.Kind, v any) error {
+// found sends what a probe found, if it is what probes nearly always find.
+func (c *control) found(id uint64, r *health.Result) (sent bool, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
-	return protocol.WriteJSON(c.conn, k, v)
+	c.frame, sent = appendAnswer(protocol.Begin(c.frame, protocol.KindReply), id, r)
+	if sent {
+		err = sendFrame(c.conn, c.frame, writeLimit)
+	}
+	return sent, err
+}
+
+func (c *control) send(k protocol.Kind, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return sendFrame(c.conn, append(protocol.Begin(nil, k), b...), writeLimit)
 }

@@ -19,15 +19,12 @@ type turn struct{ ran, waited time.Duration }
 // readTurn reads a schedstat (proc(5)): time on the processor, time waiting for it, both in nanoseconds, and the number of turns, which
 // the kernel keeps to the last switch. What makes no sense is no time at all.
 func readTurn(stat []byte) turn {
-	var t turn
-	f := bytes.Fields(stat)
-	if len(f) < 2 {
-		return t
-	}
-	ran, err := strconv.ParseInt(string(f[0]), 10, 64)
-	waited, err2 := strconv.ParseInt(string(f[1]), 10, 64)
+	first, rest, _ := bytes.Cut(stat, []byte(" "))
+	second, _, _ := bytes.Cut(rest, []byte(" "))
+	ran, err := strconv.ParseInt(string(first), 10, 64)
+	waited, err2 := strconv.ParseInt(string(bytes.TrimSpace(second)), 10, 64)
 	if err != nil || err2 != nil {
-		return t
+		return turn{}
 	}
 	return turn{time.Duration(ran), time.Duration(waited)}
 }

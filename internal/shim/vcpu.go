@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/halevm/hale/internal/quiet"
 )
 
 // vcpus are the threads of the hypervisor that run the guest's processors: one for each, or one for all of them under emulation. The
@@ -29,7 +31,7 @@ func (v *vcpus) delays(to []time.Duration) []time.Duration {
 	}
 	var b [64]byte
 	for _, f := range v.files {
-		n, _ := f.ReadAt(b[:], 0) // the end is an error, too; and a thread that is gone has no delay
+		n, _ := quiet.ReadAt(f.Fd(), b[:], 0) // a thread that is gone has no delay
 		to = append(to, readTurn(b[:n]).waited)
 	}
 	return to

@@ -42,12 +42,14 @@ func Set(d time.Duration) error {
 	return set(d)
 }
 
-// Work takes the slack away until end is called: for what reads and writes much, by many system calls. Go's monitor, which takes the
-// processor from a goroutine that waits in one, is late by the slack, too. Where it cannot be done the work is slower, and no worse.
+// Work takes the slack away until end is called: for what reads and writes much, by many system calls, and it has all processors at once.
+// Go's monitor, which takes the processor from a goroutine that waits in a call, is late by the slack, too. Where it cannot be done the work is slower, and no worse.
 func Work() (end func()) {
 	mu.Lock()
 	defer mu.Unlock()
-	if works++; works == 1 && given > Ordinary {
+	works++
+	giveLocked(false)
+	if works == 1 && given > Ordinary {
 		set(Ordinary)
 	}
 	return sync.OnceFunc(func() {

@@ -1,7 +1,8 @@
 // Package store keeps small files whole: each is written to a temporary name, synced, renamed into place, and the
 // rename is synced too, so that after a crash at any moment a file holds what it held before or what was written, and
 // never a part. What cannot be read is set aside under another name and reported, never silently replaced. A
-// directory is removed by renaming it away first, so that a half-removed one is never mistaken for a whole one.
+// directory is removed by renaming it away first, so that a half-removed one is never mistaken for a whole one. What changes every few
+// seconds is in drafts beside its file meanwhile (Drafted), which hold for less and cost next to nothing.
 //
 // All paths are relative to one os.Root and cannot leave it. Methods may be called from any goroutine; one file has
 // one writer at a time. The package knows nothing of what the files mean.
@@ -30,8 +31,9 @@ const (
 
 // A Root is a directory with what is below it.
 type Root struct {
-	dir  string
-	root *os.Root
+	dir    string
+	root   *os.Root
+	handle *os.File // of the directory itself, for what root has no method for
 }
 
 // Open opens the directory dir, and makes it (0700) when it is missing.
@@ -47,11 +49,16 @@ func Open(dir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{dir: dir, root: root}, nil
+	handle, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &Root{dir: dir, root: root, handle: handle}, nil
 }
 
-// Close frees the directory's descriptor.
-func (r *Root) Close() error { return r.root.Close() }
+// Close frees the directory's descriptors.
+func (r *Root) Close() error { return errors.Join(r.root.Close(), r.handle.Close()) }
 
 // Path is where name lies in the host's file system, for messages and for processes that are told a path.
 func (r *Root) Path(name string) string { return filepath.Join(r.dir, name) }

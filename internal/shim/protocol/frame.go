@@ -17,6 +17,7 @@
 package protocol
 
 import (
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -58,15 +59,24 @@ func (e FrameError) Error() string { return "shim protocol: " + string(e) }
 
 // Write sends one frame in one write.
 func Write(w io.Writer, k Kind, payload []byte) error {
-	if len(payload) > MaxPayload {
-		return FrameError(fmt.Sprintf("a payload of %d bytes is over the bound of %d", len(payload), MaxPayload))
+	frame, err := End(append(Begin(make([]byte, 0, headerLen+len(payload)), k), payload...))
+	if err == nil {
+		_, err = w.Write(frame)
 	}
-	buf := make([]byte, headerLen+len(payload))
-	binary.BigEndian.PutUint32(buf, uint32(1+len(payload)))
-	buf[4] = byte(k)
-	copy(buf[headerLen:], payload)
-	_, err := w.Write(buf)
 	return err
+}
+
+// Begin makes the beginning of a frame in b, whose room is used again. Its payload is to be appended; End then makes it whole.
+func Begin(b []byte, k Kind) []byte { return append(b[:0], 0, 0, 0, 0, byte(k)) }
+
+// End makes a frame whole: with one write it is sent.
+func End(frame []byte) ([]byte, error) {
+	n := len(frame) - headerLen
+	if n > MaxPayload {
+		return nil, FrameError(fmt.Sprintf("a payload of %d bytes is over the bound of %d", n, MaxPayload))
+	}
+	binary.BigEndian.PutUint32(frame, uint32(1+n))
+	return frame, nil
 }
 
 // WriteJSON sends v as one frame.
@@ -84,11 +94,11 @@ func Read(r io.Reader) (Kind, []byte, error) {
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		return 0, nil, err
 	}
-	n := binary.BigEndian.Uint32(h[:])
-	if n < 1 || n-1 > MaxPayload {
-		return 0, nil, FrameError(fmt.Sprintf("a frame of %d bytes is out of bounds", n))
+	n, err := payloadOf(h[:])
+	if err != nil {
+		return 0, nil, err
 	}
-	payload := make([]byte, n-1)
+	payload := make([]byte, n)
 	if _, err := io.ReadFull(r, payload); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -96,6 +106,53 @@ func Read(r io.Reader) (Kind, []byte, error) {
 		return 0, nil, err
 	}
 	return Kind(h[4]), payload, nil
+}
+
+// payloadOf is how many bytes come after a header.
+func payloadOf(h []byte) (int, error) {
+	n := binary.BigEndian.Uint32(h)
+	if n < 1 || n-1 > MaxPayload {
+		return 0, FrameError(fmt.Sprintf("a frame of %d bytes is out of bounds", n))
+	}
+	return int(n - 1), nil
+}
+
+// A Reader reads frames out of a buffer: where one fits into it, nothing is made for it.
+type Reader struct {
+	r    *bufio.Reader
+	last int // what the frame that was read last takes of the buffer
+}
+
+// NewReader returns a Reader whose buffer has size bytes.
+func NewReader(r io.Reader, size int) *Reader { return &Reader{r: bufio.NewReaderSize(r, size)} }
+
+// Next reads one frame, as Read does. The payload is valid until the next call.
+func (r *Reader) Next() (Kind, []byte, error) {
+	r.r.Discard(r.last) // it is in the buffer
+	r.last = 0
+	h, err := r.r.Peek(headerLen)
+	if err != nil {
+		if err == io.EOF && len(h) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	n, err := payloadOf(h)
+	if err != nil {
+		return 0, nil, err
+	}
+	if headerLen+n > r.r.Size() {
+		return Read(r.r)
+	}
+	frame, err := r.r.Peek(headerLen + n)
+	if err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	r.last = len(frame)
+	return Kind(frame[4]), frame[headerLen:], nil
 }
 
 // Expect reads one frame of kind k into v.
