@@ -148,7 +148,7 @@ const healthFile = "/health.json"
 
 // recordWhole is how often the record of an instance that is probed all the time is written as files are. A status does not wait for it, nor
 // for anything but the event log; the drafts between are for the counters, which after a crash of the host are another boot's.
-const recordWhole = 5 * time.Minute
+const recordWhole = time.Minute
 
 // Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
 // alone where the log refuses.
