@@ -180,6 +180,7 @@ func (s *server) putBack(lines []machine.Notice) {
 	defer s.mu.Unlock()
 	s.lines = append(lines, s.lines...)
 	s.lines = s.lines[max(0, len(s.lines)-maxLines):]
+	s.wake()
 }
 
 func (s *server) converse(conn *net.UnixConn) {

@@ -94,6 +94,17 @@ func TestLinesAreToldOnce(t *testing.T) {
 		t.Errorf("whoever comes later is told %+v", n)
 	}
 	first.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // until the shim has seen it
+		s.mu.Lock()
+		n := len(s.conns)
+		s.mu.Unlock()
+		if n == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the shim has %d connections", n)
+		}
+	}
 	v.say(slog.LevelWarn, "the last")
 	s.notify(machine.Notice{Kind: machine.Exited})
 	s.close()
