@@ -149,8 +149,10 @@ func newCrowd(t *testing.T, probe func(ctx context.Context, id string, started f
 	return c
 }
 
+// seen is a Sync, and what follows from it at once: the next one's stands behind it in the queue.
 func (c *crowd) seen(id string, run uint64, phase Phase, policy string) {
 	c.Sync(Observed{ID: id, Run: run, Phase: phase, Policy: mustParse(c, policy), Entered: time.Now(), Agent: true})
+	synctest.Wait()
 }
 
 // probed checks when the probes of one instance began so far.
@@ -235,6 +237,7 @@ func TestSlowStartsStandBehind(t *testing.T) {
 		for _, id := range []string{"slow", "y", "z"} {
 			if id == "slow" {
 				c.Ask(id)
+				synctest.Wait()
 			} else {
 				c.seen(id, 1, Running, eager)
 			}

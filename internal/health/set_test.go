@@ -517,6 +517,20 @@ func TestCheckNowGivenUp(t *testing.T) {
 		if n := waiting(); n != 0 {
 			t.Errorf("%d wait when none does", n)
 		}
+		alone, leave := context.WithCancelCause(t.Context())
+		wg.Go(func() {
+			if _, err := b.CheckNow(alone, "a"); !errors.Is(err, errLeft) {
+				t.Error(err)
+			}
+		})
+		if n := waiting(); n != 1 {
+			t.Errorf("%d wait alone", n)
+		}
+		leave(errLeft)
+		if n := waiting(); n != 0 {
+			t.Errorf("%d wait when the only one has left", n)
+		}
+		wg.Wait()
 		b.close()
 	})
 }
