@@ -14,6 +14,7 @@ import (
 
 const (
 	soakTargets = 2000
+	soakTimeout = 3 * time.Second // so long no other work on the host keeps the targets' server waiting
 	soakEnv     = "HALE_SOAK" // how long it lasts
 	soakStarved = 0.01        // of the results, at most, may say nothing because the host was starved
 )
@@ -34,7 +35,7 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
-	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: engineInterval, Seed: seed, Server: server.pid})
+	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: soakTimeout, Seed: seed, Server: server.pid})
 	if err != nil {
 		return err
 	}
