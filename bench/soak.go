@@ -15,8 +15,8 @@ import (
 const (
 	soakTargets = 2000
 	soakTimeout = 3 * time.Second // so long no other work on the host keeps the targets' server waiting
-	soakEnv     = "HALE_SOAK" // how long it lasts
-	soakStarved = 0.01        // of the results, at most, may say nothing because the host was starved
+	soakEnv     = "HALE_SOAK"     // how long it lasts
+	soakStarved = 0.01            // of the results, at most, may say nothing because the host was starved
 )
 
 // benchSoak watches targets that fail at random for an hour, and compares each result, and now and then each status, with what the
