@@ -362,6 +362,42 @@ func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
 	}
 }
 
+// Where no update began a window that only the log knows of, its grace runs from the entry into Running, though the log tells of it later.
+func TestGraceOfARunBehindACrash(t *testing.T) {
+	const policy = `{"interval":"1s","timeout":"1s","start_period":"1m","start_interval":"1s","failure_threshold":1,"tcp":{"port":80}}`
+	for name, first := range map[string]bool{"the first, of which there is no record": true, "another than the record's": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.journal.replays = true
+				if !first {
+					b.seen(1, Running, policy)
+					b.is(StatusHealthy)
+				}
+				b.seen(1, Inactive, policy)
+				old, _ := b.journal.record()
+				if first {
+					old = []byte("{")
+				}
+				time.Sleep(time.Hour)
+				b.answers(bad, 0)
+				o := Observed{ID: "a", Run: 2, Phase: Running, Policy: mustParse(b, policy), Entered: time.Now().Add(-20 * time.Second)}
+				b.Sync(o)
+				b.is(StatusStarting)
+				b.close()
+				b.journal.saved["a"] = old
+				b.open()
+				b.Sync(o)
+				time.Sleep(39 * time.Second)
+				b.is(StatusStarting)
+				time.Sleep(3 * time.Second)
+				b.is(StatusUnhealthy)
+				b.close()
+			})
+		})
+	}
+}
+
 // The controller's first word says whether the log's policy is still in force; its next ones are no restart.
 func TestSecondWordAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -273,8 +273,8 @@ func (l *loop) seen(o Observed) {
 		}
 		l.restart()
 	}
-	if in.Entered.Before(l.given) && !in.Entered.IsZero() { // the grace runs from the later of the two
-		in.Entered = l.given
+	if !in.Entered.IsZero() { // the grace runs from the later of the two
+		in.Entered = later(in.Entered, l.given)
 	}
 	l.adopt(o.Policy)
 	l.next(time.Now(), in)

@@ -866,6 +866,31 @@ func TestAfterClose(t *testing.T) {
 	})
 }
 
+// While a loop ends, and waits for a probe that does not heed its context, nobody else who comes waits with it.
+func TestNobodyWaitsForTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(good, 5*time.Second)
+		b.ignore(true)
+		b.seen(1, Running, pacedPolicy)
+		time.Sleep(time.Second)
+		var wg sync.WaitGroup
+		wg.Go(b.close)
+		synctest.Wait()
+		b.seen(1, Inactive, pacedPolicy)
+		b.Ask("a")
+		b.Hint("a", 80, false)
+		if at := time.Since(b.start); at != time.Second {
+			t.Errorf("they were let go at %v", at)
+		}
+		wg.Wait()
+		if at := time.Since(b.start); at != 5*time.Second {
+			t.Errorf("closed at %v", at)
+		}
+		b.probed(0)
+	})
+}
+
 // Of one that ended nothing is kept until the time at which it would have been rung.
 func TestEndedLoopsAreNotRung(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

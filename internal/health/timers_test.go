@@ -128,6 +128,7 @@ func TestTimersClosed(t *testing.T) {
 		ts.set(&late, time.Now().Add(ms))
 		ts.set(&late, time.Now())
 		time.Sleep(time.Minute)
+		ts.ring() // which waited for the lock while it was closed
 		synctest.Wait()
 		if l.rung() || late.rung() || late.alarm != 0 {
 			t.Errorf("rung after the end; place %d", late.alarm)
