@@ -57,8 +57,14 @@ func Open(dir string) (*Root, error) {
 	return &Root{dir: dir, root: root, handle: handle}, nil
 }
 
-// Close frees the directory's descriptors.
-func (r *Root) Close() error { return errors.Join(r.root.Close(), r.handle.Close()) }
+// Close frees the directory's descriptors. Again it does nothing.
+func (r *Root) Close() error {
+	err := r.handle.Close()
+	if errors.Is(err, fs.ErrClosed) {
+		err = nil
+	}
+	return errors.Join(r.root.Close(), err)
+}
 
 // Path is where name lies in the host's file system, for messages and for processes that are told a path.
 func (r *Root) Path(name string) string { return filepath.Join(r.dir, name) }
