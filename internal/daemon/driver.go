@@ -18,6 +18,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/sandbox"
 	"github.com/halevm/hale/internal/shim"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // shimDriver is the real driver, as the domain asks for one: the domain and internal/shim do not know each other.
@@ -25,6 +26,7 @@ type shimDriver struct{ *shim.Launcher }
 
 // Start starts a machine.
 func (d shimDriver) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	defer slack.Work()() // it waits in calls for disks and processes; several do at a time
 	m, err := d.Launcher.Start(ctx, c)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -114,7 +115,10 @@ func (l *link) writeLoop() {
 			continue // it went with the write before
 		}
 		if _, err := l.rw.Write(out); err != nil {
-			return // the reader learns of it too, and tells
+			if !errors.Is(err, syscall.EPIPE) { // of that the reader learns by itself, and tells
+				l.stop() // half a frame may have gone
+			}
+			return
 		}
 	}
 }

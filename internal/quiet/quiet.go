@@ -31,12 +31,12 @@ type Conn struct {
 
 	in, out  half
 	ready    *events       // that there is something to be read
+	room     *events       // that there is room; asked while somebody waits for it. It is made in time: a write must not fail for want of a descriptor
 	patience time.Duration // of the write under way, should it find no room; 0: as the deadline says
 
 	mu      sync.Mutex // of what follows
 	closed  bool
-	room    *events   // that there is room; nil: nobody has waited for it yet
-	writeBy time.Time // the deadline of writes, for room to come
+	writeBy time.Time // the deadline of writes, for room to come; SetWriteDeadline's
 }
 
 // A half is one direction, with what its call under way is about.
@@ -48,9 +48,9 @@ type half struct {
 	try  func(uintptr) bool // made once: a closure for each call would be garbage
 }
 
-// New makes a Conn of a connection, which is the Conn's from then on, also where this fails.
+// New makes a Conn of a connection, which is the Conn's from then on. Where this fails, for want of descriptors as a rule, the connection is
+// as it was, and does the same at a higher price.
 func New(conn *net.UnixConn) (*Conn, error) {
-	defer conn.Close() // the socket leaves the poller
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -66,6 +66,12 @@ func New(conn *net.UnixConn) (*Conn, error) {
 		unix.Close(c.fd)
 		return nil, err
 	}
+	if c.room, err = newEvents(c.fd, 0); err != nil {
+		c.ready.Close()
+		unix.Close(c.fd)
+		return nil, err
+	}
+	conn.Close() // the socket leaves the poller
 	return c, nil
 }
 
@@ -109,10 +115,10 @@ func (c *Conn) WriteWithin(b []byte, d time.Duration) (int, error) {
 		return h.n, c.result("write", h.errn, nil)
 	}
 	c.patience = d
-	room, err := c.awaitRoom()
+	err := c.awaitRoom()
 	if err == nil {
-		err = room.raw.Read(h.try)
-		room.arm(c.fd, 0)
+		err = c.room.raw.Read(h.try)
+		c.room.arm(c.fd, 0)
 	}
 	c.patience = 0
 	return h.n, c.result("write", h.errn, err)
@@ -125,12 +131,7 @@ func (c *Conn) write(uintptr) bool {
 		n, errn := call(unix.SYS_WRITE, uintptr(c.fd), h.b[h.n:], 0)
 		h.n += n
 		if h.errn = errn; errn == unix.EAGAIN {
-			c.mu.Lock()
-			room := c.room
-			c.mu.Unlock()
-			if room != nil {
-				room.arm(c.fd, unix.EPOLLOUT) // it fails where it was closed, and so does the wait then
-			}
+			c.room.arm(c.fd, unix.EPOLLOUT) // it fails where it was closed, and so does the wait then
 			return false
 		}
 		if errn != 0 {
@@ -140,25 +141,18 @@ func (c *Conn) write(uintptr) bool {
 	return true
 }
 
-// awaitRoom returns what a write waits with, and sets until when.
-func (c *Conn) awaitRoom() (*events, error) {
+// awaitRoom sets until when a write waits.
+func (c *Conn) awaitRoom() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, net.ErrClosed
-	}
-	if c.room == nil {
-		room, err := newEvents(c.fd, 0)
-		if err != nil {
-			return nil, err
-		}
-		c.room = room
+		return net.ErrClosed
 	}
 	by := c.writeBy
 	if c.patience > 0 {
 		by = time.Now().Add(c.patience)
 	}
-	return c.room, c.room.SetReadDeadline(by)
+	return c.room.SetReadDeadline(by)
 }
 
 func (c *Conn) opened() error {
@@ -199,12 +193,9 @@ func (c *Conn) Close() error {
 		return net.ErrClosed
 	}
 	c.closed = true
-	room := c.room
 	c.mu.Unlock()
 	c.ready.Close() // it waits for who waits
-	if room != nil {
-		room.Close()
-	}
+	c.room.Close()
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
 	c.out.mu.Lock()
@@ -241,9 +232,6 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writeBy = t
-	if c.room == nil {
-		return nil
-	}
 	return c.room.SetReadDeadline(t)
 }
 

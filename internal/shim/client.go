@@ -107,9 +107,9 @@ func attach(ctx context.Context, log *slog.Logger, dir *runDir, r record, proc p
 	if err != nil {
 		return nil, err
 	}
-	over, err := quiet.New(conn)
-	if err != nil {
-		return nil, err
+	var over net.Conn = conn
+	if q, err := quiet.New(conn); err == nil { // else no descriptors are left
+		over = q
 	}
 	m := &Machine{
 		log: log, dir: dir, record: r, proc: proc, vmm: welcome.VMM, ports: r.Ports, conn: over,

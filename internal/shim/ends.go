@@ -67,9 +67,9 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 	defer ours.Close()
 	conn, err := net.FileConn(ours)
 	if err == nil && name == "net" { // where nearly everything comes and goes
-		var q *quiet.Conn
-		q, err = quiet.New(conn.(*net.UnixConn))
-		conn = q
+		if q, qerr := quiet.New(conn.(*net.UnixConn)); qerr == nil {
+			conn = q
+		}
 	}
 	if err != nil {
 		theirs.Close()

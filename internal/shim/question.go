@@ -59,10 +59,15 @@ func (q *recall) decode(payload []byte) (protocol.Request, error) {
 		return r, err
 	}
 	q.rest = nil
-	if numbered && r.Method == protocol.MethodProbe && !bytes.Contains(c.left, []byte(`"id":`)) { // a second one would be the one that counts
+	if numbered && r.Method == protocol.MethodProbe && !again(c.left) {
 		q.rest, q.request = bytes.Clone(c.left), r
 	}
 	return r, nil
+}
+
+// again reports whether a request may have a second id, which would be the one that counts. encoding/json takes "ID" and "\u0069d" for it too.
+func again(rest []byte) bool {
+	return bytes.Contains(bytes.ToLower(rest), []byte(`"id"`)) || bytes.Contains(rest, []byte(`\u`))
 }
 
 // appendAnswer appends the protocol.Reply with what a probe found; false where it is not as it nearly always is: a success.

@@ -106,6 +106,7 @@ func TestRecall(t *testing.T) {
 		`{"id":6,"method":"kill"}`, asked(7, string(policy)), ` {"id":8,"method":"probe"}`, `{"method":"stats","id":9}`, asked(10, string(policy)),
 		`{"id":11,"method":"probe","id":12}`, `{"id":13,"method":"probe","id":12}`, `{"id":14,"method":"probe"`, asked(15, string(policy)), `{"id":-1,"method":"probe"}`,
 		`{"id":016,"method":"probe","params":{"policy":{"type":"http"}}}`,
+		`{"id":17,"method":"probe","Id":18}`, `{"id":19,"method":"probe","Id":18}`, `{"id":20,"method":"probe","i\u0064":18}`, `{"id":21,"method":"probe","i\u0064":18}`,
 	} {
 		var want protocol.Request
 		werr := json.Unmarshal([]byte(text), &want)

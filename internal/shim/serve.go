@@ -234,10 +234,16 @@ type job struct {
 	room    room // in which it has a place
 }
 
+// A duplex is a connection of which one direction can be ended alone.
+type duplex interface {
+	net.Conn
+	CloseRead() error
+}
+
 // control is one control connection.
 type control struct {
 	server  *server
-	conn    *quiet.Conn
+	conn    duplex
 	version int
 	ctx     context.Context
 	rooms   map[string]room // by method
@@ -253,9 +259,9 @@ type control struct {
 }
 
 func (s *server) converseControl(client *net.UnixConn, version int) {
-	conn, err := quiet.New(client)
-	if err != nil {
-		return
+	var conn duplex = client
+	if q, err := quiet.New(client); err == nil { // else no descriptors are left. The daemon was let in, and takes an end for the machine's.
+		conn = q
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(s.ctx)

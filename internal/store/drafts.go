@@ -60,6 +60,10 @@ func (d *Drafted) Write(data []byte, whole bool) error {
 		return nil
 	}
 	if err := d.r.WriteFile(d.name, data); err != nil {
+		// Where it was renamed, and only that is not on the disk yet, no draft of the file before counts: the next write is whole.
+		if is, rerr := d.r.ReadFile(d.name, int64(max(len(data), d.base.length))); rerr != nil || sumOf(is) != d.base {
+			d.written = time.Time{}
+		}
 		return err
 	}
 	d.written, d.base, d.n = now, sumOf(data), 0
@@ -77,11 +81,13 @@ func (d *Drafted) overwrite(data []byte) error {
 		return err
 	}
 	defer unix.Close(fd)
-	d.n++
-	d.head = appendDraftHead(d.head[:0], draftHead{d.n, d.base, len(data)}, data)
+	d.head = appendDraftHead(d.head[:0], draftHead{d.n + 1, d.base, len(data)}, data)
 	n, err := unix.Pwritev(fd, [][]byte{d.head, data}, 0)
 	if err == nil && n < len(d.head)+len(data) {
 		err = errors.New("a draft was written in part")
+	}
+	if err == nil {
+		d.n++ // else the next goes there, too: the other one is whole
 	}
 	return err
 }
