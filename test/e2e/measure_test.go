@@ -95,9 +95,9 @@ func diskUse(t *testing.T, dir string) (sum int64) {
 	return sum
 }
 
-// lateness measures how late a ticker of this process is, until the function that it returns is called: the 99th percentile. It is what
+// lateness measures how late a ticker of this process is, until the function that it returns is called: the 99th percentile, and the latest. It is what
 // the host keeps from everyone, whoever they are.
-func lateness(t *testing.T) func() time.Duration {
+func lateness(t *testing.T) func() (p99, worst time.Duration) {
 	const every = 10 * time.Millisecond
 	done, result := make(chan struct{}), make(chan []time.Duration, 1)
 	go func() {
@@ -112,13 +112,13 @@ func lateness(t *testing.T) func() time.Duration {
 			}
 		}
 	}()
-	return func() time.Duration {
+	return func() (p99, worst time.Duration) {
 		close(done)
 		late := <-result
 		if len(late) == 0 {
 			t.Fatal("no tick came")
 		}
 		slices.Sort(late)
-		return late[len(late)*99/100]
+		return late[len(late)*99/100], late[len(late)-1]
 	}
 }

@@ -288,7 +288,7 @@ func TestOutboundFlood(t *testing.T) {
 		}
 		lags.add(health.Results)
 	}
-	host := late()
+	host, _ := late()
 	wg.Wait()
 	p50, p99, worst := lags.percentiles()
 	t.Logf("connections: %s; datagrams: %s", outs[0], outs[1])
