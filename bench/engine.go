@@ -25,7 +25,7 @@ const (
 	engineRounds   = 5
 	engineWarm     = 2500 * time.Millisecond
 	engineWindow   = 5 * time.Second
-	enginePort     = 8080
+	enginePort     = 8090
 )
 
 // benchEngine takes what processor time a probe costs, of hale's engine and of its peers, in turn.

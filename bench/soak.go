@@ -14,6 +14,7 @@ import (
 
 const (
 	soakTargets = 2000
+	soakPort    = 8080            // of its own, so that it runs beside other benches
 	soakTimeout = 3 * time.Second // so long no other work on the host keeps the targets' server waiting
 	soakEnv     = "HALE_SOAK"     // how long it lasts
 	soakStarved = 0.01            // of the results, at most, may say nothing because the host was starved
@@ -29,7 +30,7 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		}
 	}
 	seed := rand.Uint64() | 1
-	targets := target.Addresses(hereNet, enginePort, soakTargets)
+	targets := target.Addresses(hereNet, soakPort, soakTargets)
 	server, err := startHelper(ctx, "target", target.Config{Targets: targets, Mode: target.Fickle, Seed: seed})
 	if err != nil {
 		return err
