@@ -46,6 +46,7 @@ import (
 
 // A world is a server over the real domain, whose machines are fakes, and the contract as the server tells it.
 type world struct {
+	marks   uint64 // events that left has added
 	t       *testing.T
 	dir     string // with the signing secret
 	url     string
