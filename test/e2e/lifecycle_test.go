@@ -215,6 +215,10 @@ func TestStopIsBounded(t *testing.T) {
 // Twenty boots in a row leave nothing behind.
 func TestTwentyBoots(t *testing.T) { newHost(t, workload).boots(20) }
 
+// bootsCrew is by how many more goroutines may wait for the next probe after later boots than after the first: of one instance's loop, its
+// probe, the end of that and the writing of its record, one is always there, and all may be at a time.
+const bootsCrew = 3
+
 // boots makes a machine, waits for its health and deletes it, so often, and looks for what is left each time.
 func (h *host) boots(n int) {
 	t := h.t
@@ -248,11 +252,11 @@ func (h *host) boots(n int) {
 		float64(privateMemory(t, h.daemon.Process.Pid))/1e6)
 	defer func() {
 		if t.Failed() {
-			t.Logf("descriptors\n\t%q\nand after the first boot\n\t%q", h.descriptors(), files)
+			t.Logf("%d goroutines, and %d after the first boot; descriptors\n\t%q\nand after the first boot\n\t%q", h.goroutines(), goroutines, h.descriptors(), files)
 		}
 	}()
 	eventually(t, "as many descriptors as after the first boot", func() bool { return len(h.descriptors()) <= len(files) })
-	eventually(t, "as many goroutines as after the first boot", func() bool { return h.goroutines() <= goroutines })
+	eventually(t, "as many goroutines as after the first boot", func() bool { return h.goroutines() <= goroutines+bootsCrew })
 	h.noLeftovers()
 }
 
