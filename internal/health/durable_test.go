@@ -35,7 +35,6 @@ func TestCommit(t *testing.T) {
 						t.Errorf("%s to %s: persisted %v", from, to, persisted)
 					}
 				}
-				b.open()
 				b.answers(good, time.Hour) // no probe moves the status before it is read
 				b.seen(0, Inactive, pacedPolicy)
 				b.journal.breaks(c.hang, c.refuse)
@@ -54,7 +53,6 @@ func TestCommit(t *testing.T) {
 				if told := strings.Contains(b.log.String(), "not on disk"); told == c.persisted {
 					t.Errorf("the log: %s", b.log)
 				}
-				b.close()
 			})
 		})
 	}
@@ -123,7 +121,6 @@ func TestGraceAcrossRestart(t *testing.T) {
 		b.is(StatusStarting)
 		time.Sleep(2 * time.Second)
 		b.is(StatusUnhealthy)
-		b.close()
 	})
 }
 
@@ -134,14 +131,12 @@ func TestCrash(t *testing.T) {
 		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
-		old, _ := b.journal.record()
+		old := b.journal.record()
 		b.answers(bad, 0)
 		time.Sleep(5 * time.Second)
 		since := b.is(StatusUnhealthy).Since
-		b.close()
-		b.journal.saved["a"] = old // what a crash would have left
+		b.crash(old)
 		path := b.journal.path()
-		b.open()
 		b.seen(1, Running, pacedPolicy)
 		if s := b.is(StatusUnhealthy); !s.Since.Equal(since) || len(s.Transitions) != 2 || s.ConsecutiveSuccesses != 0 || s.LastError != bad.Reason {
 			t.Errorf("%+v", s)
@@ -175,7 +170,6 @@ func TestRecordThatCannotBeLoaded(t *testing.T) {
 			b := newBench(t)
 			failed := 0
 			b.hooks.SaveFailed = func() { failed++ }
-			b.open()
 			b.journal.saved["a"] = []byte("precious")
 			b.journal.loads = errors.New("larger than 1048576 bytes")
 			if fixed {
@@ -204,30 +198,26 @@ func TestRecordThatCannotBeLoaded(t *testing.T) {
 
 // Whatever a crash left of the record, the log knows better: of the run, of the policy and of the grace. A start flips nothing.
 func TestCrashFlipsNothing(t *testing.T) {
-	const (
-		one   = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
-		other = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
-	)
 	for name, c := range map[string]struct {
 		torn   bool   // the record; else it is the one of before
 		run    uint64 // that became healthy
 		policy string
 	}{
-		"torn":                         {true, 1, one},
-		"before it was healthy":        {false, 1, one},
-		"before the policy changed":    {false, 1, other},
-		"before another run":           {false, 2, one},
-		"before another run and check": {false, 2, other},
+		"torn":                         {true, 1, pacedPolicy},
+		"before it was healthy":        {false, 1, pacedPolicy},
+		"before the policy changed":    {false, 1, otherPaced},
+		"before another run":           {false, 2, pacedPolicy},
+		"before another run and check": {false, 2, otherPaced},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
 				b.journal.replays = true
 				b.answers(bad, 0)
-				b.seen(1, Running, one)
+				b.seen(1, Running, pacedPolicy)
 				time.Sleep(10 * time.Second)
 				b.is(StatusStarting)
-				old, _ := b.journal.record()
+				old := b.journal.record()
 				if c.torn {
 					old = []byte("{")
 				}
@@ -235,12 +225,10 @@ func TestCrashFlipsNothing(t *testing.T) {
 				b.seen(c.run, Running, c.policy)
 				time.Sleep(10 * time.Second)
 				b.is(StatusHealthy)
-				b.close()
-				b.journal.saved["a"] = old
+				b.crash(old)
 				path := b.journal.path()
 
 				b.answers(bad, time.Second)
-				b.open()
 				b.seen(c.run, Running, c.policy)
 				if s := b.is(StatusHealthy); s.StaleReason != StaleRestarted {
 					t.Errorf("%+v", s)
@@ -261,7 +249,6 @@ func TestCrashFlipsNothing(t *testing.T) {
 
 // What changed while the daemon was away is a change, also where the log says more than the record.
 func TestChangeBehindACrash(t *testing.T) {
-	const other = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
 	for name, c := range map[string]struct {
 		run    uint64
 		policy string // as the daemon finds it
@@ -269,8 +256,8 @@ func TestChangeBehindACrash(t *testing.T) {
 	}{
 		"the record's check":   {1, pacedPolicy, " healthy>starting"},
 		"no check":             {1, "null", " healthy>disabled"},
-		"another run":          {2, other, " healthy>starting"},
-		"nothing":              {1, other, ""},
+		"another run":          {2, otherPaced, " healthy>starting"},
+		"nothing":              {1, otherPaced, ""},
 		"a check of type none": {1, `{"type":"none"}`, " healthy>disabled"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -280,21 +267,18 @@ func TestChangeBehindACrash(t *testing.T) {
 				b.answers(bad, 0)
 				b.seen(1, Running, pacedPolicy)
 				time.Sleep(10 * time.Second)
-				old, _ := b.journal.record()
+				old := b.journal.record()
 				b.answers(good, 0)
-				b.seen(1, Running, other)
+				b.seen(1, Running, otherPaced)
 				b.is(StatusHealthy)
-				b.close()
-				b.journal.saved["a"] = old
+				b.crash(old)
 				path := b.journal.path()
 				b.answers(good, time.Hour)
-				b.open()
 				b.seen(c.run, Running, c.policy)
 				synctest.Wait()
 				if got := strings.TrimPrefix(b.journal.path(), path); got != c.want {
 					t.Errorf("%q, want %q", got, c.want)
 				}
-				b.close()
 			})
 		})
 	}
@@ -328,7 +312,7 @@ func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
 				sees(policy("80", "1m"))
 				time.Sleep(time.Hour)
 				b.is(StatusHealthy)
-				old, _ := b.journal.record()
+				old := b.journal.record()
 				if c.torn {
 					old = []byte("{")
 				}
@@ -343,20 +327,17 @@ func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
 				if c.stale {
 					time.Sleep(20 * time.Second) // and then it is stale
 				}
-				b.close()
-				b.journal.saved["a"] = old
+				b.crash(old)
 				time.Sleep(10 * time.Second)
 				if c.moved {
 					run, entered = 2, time.Now()
 				}
 				b.answers(bad, 0)
-				b.open()
 				sees(policy("81", "5m"))
 				time.Sleep(c.want - time.Since(updated) - time.Second)
 				b.is(StatusStarting)
 				time.Sleep(3 * time.Second)
 				b.is(StatusUnhealthy)
-				b.close()
 			})
 		})
 	}
@@ -375,7 +356,7 @@ func TestGraceOfARunBehindACrash(t *testing.T) {
 					b.is(StatusHealthy)
 				}
 				b.seen(1, Inactive, policy)
-				old, _ := b.journal.record()
+				old := b.journal.record()
 				if first {
 					old = []byte("{")
 				}
@@ -384,15 +365,12 @@ func TestGraceOfARunBehindACrash(t *testing.T) {
 				o := Observed{ID: "a", Run: 2, Phase: Running, Policy: mustParse(b, policy), Entered: time.Now().Add(-20 * time.Second)}
 				b.Sync(o)
 				b.is(StatusStarting)
-				b.close()
-				b.journal.saved["a"] = old
-				b.open()
+				b.crash(old)
 				b.Sync(o)
 				time.Sleep(39 * time.Second)
 				b.is(StatusStarting)
 				time.Sleep(3 * time.Second)
 				b.is(StatusUnhealthy)
-				b.close()
 			})
 		})
 	}
@@ -403,23 +381,19 @@ func TestSecondWordAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.journal.replays = true
-		other := strings.Replace(pacedPolicy, "80", "81", 1)
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
-		old, _ := b.journal.record()
-		b.seen(1, Running, other)
+		old := b.journal.record()
+		b.seen(1, Running, otherPaced)
 		b.is(StatusHealthy)
-		b.close()
-		b.journal.saved["a"] = old
-		b.open()
+		b.crash(old)
 		for range 3 {
-			b.seen(1, Running, other)
+			b.seen(1, Running, otherPaced)
 			time.Sleep(time.Second) // with a success at the entry into Running, and one or more after it
 			if s := b.is(StatusHealthy); s.Stale || len(s.Transitions) != 4 {
 				t.Errorf("%+v", s)
 			}
 		}
-		b.close()
 	})
 }
 
@@ -430,18 +404,15 @@ func TestDisabledBehindACrash(t *testing.T) {
 		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
-		old, _ := b.journal.record()
+		old := b.journal.record()
 		b.seen(1, Running, "null")
 		b.is(StatusDisabled)
-		b.close()
-		b.journal.saved["a"] = old
-		b.open()
+		b.crash(old)
 		b.answers(good, time.Hour)
 		b.seen(1, Running, pacedPolicy)
 		if s := b.is(StatusStarting); s.ConsecutiveSuccesses != 0 || s.WindowStartedAt.IsZero() {
 			t.Errorf("%+v", s)
 		}
-		b.close()
 	})
 }
 
@@ -480,13 +451,12 @@ func TestWindowIsSavedAtOnce(t *testing.T) {
 		b.answers(bad, time.Second)
 		b.seen(2, Running, pacedPolicy)
 		var r record
-		if err := json.Unmarshal(first(b.journal.record()), &r); err != nil {
+		if err := json.Unmarshal(b.journal.record(), &r); err != nil {
 			t.Fatal(err)
 		}
 		if r.Run != 2 || r.Window != 2 {
 			t.Errorf("the record is of run %d and window %d", r.Run, r.Window)
 		}
-		b.close()
 	})
 }
 
@@ -498,7 +468,7 @@ func TestSaves(t *testing.T) {
 		b.is(StatusHealthy)
 		status := func() string {
 			var r record
-			if err := json.Unmarshal(first(b.journal.record()), &r); err != nil {
+			if err := json.Unmarshal(b.journal.record(), &r); err != nil {
 				t.Fatal(err)
 			}
 			return fmt.Sprint(r.Status, r.Successes)
@@ -506,9 +476,9 @@ func TestSaves(t *testing.T) {
 		if got := status(); got != "healthy1" {
 			t.Errorf("after the transition: %s", got)
 		}
-		_, saves := b.journal.record()
+		saves := b.journal.writes()
 		time.Sleep(time.Minute)
-		if _, n := b.journal.record(); n-saves < 10 || n-saves > 12 {
+		if n := b.journal.writes(); n-saves < 10 || n-saves > 12 {
 			t.Errorf("%d writes in a minute", n)
 		}
 		b.journal.breaks(0, errors.New("disk full"))
@@ -545,7 +515,6 @@ func TestForget(t *testing.T) {
 			t.Error("its record came back")
 		}
 		b.Forget("a")
-		b.close()
 	})
 }
 
@@ -581,7 +550,6 @@ func TestNobodyWaitsForAnother(t *testing.T) {
 		if b.Watched() != 100 {
 			t.Errorf("%d watched", b.Watched())
 		}
-		b.close()
 	})
 }
 
@@ -612,7 +580,7 @@ func TestReadersWaitForNoDisk(t *testing.T) {
 		b.is(StatusUnknown)
 
 		hold := make(chan struct{})
-		b.Set.config.Journal = held{b.journal, hold}
+		b.journal.onSave = func([]byte) error { <-hold; return nil }
 		b.journal.breaks(0, nil)
 		b.seen(1, Running, pacedPolicy)
 		free("a record is written")
@@ -620,17 +588,8 @@ func TestReadersWaitForNoDisk(t *testing.T) {
 			t.Errorf("it is %s while its record is written", s.Status)
 		}
 		close(hold)
-		b.close()
 	})
 }
-
-// A held journal does not save before it may.
-type held struct {
-	*journal
-	may chan struct{}
-}
-
-func (h held) Save(id string, blob []byte) error { <-h.may; return h.journal.Save(id, blob) }
 
 // What was known of an instance that is not watched is shown after a restart, too.
 func TestDaemonRestartShowsWhatRests(t *testing.T) {
@@ -665,7 +624,6 @@ func TestDaemonRestartShowsWhatRests(t *testing.T) {
 				if b.Watched() != 0 || b.journal.path() != path {
 					t.Errorf("%d watched, %s", b.Watched(), b.journal.path())
 				}
-				b.close()
 			})
 		})
 	}
@@ -698,7 +656,6 @@ func TestOldRecord(t *testing.T) {
 		if s := b.is(StatusHealthy); s.ConsecutiveFailures != 1 || s.StaleReason != StaleRestarted || len(b.journal.aside) != 0 {
 			t.Errorf("%+v, set aside %q", s, b.journal.aside)
 		}
-		b.close()
 	})
 }
 
@@ -708,7 +665,6 @@ func TestCommitBehindOneThatHangs(t *testing.T) {
 		b := newBench(t)
 		var persisted []bool
 		b.hooks.Transition = func(_, _ Status, p bool) { persisted = append(persisted, p) }
-		b.open()
 		b.answers(good, time.Hour)
 		b.seen(0, Inactive, pacedPolicy)
 		b.journal.breaks(time.Minute, nil)
@@ -727,7 +683,6 @@ func TestCommitBehindOneThatHangs(t *testing.T) {
 		if want := []bool{false, false, true}; !slices.Equal(persisted, want) || b.journal.path() != "unknown>starting unknown>starting" {
 			t.Errorf("persisted %v, want %v; on disk is %s", persisted, want, b.journal.path())
 		}
-		b.close()
 	})
 }
 
@@ -735,7 +690,7 @@ func TestCommitBehindOneThatHangs(t *testing.T) {
 func TestCommitPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.Set.config.Journal = mad{b.journal}
+		b.journal.onCommit = func() { panic("the log has a bug") }
 		b.answers(good, time.Hour)
 		b.seen(0, Inactive, pacedPolicy)
 		b.seen(1, Running, pacedPolicy)
@@ -743,14 +698,8 @@ func TestCommitPanics(t *testing.T) {
 		if last := s.Transitions[0]; last.Persisted == nil || *last.Persisted || b.panics.Load() != 1 || !strings.Contains(b.log.String(), "the log has a bug") {
 			t.Errorf("%+v, %d panics, log %s", last, b.panics.Load(), b.log)
 		}
-		b.close()
 	})
 }
-
-// A mad journal panics when it is to take a transition.
-type mad struct{ *journal }
-
-func (mad) Commit(context.Context, string, Transition) error { panic("the log has a bug") }
 
 // What the log holds twice is known once.
 func TestTransitionTwiceInTheLog(t *testing.T) {
@@ -758,18 +707,15 @@ func TestTransitionTwiceInTheLog(t *testing.T) {
 		b := newBench(t)
 		b.journal.replays = true
 		b.seen(0, Inactive, pacedPolicy)
-		old, _ := b.journal.record()
+		old := b.journal.record()
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
-		b.close()
-		b.journal.saved["a"] = old
 		b.journal.log = append(b.journal.log, b.journal.log...)
-		b.open()
+		b.crash(old)
 		b.seen(1, Running, pacedPolicy)
 		if s := b.is(StatusHealthy); len(s.Transitions) != 3 || s.Transitions[0].N != 1 || s.Transitions[1].N != 2 || s.Transitions[2].N != 3 {
 			t.Errorf("%+v", s.Transitions)
 		}
-		b.close()
 	})
 }
 
@@ -781,18 +727,15 @@ func TestThirdCheckBehindACrash(t *testing.T) {
 		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
-		old, _ := b.journal.record()
+		old := b.journal.record()
 		b.answers(bad, 0)
-		b.seen(1, Running, strings.Replace(pacedPolicy, "80", "81", 1))
+		b.seen(1, Running, otherPaced)
 		b.is(StatusStarting)
-		b.close()
-		b.journal.saved["a"] = old
+		b.crash(old)
 		path := b.journal.path()
-		b.open()
 		b.seen(1, Running, strings.Replace(pacedPolicy, "80", "82", 1))
 		if s := b.is(StatusStarting); s.Stale || s.Results[len(s.Results)-1].Window != 3 || b.journal.path() != path {
 			t.Errorf("%s, then %s: %+v", path, b.journal.path(), s)
 		}
-		b.close()
 	})
 }

@@ -3,37 +3,24 @@ package health
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// A faulty journal panics so many times when it is read.
-type faulty struct {
-	*journal
-	panics atomic.Int64
-}
-
-func (j *faulty) Load(id string) ([]byte, error) {
-	if j.panics.Add(-1) >= 0 {
-		panic("the journal has a bug")
-	}
-	return j.journal.Load(id)
-}
-
 // What was brought when a record's reading panicked is not lost: after the rest it is handled.
 func TestPanicBeforeAnythingIsHandled(t *testing.T) {
 	for name, do := range map[string]func(*bench){
 		"Sync":   func(b *bench) { b.seen(1, Running, pacedPolicy); b.is(StatusHealthy) },
-		"Forget": func(b *bench) { b.Set.loop("a", true); b.Forget("a") }, // a Sync is about to come
+		"Forget": func(b *bench) { b.loop("a", true); b.Forget("a") }, // a Sync is about to come
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				j := &faulty{journal: b.journal}
-				j.panics.Store(1)
-				b.Set.config.Journal = j
+				var once sync.Once
+				b.journal.onLoad = func() { once.Do(func() { panic("the journal has a bug") }) }
 				returned := make(chan struct{})
 				go func() { do(b); close(returned) }()
 				select {
@@ -53,12 +40,12 @@ func TestCloseAfterPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		var broken atomic.Bool
-		b.Set.hooks.Transition = func(Status, Status, bool) {
+		b.hooks.Transition = func(Status, Status, bool) {
 			if broken.Load() {
 				panic("a hook has a bug")
 			}
 		}
-		b.Set.hooks.Began = func(string, time.Duration) {
+		b.hooks.Began = func(string, time.Duration) {
 			if broken.Load() {
 				panic("a hook has a bug")
 			}
@@ -79,7 +66,7 @@ func TestCloseAfterPanics(t *testing.T) {
 func TestCloseInTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.Set.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
+		b.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
 		b.seen(1, Running, pacedPolicy)
 		synctest.Wait()
 		b.close()
@@ -93,7 +80,7 @@ func TestCloseInTheRest(t *testing.T) {
 func TestTurnOfOneGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.Set.queue = newQueue(1)
+		b.queue = newQueue(1)
 		b.journal.slow.Store(true)
 		b.answers(good, 20*ms)
 		policy := strings.Replace(execPolicy, `"start_period":"1h"`, `"start_period":"0s"`, 1)
@@ -115,7 +102,6 @@ func TestTurnOfOneGivenUp(t *testing.T) {
 			t.Errorf("a probe began though %d wait before it", b.Queued())
 		}
 		time.Sleep(time.Minute)
-		b.close()
 	})
 }
 
@@ -135,7 +121,6 @@ func TestAnswerInTimeForABusyLoop(t *testing.T) {
 		if r := b.is(StatusHealthy).Results[1]; r.Outcome != Failure {
 			t.Errorf("%+v", r)
 		}
-		b.close()
 	})
 }
 
@@ -150,7 +135,7 @@ func TestNothingIsTakenAtTheEnd(t *testing.T) {
 				b.ignore(true)
 				b.answers(good, 5*time.Second)
 				time.Sleep(1500 * ms) // a probe is in flight, and deaf
-				l := b.Set.loop("a", false)
+				l := b.loop("a", false)
 				ended := make(chan struct{})
 				go func() { end(b); close(ended) }()
 				synctest.Wait()

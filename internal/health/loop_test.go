@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,7 @@ import (
 func TestAskedReachesTheDecision(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.seen(1, Running, `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`)
+		b.seen(1, Running, tcpPolicy)
 		b.is(StatusHealthy)
 		b.answers(bad, 0)
 		for range 5 {
@@ -24,7 +25,6 @@ func TestAskedReachesTheDecision(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		}
-		b.close()
 	})
 }
 
@@ -32,7 +32,7 @@ func TestAskedReachesTheDecision(t *testing.T) {
 func TestJitterOfTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.seen(1, Running, `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`)
+		b.seen(1, Running, tcpPolicy)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		gaps := map[time.Duration]bool{}
@@ -48,7 +48,6 @@ func TestJitterOfTheLoop(t *testing.T) {
 		if len(gaps) < 10 {
 			t.Errorf("gaps: %v", gaps)
 		}
-		b.close()
 	})
 }
 
@@ -72,12 +71,12 @@ func TestHooks(t *testing.T) {
 			b.queue.join(false, idle)
 			var mu sync.Mutex
 			var got probed
-			b.Set.hooks.Probed = func(t Type, o Outcome, cause string, took time.Duration) {
+			b.hooks.Probed = func(t Type, o Outcome, cause string, took time.Duration) {
 				mu.Lock()
 				defer mu.Unlock()
 				got.t, got.o, got.cause, got.took = t, o, cause, took
 			}
-			b.Set.hooks.Waited = func(t Type, waiting time.Duration) {
+			b.hooks.Waited = func(t Type, waiting time.Duration) {
 				mu.Lock()
 				defer mu.Unlock()
 				got.waited++
@@ -92,7 +91,6 @@ func TestHooks(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 			mu.Unlock()
-			b.close()
 		})
 	}
 }
@@ -148,26 +146,28 @@ func TestForgetWaits(t *testing.T) {
 		if at := time.Since(b.start); at != 5*time.Second {
 			t.Errorf("after %v", at)
 		}
-		b.close()
 	})
 }
 
 // A slow disk: one write at a time, and Close waits for the last, which holds everything.
 func TestSlowSaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := &slowJournal{journal: &journal{saved: make(map[string][]byte)}}
 		b := newBench(t)
-		b.close()
-		b.Set = NewSet(Config{Probe: b.probe, Journal: j, Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour }}})
+		var writing atomic.Int64
+		b.journal.onSave = func([]byte) error {
+			if writing.Add(1) > 1 {
+				t.Error("two writes at once")
+			}
+			time.Sleep(3 * time.Second)
+			writing.Add(-1)
+			return nil
+		}
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		time.Sleep(20 * time.Second)
 		want := b.is(StatusHealthy).ConsecutiveSuccesses
 		b.close()
-		if j.torn {
-			t.Error("two writes at once")
-		}
-		_, s, _, err := decode(newClock(Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour }}), j.saved["a"])
+		_, s, _, err := decode(b.Set.clock, b.journal.record())
 		if err != nil || s.Successes != want || want < 15 {
 			t.Errorf("%d successes are written, of %d: %v", s.Successes, want, err)
 		}
@@ -177,26 +177,6 @@ func TestSlowSaves(t *testing.T) {
 			t.Error("a change will be waited for that never comes")
 		}
 	})
-}
-
-// A slowJournal takes three seconds to write.
-type slowJournal struct {
-	*journal
-	mu   sync.Mutex
-	busy bool
-	torn bool
-}
-
-func (j *slowJournal) Save(id string, blob []byte) error {
-	j.mu.Lock()
-	j.torn = j.torn || j.busy
-	j.busy = true
-	j.mu.Unlock()
-	time.Sleep(3 * time.Second)
-	j.mu.Lock()
-	j.busy = false
-	j.mu.Unlock()
-	return j.journal.Save(id, blob)
 }
 
 // That the last write fails is told, too.

@@ -410,7 +410,6 @@ func TestNotStaleWhileQueued(t *testing.T) {
 		if !b.is(StatusHealthy).Stale {
 			t.Error("never stale")
 		}
-		b.close()
 	})
 }
 
@@ -441,6 +440,5 @@ func TestTurnThatComesTooLate(t *testing.T) {
 		b.probed(0)
 		time.Sleep(time.Second)
 		b.probed(0, 2550*ms)
-		b.close()
 	})
 }

@@ -73,7 +73,7 @@ func TestNewWindow(t *testing.T) {
 				b.seen(1, Running, pacedPolicy)
 				time.Sleep(time.Second)
 				b.answers(good, 10*ms)
-				b.seen(1, Running, strings.Replace(pacedPolicy, "80", "81", 1))
+				b.seen(1, Running, otherPaced)
 				if s := b.snapshot(); len(s.Results) != 0 || s.Status != StatusStarting {
 					t.Errorf("%+v", s)
 				}
@@ -88,7 +88,6 @@ func TestNewWindow(t *testing.T) {
 				if len(s.Results) != 1 || s.Results[0].Window != 2 {
 					t.Errorf("%+v", s.Results)
 				}
-				b.close()
 			})
 		})
 	}
@@ -101,7 +100,7 @@ func TestSyncIsIdempotent(t *testing.T) {
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		changed := b.Changed("a")
-		_, saves := b.journal.record()
+		saves := b.journal.writes()
 		policy := b.loop("a", false).p
 		for range 10 {
 			b.seen(1, Running, pacedPolicy)
@@ -116,10 +115,9 @@ func TestSyncIsIdempotent(t *testing.T) {
 		default:
 		}
 		b.probed(0)
-		if _, n := b.journal.record(); n != saves {
+		if n := b.journal.writes(); n != saves {
 			t.Error("the record was written")
 		}
-		b.close()
 	})
 }
 
@@ -143,7 +141,6 @@ func TestResultsAreSilent(t *testing.T) {
 		if n := b.count(); n < 3000 || b.log.String() != said || b.journal.path() != told {
 			t.Errorf("%d probes later: told %s, said\n%s", n, b.journal.path(), b.log)
 		}
-		b.close()
 	})
 }
 
@@ -182,7 +179,6 @@ func TestStopInFlight(t *testing.T) {
 		if last.Outcome != Inconclusive || last.Cause != CauseCutShort || s.LastStatus != StatusHealthy || s.ConsecutiveFailures != 0 {
 			t.Errorf("%+v", s)
 		}
-		b.close()
 	})
 }
 
@@ -207,7 +203,6 @@ func TestPauseInFlight(t *testing.T) {
 		if n := len(s.Results); n != 3 || s.Results[1] != cut || s.Results[2].Outcome != Success {
 			t.Errorf("%+v", s.Results)
 		}
-		b.close()
 	})
 }
 
@@ -293,7 +288,6 @@ func TestPanics(t *testing.T) {
 		b := newBench(t)
 		var once sync.Once
 		b.hooks.Transition = func(Status, Status, bool) { once.Do(func() { panic("a hook has a bug") }) }
-		b.open()
 		b.seen(0, Inactive, pacedPolicy)
 		b.seen(1, Running, pacedPolicy) // the panic comes before the first probe is begun
 		b.is(StatusStarting)
@@ -308,7 +302,6 @@ func TestPanics(t *testing.T) {
 		if last := s.Results[len(s.Results)-1]; last.Cause != CausePanic || !strings.Contains(last.Reason, "panicked") || b.panics.Load() != 2 {
 			t.Errorf("%+v, %d panics", last, b.panics.Load())
 		}
-		b.close()
 	})
 }
 
@@ -326,7 +319,6 @@ func TestLostResult(t *testing.T) {
 		if s := b.is(StatusStarting); s.ConsecutiveFailures != 1 || b.panics.Load() != 1 {
 			t.Errorf("%+v, %d panics", s, b.panics.Load())
 		}
-		b.close()
 	})
 }
 
@@ -345,7 +337,6 @@ func TestOverdue(t *testing.T) {
 		if s.Results[1] != want {
 			t.Errorf("%+v, want %+v", s.Results[1], want)
 		}
-		b.close()
 	})
 }
 
@@ -362,7 +353,6 @@ func TestOverdueAndDeaf(t *testing.T) {
 		if last := s.Results[1]; last.Cause != CauseNoAnswer || last.Duration != time.Minute || b.count() > 3 {
 			t.Errorf("%+v, %d probes", last, b.count())
 		}
-		b.close()
 	})
 }
 
@@ -378,7 +368,6 @@ func TestLastActivity(t *testing.T) {
 		if !b.LastActivity().Equal(time.Now()) {
 			t.Errorf("%v", b.LastActivity())
 		}
-		b.close()
 	})
 }
 
@@ -433,7 +422,6 @@ func TestStaleByAnyStep(t *testing.T) {
 				t.Errorf("a step of kind %d: the record is not written", in.Kind)
 			}
 			l.forget()
-			b.close()
 		})
 	}
 }
@@ -450,7 +438,6 @@ func TestAgentMissingIsToldOnce(t *testing.T) {
 		if n := strings.Count(b.log.String(), "level=WARN"); n != 1 || s.LastError != reasonNoAgent {
 			t.Errorf("told %d times, last error %q", n, s.LastError)
 		}
-		b.close()
 	})
 }
 
@@ -475,7 +462,6 @@ func TestCleanedResults(t *testing.T) {
 		if total == 0 || total > 32<<10 {
 			t.Errorf("%d bytes of output in all", total)
 		}
-		b.close()
 	})
 }
 
@@ -531,7 +517,6 @@ func TestCheckNowGivenUp(t *testing.T) {
 			t.Errorf("%d wait when the only one has left", n)
 		}
 		wg.Wait()
-		b.close()
 	})
 }
 
@@ -572,13 +557,11 @@ func TestUnknownCauses(t *testing.T) {
 					t.Errorf("%q labels the metric as %q, want %q", given, cause, want)
 				}
 			}
-			b.open()
 			b.answers(Result{Outcome: Inconclusive, Cause: given}, 0)
 			b.seen(1, Running, pacedPolicy)
 			if s := b.is(StatusStarting); s.Results[0].Cause != want {
 				t.Errorf("%q is shown as %q, want %q", given, s.Results[0].Cause, want)
 			}
-			b.close()
 		})
 	}
 }
@@ -596,7 +579,6 @@ func TestHistoryIsBounded(t *testing.T) {
 		if len(s.Results) != 64 || len(s.Transitions) != 64 || s.Results[63].Window != 101 || s.Transitions[63].To != StatusHealthy {
 			t.Errorf("%d results, %d transitions, the last of window %d", len(s.Results), len(s.Transitions), s.Results[63].Window)
 		}
-		b.close()
 	})
 }
 
@@ -605,9 +587,8 @@ func TestHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.Hint("a", 80, true) // nobody knows it
-		const policy = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
 		b.answers(refusal, 0)
-		b.seen(1, Running, policy)
+		b.seen(1, Running, tcpPolicy)
 		b.probed(0)
 		time.Sleep(3 * time.Second)
 		b.answers(good, 200*ms)
@@ -653,7 +634,6 @@ func TestHint(t *testing.T) {
 		if b.count() != n+1 {
 			t.Error("not at all")
 		}
-		b.close()
 	})
 }
 
@@ -679,7 +659,6 @@ func TestNetworkComes(t *testing.T) {
 		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
 			t.Errorf("%+v", s)
 		}
-		b.close()
 	})
 }
 
@@ -698,8 +677,8 @@ func TestPanicBeforeAProbe(t *testing.T) {
 				}
 			}
 			began, waited := hook(), hook()
-			b.Set.hooks.Began = func(string, time.Duration) { began() }
-			b.Set.hooks.Waited = func(Type, time.Duration) { waited() }
+			b.hooks.Began = func(string, time.Duration) { began() }
+			b.hooks.Waited = func(Type, time.Duration) { waited() }
 			want := int64(3)
 			if policy == execPolicy {
 				want = 6
@@ -710,7 +689,6 @@ func TestPanicBeforeAProbe(t *testing.T) {
 			if b.panics.Load() != want || b.Queued() != 0 {
 				t.Errorf("%d panics, %d queued", b.panics.Load(), b.Queued())
 			}
-			b.close()
 		})
 	}
 }
@@ -728,11 +706,11 @@ func TestWakes(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		_, saves := b.journal.record()
+		saves := b.journal.writes()
 		time.Sleep(saveEvery - 2*time.Second - 1)
-		_, early := b.journal.record()
+		early := b.journal.writes()
 		time.Sleep(time.Nanosecond)
-		if _, n := b.journal.record(); n != saves+1 || early != saves {
+		if n := b.journal.writes(); n != saves+1 || early != saves {
 			t.Errorf("%d writes, %d, %d", saves, early, n)
 		}
 		b.answers(dunno, 0)
@@ -745,7 +723,6 @@ func TestWakes(t *testing.T) {
 		if !b.is(StatusHealthy).Stale {
 			t.Error("not told in time")
 		}
-		b.close()
 	})
 }
 
@@ -758,7 +735,7 @@ func TestBeginningsAreNoNews(t *testing.T) {
 		quiet := func(do func()) {
 			t.Helper()
 			changed := b.Changed("a")
-			_, saves := b.journal.record()
+			saves := b.journal.writes()
 			do()
 			synctest.Wait()
 			select {
@@ -766,7 +743,7 @@ func TestBeginningsAreNoNews(t *testing.T) {
 				t.Error("published")
 			default:
 			}
-			if _, n := b.journal.record(); n != saves {
+			if n := b.journal.writes(); n != saves {
 				t.Error("written")
 			}
 		}
@@ -797,7 +774,6 @@ func TestBeginningsAreNoNews(t *testing.T) {
 		}
 		holder.end(false)
 		b.is(StatusHealthy)
-		b.close()
 	})
 }
 
@@ -817,7 +793,6 @@ func TestSyncHandsOn(t *testing.T) {
 		o.Agent = true
 		b.Sync(o)
 		b.probed(0, 0, time.Minute)
-		b.close()
 	})
 }
 
@@ -833,7 +808,6 @@ func TestDueInFlight(t *testing.T) {
 		b.Ask("a")
 		time.Sleep(500 * ms)
 		b.probed(0, 900*ms, 1400*ms)
-		b.close()
 	})
 }
 
@@ -908,7 +882,6 @@ func TestEndedLoopsAreNotRung(t *testing.T) {
 			t.Errorf("%d are to be rung after the end", n)
 		}
 		b.timers.mu.Unlock()
-		b.close()
 	})
 }
 

@@ -27,32 +27,40 @@ type bench struct {
 	probes  []time.Duration
 	flying  int
 	panics  atomic.Int64
-	hooks   Hooks
 	ignores bool // ctx, until the probe's time is over
 }
 
+// newBench is a bench whose daemon runs until the test's end.
 func newBench(t *testing.T) *bench {
 	b := &bench{T: t, start: time.Now(), answer: good, journal: &journal{saved: make(map[string][]byte)}}
 	b.open()
+	t.Cleanup(b.close)
 	return b
 }
 
-// open starts a daemon.
+// open starts a daemon; its hooks are the first one's no more.
 func (b *bench) open() {
 	b.log = new(book)
-	hooks := b.hooks
-	hooks.Panicked = func() { b.panics.Add(1) }
-	hooks.Began = func(_ string, lag time.Duration) {
+	b.Set = NewSet(Config{
+		Probe: b.probe, Journal: b.journal,
+		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
+		Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour + time.Since(b.start) }},
+	})
+	b.hooks.Panicked = func() { b.panics.Add(1) }
+	b.hooks.Began = func(_ string, lag time.Duration) {
 		// In a bubble nothing takes time but a slow disk, and the pause after a panic.
 		if lag != 0 && b.panics.Load() == 0 && !b.journal.slow.Load() {
 			b.Errorf("a probe began %v after it was due", lag)
 		}
 	}
-	b.Set = NewSet(Config{
-		Probe: b.probe, Journal: b.journal, Hooks: hooks,
-		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
-		Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour + time.Since(b.start) }},
-	})
+}
+
+// crash ends the daemon and starts another, which finds an older record: what a crash may leave.
+func (b *bench) crash(record []byte) {
+	b.Helper()
+	b.close()
+	b.journal.saved["a"] = record
+	b.open()
 }
 
 func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) Result {
@@ -82,6 +90,7 @@ func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) 
 	}
 }
 
+// answers says what the probes that begin from now on end with, and how long they take.
 func (b *bench) answers(r Result, takes time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -182,9 +191,16 @@ type journal struct {
 	replays bool
 	loads   error // what Load says
 	asides  error // what SetAside says
+
+	// What is called first, where it is set: it may hold the journal up, panic, or refuse.
+	onCommit, onLoad func()
+	onSave           func(blob []byte) error
 }
 
 func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
+	if j.onCommit != nil {
+		j.onCommit()
+	}
 	j.mu.Lock()
 	refuse, hang := j.refuse, j.hang
 	j.mu.Unlock()
@@ -199,6 +215,11 @@ func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
 }
 
 func (j *journal) Save(id string, blob []byte) error {
+	if j.onSave != nil {
+		if err := j.onSave(blob); err != nil {
+			return err
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.refuse != nil {
@@ -220,6 +241,9 @@ func (j *journal) breaks(hang time.Duration, refuse error) {
 }
 
 func (j *journal) Load(id string) ([]byte, error) {
+	if j.onLoad != nil {
+		j.onLoad()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.loads != nil {
@@ -248,12 +272,20 @@ func (j *journal) Replay(id string) ([]Transition, error) {
 	return slices.Clone(j.log), nil
 }
 
-// record is what was saved of "a", and in how many writes.
-func (j *journal) record() ([]byte, int) {
+// record is what was saved of "a" last.
+func (j *journal) record() []byte {
 	synctest.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.saved["a"], j.saves
+	return j.saved["a"]
+}
+
+// writes is how often a record was saved.
+func (j *journal) writes() int {
+	synctest.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.saves
 }
 
 // path is the transitions so far: "unknown>starting starting>healthy".
@@ -267,11 +299,12 @@ func (j *journal) path() string {
 	return strings.Join(s, " ")
 }
 
-func first(b []byte, _ int) []byte { return b }
-
 const (
 	ms = time.Millisecond
-	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it.
+	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it. otherPaced is the same for
+	// another port.
 	pacedPolicy = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
+	otherPaced  = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
+	tcpPolicy   = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
 	execPolicy  = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"1s","exec":{"command":["x"]}}`
 )
