@@ -3,6 +3,7 @@ package health
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-// A bench is a Set with a workload, a journal and a log to look at, inside a synctest bubble.
+// A bench is what most tests of this package stand at: a Set with a workload, a journal and a log to look at, inside a synctest bubble.
 type bench struct {
 	*testing.T
 	*Set
@@ -38,7 +39,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// open starts a daemon; its hooks are the first one's no more.
+// open starts a daemon, or the next one: what was set in Set is not in the next one's.
 func (b *bench) open() {
 	b.log = new(book)
 	b.Set = NewSet(Config{
@@ -152,6 +153,55 @@ func (b *bench) close() {
 	b.Helper()
 	if err := b.Close(context.Background()); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// A crowd is a Set of many instances, with one slot in its queue.
+type crowd struct {
+	*testing.T
+	*Set
+	start time.Time
+
+	mu    sync.Mutex
+	began map[string][]time.Duration
+}
+
+func newCrowd(t *testing.T, probe func(ctx context.Context, id string, started func()) Result) *crowd {
+	c := &crowd{T: t, start: time.Now(), began: make(map[string][]time.Duration)}
+	c.Set = NewSet(Config{
+		Journal: archive(nil), Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour }},
+		Probe: func(ctx context.Context, id string, p Policy, started func()) Result {
+			c.mu.Lock()
+			c.began[id] = append(c.began[id], time.Since(c.start))
+			c.mu.Unlock()
+			return probe(ctx, id, started)
+		},
+	})
+	c.queue = newQueue(1)
+	t.Cleanup(c.close)
+	return c
+}
+
+// seen is a Sync, and what follows from it at once: the next one's stands behind it in the queue.
+func (c *crowd) seen(id string, run uint64, phase Phase, policy string) {
+	c.Sync(Observed{ID: id, Run: run, Phase: phase, Policy: mustParse(c, policy), Entered: time.Now(), Agent: true})
+	synctest.Wait()
+}
+
+// probed checks when the probes of one instance began so far.
+func (c *crowd) probed(id string, want ...time.Duration) {
+	c.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Equal(c.began[id], want) {
+		c.Errorf("%s: probes at %v, want %v", id, c.began[id], want)
+	}
+}
+
+func (c *crowd) close() {
+	if err := c.Close(context.Background()); err != nil {
+		c.Error(err)
 	}
 }
 
@@ -299,12 +349,44 @@ func (j *journal) path() string {
 	return strings.Join(s, " ")
 }
 
+// An archive is a journal that begins every instance with the same record, and keeps nothing.
+type archive []byte
+
+func (archive) Commit(context.Context, string, Transition) error { return nil }
+func (archive) Save(string, []byte) error                        { return nil }
+func (a archive) Load(string) ([]byte, error)                    { return a, nil }
+
+// What probes end with.
+var (
+	good      = Result{Outcome: Success, Reason: "status 200"}
+	bad       = Result{Outcome: Failure, Reason: "status 500, expected 200"}
+	refusal   = Result{Outcome: Failure, Reason: "connection refused (port 80)", Definite: true}
+	dunno     = Result{Outcome: Inconclusive, Cause: CauseResources}
+	noAgent   = Result{Outcome: Inconclusive, Cause: CauseNoAgent}
+	noNetwork = Result{Outcome: Inconclusive, Cause: CauseNoNetwork}
+)
+
 const (
 	ms = time.Millisecond
-	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it. otherPaced is the same for
-	// another port.
+
+	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it. otherPaced asks another port.
 	pacedPolicy = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
 	otherPaced  = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
-	tcpPolicy   = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
+
+	steady    = `{"interval":"10s","timeout":"1s","start_period":"30s","tcp":{"port":80}}`
+	graceless = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
+
+	// What costs CPU to begin, and waits for its turn.
 	execPolicy  = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"1s","exec":{"command":["x"]}}`
+	crowdPolicy = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","exec":{"command":["x"]}}`
+	overTLS     = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","http":{"port":443,"scheme":"https"}}`
 )
+
+func mustParse(t testing.TB, policy string) Policy {
+	t.Helper()
+	p, err := Parse(json.RawMessage(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

@@ -405,15 +405,6 @@ func TestImports(t *testing.T) {
 	}
 }
 
-func mustParse(t testing.TB, policy string) Policy {
-	t.Helper()
-	p, err := Parse(json.RawMessage(policy))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // What no program can be given is refused by its field, and does not fail at every probe instead.
 func TestImpossibleExec(t *testing.T) {
 	for field, check := range map[string]string{
