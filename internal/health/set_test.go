@@ -340,6 +340,26 @@ func TestSyncHandsOn(t *testing.T) {
 	})
 }
 
+// Of one that ended nothing is kept until the time at which it would have been rung.
+func TestEndedLoopsAreNotRung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.timers.mu.Lock()
+		if n := len(b.timers.heap); n != 1 {
+			t.Errorf("%d are to be rung", n)
+		}
+		b.timers.mu.Unlock()
+		b.Forget("a")
+		b.timers.mu.Lock()
+		if n := len(b.timers.heap); n != 0 {
+			t.Errorf("%d are to be rung after the end", n)
+		}
+		b.timers.mu.Unlock()
+	})
+}
+
 // A check that is taken away and given back begins anew.
 func TestCheckIsTakenAwayAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -358,25 +378,5 @@ func TestCheckIsTakenAwayAndBack(t *testing.T) {
 		if got := b.journal.path(); got != "unknown>starting starting>healthy healthy>disabled disabled>starting" {
 			t.Error(got)
 		}
-	})
-}
-
-// Of one that ended nothing is kept until the time at which it would have been rung.
-func TestEndedLoopsAreNotRung(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.seen(1, Running, pacedPolicy)
-		b.is(StatusHealthy)
-		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 1 {
-			t.Errorf("%d are to be rung", n)
-		}
-		b.timers.mu.Unlock()
-		b.Forget("a")
-		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 0 {
-			t.Errorf("%d are to be rung after the end", n)
-		}
-		b.timers.mu.Unlock()
 	})
 }
