@@ -11,7 +11,6 @@ import (
 func TestCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		old := b.journal.record()
@@ -47,7 +46,6 @@ func TestCrashFlipsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.journal.replays = true
 				b.answers(bad, 0)
 				b.seen(1, Running, pacedPolicy)
 				time.Sleep(10 * time.Second)
@@ -98,7 +96,6 @@ func TestChangeBehindACrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.journal.replays = true
 				b.answers(bad, 0)
 				b.seen(1, Running, pacedPolicy)
 				time.Sleep(10 * time.Second)
@@ -139,7 +136,6 @@ func TestGraceOfAnUpdateBehindACrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.journal.replays = true
 				entered, run := time.Now(), uint64(1)
 				sees := func(policy string) {
 					b.Sync(Observed{ID: "a", Run: run, Phase: Running, Policy: mustParse(b, policy), Entered: entered})
@@ -185,7 +181,6 @@ func TestGraceOfARunBehindACrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.journal.replays = true
 				if !first {
 					b.seen(1, Running, policy)
 					b.is(StatusHealthy)
@@ -215,7 +210,6 @@ func TestGraceOfARunBehindACrash(t *testing.T) {
 func TestSecondWordAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		old := b.journal.record()
@@ -236,7 +230,6 @@ func TestSecondWordAfterACrash(t *testing.T) {
 func TestDisabledBehindACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		old := b.journal.record()
@@ -256,7 +249,6 @@ func TestDisabledBehindACrash(t *testing.T) {
 func TestThirdCheckBehindACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.journal.replays = true
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		old := b.journal.record()
@@ -301,7 +293,6 @@ func TestUnknownTransitionInTheLog(t *testing.T) {
 func TestTransitionTwiceInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.journal.replays = true
 		b.seen(0, Inactive, pacedPolicy)
 		old := b.journal.record()
 		b.seen(1, Running, pacedPolicy)

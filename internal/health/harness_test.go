@@ -56,11 +56,11 @@ func (b *bench) open() {
 	}
 }
 
-// crash ends the daemon and starts another, which finds an older record: what a crash may leave.
+// crash ends the daemon and starts another, which finds what a crash may leave: an older record beside the log as it is.
 func (b *bench) crash(record []byte) {
 	b.Helper()
 	b.close()
-	b.journal.saved["a"] = record
+	b.journal.saved["a"], b.journal.replays = record, true
 	b.open()
 }
 
@@ -238,9 +238,9 @@ type journal struct {
 	refuse  error
 	hang    time.Duration
 	slow    atomic.Bool // it was, once
-	replays bool
-	loads   error // what Load says
-	asides  error // what SetAside says
+	replays bool        // what is in the log
+	loads   error       // what Load says
+	asides  error       // what SetAside says
 
 	// What is called first, where it is set: it may hold the journal up, panic, or refuse.
 	onCommit, onLoad func()
