@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -305,20 +304,5 @@ func TestManyAtOnce(t *testing.T) {
 	wg.Wait()
 	if len(addresses) != 12 || h.fake.Running() != 0 || len(h.left()) != 0 {
 		t.Errorf("%d addresses, %d machines, %v", len(addresses), h.fake.Running(), h.left())
-	}
-}
-
-// The domain imports no driver and no edge.
-func TestImports(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "github.com/halevm/hale/internal/instance").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	may := []string{"api", "internal/egress", "internal/event", "internal/health", "internal/instance", "internal/logfile", "internal/machine", "internal/store"}
-	for dep := range strings.Lines(string(out)) {
-		ours, ok := strings.CutPrefix(strings.TrimSpace(dep), "github.com/halevm/hale/")
-		if ok && !slices.Contains(may, ours) {
-			t.Errorf("imports %s", ours)
-		}
 	}
 }
