@@ -154,6 +154,26 @@ func TestForget(t *testing.T) {
 	})
 }
 
+// A record that is forgotten does not come back with what comes while its loop waits for a probe.
+func TestForgottenRecordStaysAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		time.Sleep(1500 * ms) // a counter is not written yet
+		b.ignore(true)
+		b.answers(good, 2*saveEvery)
+		time.Sleep(time.Second) // a probe is in flight, and deaf
+		writes, l := b.journal.writes(), b.loop("a", false)
+		go b.Forget("a")
+		time.Sleep(saveEvery)
+		l.send(message{hint: &heard{80, true}})
+		if n := b.journal.writes(); n != writes {
+			t.Errorf("it was written %d times", n-writes)
+		}
+	})
+}
+
 // Forget waits for a probe that goes on though nobody wants it.
 func TestForgetWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
