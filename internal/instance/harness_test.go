@@ -16,6 +16,7 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
+// someID is an id as instances have them.
 const someID = "a23456789012345678901234"
 
 // images knows every reference but "missing"; an image's program is what its name says.
