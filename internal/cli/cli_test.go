@@ -187,8 +187,8 @@ func TestWait(t *testing.T) {
 			[]string{"--healthy", "--timeout", "1ms"}, exitTimeout, "web is not healthy after 1ms: it is Running, unhealthy: connection refused"},
 		{"cannot be", []any{api.WaitForStateResponse{State: "Stopped", StateError: ptr("the program ended"), HealthStatus: status("unknown", "")}},
 			[]string{"--healthy"}, exitTimeout, "web will not be healthy: it is Stopped, unknown (the program ended)"},
-		{"not there", []any{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance web") })},
-			[]string{"--healthy"}, exitNotFound, "no instance web"},
+		{"deleted", []any{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance aaaa") })},
+			[]string{"--healthy"}, exitTimeout, "web will not be healthy: the instance was deleted"},
 		{"longer than one request", []any{api.WaitForStateResponse{State: "Running", TimedOut: true}, api.WaitForStateResponse{State: "Stopped"}},
 			[]string{"--state", "Stopped", "--timeout", "1h"}, exitOK, ""},
 		{"neither", []any{nil}, nil, exitUsage, "say what to wait for"},
@@ -197,7 +197,8 @@ func TestWait(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDaemon(t)
-			d.answer("GET /instances/web/wait", tt.answer...)
+			d.answer("GET /instances/web", fleet()[0])
+			d.answer("GET /instances/aaaa/wait", tt.answer...)
 			code, _, stderr := d.hale(append([]string{"wait", "web"}, tt.args...)...)
 			if code != tt.code || !strings.Contains(stderr, tt.say) || tt.say == "" && stderr != "" {
 				t.Errorf("exit %d, %q; want %d, %q", code, stderr, tt.code, tt.say)

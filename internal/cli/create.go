@@ -317,12 +317,15 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}
-		if err := a.await(ctx, c, inst.ID, target, f.timeout); ctx.Err() != nil {
+		if err := a.await(ctx, inst, target, f.timeout); ctx.Err() != nil {
 			return a.leave(ctx, c, inst.Name)
 		} else if err != nil {
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
-		if inst, err = c.Instance(ctx, inst.ID); err != nil {
+		if c, err = a.client(); err == nil { // the daemon may have come back at another address
+			inst, err = c.Instance(ctx, inst.ID)
+		}
+		if err != nil {
 			return err
 		}
 	}

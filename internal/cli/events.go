@@ -50,6 +50,10 @@ of type resync says that something is missing.`,
 // reconnectPause is the time between two attempts to reach a daemon that went away.
 const reconnectPause = time.Second
 
+const goneAway = "the daemon went away; waiting for it"
+
+func (a *app) sayAway() { fmt.Fprintln(a.Stderr, "hale: "+goneAway) }
+
 // followEvents calls do with each event. A daemon that went away once it had answered is waited for; it may come back at another
 // address, and the old token may have ended meanwhile.
 func (a *app) followEvents(ctx context.Context, after string, do func(api.Event) error) error {
@@ -67,7 +71,7 @@ func (a *app) followEvents(ctx context.Context, after string, do func(api.Event)
 			return err
 		case !away:
 			away = true
-			fmt.Fprintln(a.Stderr, "hale: the daemon went away; waiting for it")
+			a.sayAway()
 		}
 		select {
 		case <-ctx.Done():

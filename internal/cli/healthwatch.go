@@ -39,7 +39,7 @@ func (a *app) watchHealth(ctx context.Context, name string) error {
 			return err
 		case !away:
 			away = true
-			w.say("the daemon went away; waiting for it")
+			w.say(goneAway)
 		}
 		select {
 		case <-ctx.Done():

@@ -89,9 +89,10 @@ func (a *app) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "wait NAME (--healthy | --health STATUS | --state STATE)", Short: "Wait until an instance is healthy, or in a state", GroupID: groupInstances, Args: cobra.ExactArgs(1),
 		Long: `Wait until an instance is healthy, or in a state. It ends early when that cannot be reached any more: the instance was deleted, has
-stopped, has no health check.
+stopped, has no health check. A daemon that goes away meanwhile is waited for.
 
-Ends with 0 when it is as asked, with 5 when the time is over or it cannot be reached, with 3 when there is no such instance.`,
+Ends with 0 when it is as asked, with 5 when the time is over or it cannot be reached, with 3 when there is no such instance, and with 6
+when the daemon does not answer, or is still away when the time is over.`,
 		Example: "  hale wait web --healthy --timeout 30s\n  hale wait job --state Stopped --timeout 1h",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target := awaited{health: api.HealthState(health), state: api.InstanceState(state)}
@@ -105,7 +106,11 @@ Ends with 0 when it is as asked, with 5 when the time is over or it cannot be re
 			if err != nil {
 				return err
 			}
-			return a.await(cmd.Context(), c, args[0], target, timeout)
+			inst, err := c.Instance(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.await(cmd.Context(), inst, target, timeout)
 		},
 	}
 	cmd.Flags().BoolVar(&healthy, "healthy", false, "until it is healthy")
@@ -126,23 +131,53 @@ func (w awaited) String() string { return string(w.health) + string(w.state) }
 // longestWait is the longest that the daemon waits in one request.
 const longestWait = 5 * time.Minute
 
-// await returns nil once the instance is as it should be, and an error with exitTimeout when it is not in time or cannot be.
-func (a *app) await(ctx context.Context, c *hale.Client, name string, target awaited, timeout time.Duration) error {
+// lateAnswer is how much later than it was asked to a daemon may answer before it is taken for one that does not.
+const lateAnswer = 10 * time.Second
+
+// await returns nil once the instance is as it should be, and an error with exitTimeout when it is not in time or cannot be. A daemon
+// that goes away meanwhile is waited for.
+func (a *app) await(ctx context.Context, inst api.Instance, target awaited, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
+	away := false
 	for {
-		left := max(time.Until(deadline), time.Millisecond)
-		got, err := c.WaitInstance(ctx, name, hale.Wait{State: target.state, Health: target.health, Timeout: min(left, longestWait)})
-		if err != nil {
-			return err
-		}
-		if reached(got, target) {
+		left := time.Until(deadline)
+		got, err := a.askWhether(ctx, inst.ID, target, min(max(left, time.Millisecond), longestWait))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && reached(got, target):
 			return nil
-		}
-		if got.TimedOut && time.Until(deadline) > 0 {
+		case err == nil && got.TimedOut && time.Until(deadline) > 0:
+			away = false
 			continue
+		case err == nil:
+			return exitStatus{exitTimeout, errors.New(notReached(inst.Name, got, target, timeout))}
+		case errors.Is(err, api.NotFound):
+			return exitStatus{exitTimeout, fmt.Errorf("%s will not be %s: the instance was deleted", inst.Name, target)}
+		case codeOf(err) != exitUnreachable || left <= 0:
+			return err
+		case !away:
+			away = true
+			a.sayAway()
 		}
-		return exitStatus{exitTimeout, errors.New(notReached(name, got, target, timeout))}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(reconnectPause, max(time.Until(deadline), 0))):
+		}
 	}
+}
+
+// askWhether waits in one request. A daemon that says nothing long after the time is one that does not answer.
+func (a *app) askWhether(ctx context.Context, id string, target awaited, timeout time.Duration) (got api.WaitForStateResponse, err error) {
+	c, err := a.client() // each time: a daemon that comes back may be at another address
+	if err != nil {
+		return got, err
+	}
+	silent := &hale.UnreachableError{URL: c.URL(), Err: errors.New("it is there, and says nothing")}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout+lateAnswer, silent)
+	defer cancel()
+	return c.WaitInstance(ctx, id, hale.Wait{State: target.state, Health: target.health, Timeout: timeout})
 }
 
 func reached(got api.WaitForStateResponse, target awaited) bool {
