@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -328,6 +329,9 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if err != nil {
 			return err
 		}
+		if inst.State == api.InstanceStateStopped {
+			fmt.Fprintf(a.Stderr, "hale: %s ran, and has ended: %s\n", inst.Name, oneLine(cmp.Or(inst.ExitMessage, inst.ExitReason)))
+		}
 	}
 	switch {
 	case f.json:
@@ -376,6 +380,9 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 }
 
 func nextSteps(inst api.Instance) string {
+	if inst.State == api.InstanceStateStopped {
+		return fmt.Sprintf("  hale logs %[1]s     what it said\n  hale start %[1]s", inst.Name)
+	}
 	s := fmt.Sprintf("  hale health %[1]s     how it is\n  hale logs -f %[1]s    what it says\n  hale exec -it %[1]s sh", inst.Name)
 	for _, p := range portsOf(inst) {
 		s += fmt.Sprintf("\n  port %d of it is at %s", p.GuestPort, hostAddr(p))

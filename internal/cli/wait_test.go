@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/halevm/hale/api"
 )
@@ -65,5 +66,43 @@ func TestWaitForADaemonThatStaysAway(t *testing.T) {
 	d.Close()
 	if code, _, stderr := d.hale("wait", "web", "--healthy", "--timeout", "1h"); code != exitUnreachable || strings.Contains(stderr, goneAway) {
 		t.Errorf("never there: exit %d, %q", code, stderr)
+	}
+}
+
+// A program that ended before anybody saw it run did run; one that could not be started, or ran before this wait only, did not.
+func TestAProgramThatEndsAtOnceRan(t *testing.T) {
+	made := api.Instance{ID: "aaaa", Name: "job", State: api.InstanceStateInitializing, StartedAt: since(time.Minute)}
+	ended := made
+	ended.State, ended.RunningAt, ended.ExitReason, ended.ExitMessage, ended.ExitCode = api.InstanceStateStopped, since(time.Second), "program_exited", "the program exited with code 3", ptr(3)
+	unseen, failed, again := ended, ended, ended
+	unseen.RunningAt = nil // no daemon was there when it began
+	failed.RunningAt, failed.ExitReason, failed.ExitMessage = nil, "program_failed", "no such program"
+	again.StartedAt = since(time.Second)
+	gone := api.WaitForStateResponse{State: api.InstanceStateStopped, StateError: ptr("said")}
+	for _, tt := range []struct {
+		name, args  string
+		before, now api.Instance
+		code        int
+		say         string
+	}{
+		{"ran", "run --wait --name job nginx", made, ended, exitOK, "hale: job ran, and has ended: the program exited with code 3\n"},
+		{"nobody saw it begin", "run --wait --name job nginx", made, unseen, exitOK, "hale: job ran, and has ended: the program exited with code 3\n"},
+		{"not started", "run --wait --name job nginx", made, failed, exitTimeout, "hale: job was made, but job will not be Running: it is Stopped (said)\n"},
+		{"began meanwhile", "wait job --state running", made, ended, exitOK, ""},
+		{"began again meanwhile", "wait job --state Running", ended, again, exitOK, ""},
+		{"had ended before", "wait job --state Running", ended, ended, exitTimeout, "hale: job will not be Running: it is Stopped (said)\n"},
+		{"another state", "wait job --state Initializing", made, ended, exitTimeout, "hale: job will not be Initializing: it is Stopped (said)\n"},
+		{"healthy", "wait job --healthy", made, ended, exitTimeout, "hale: job will not be healthy: it is Stopped (said)\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDaemon(t)
+			d.answer("POST /instances", tt.before)
+			d.answer("GET /instances/job", tt.before)
+			d.answer("GET /instances/aaaa/wait", gone)
+			d.answer("GET /instances/aaaa", tt.now)
+			if code, _, stderr := d.hale(strings.Fields(tt.args)...); code != tt.code || stderr != tt.say {
+				t.Errorf("exit %d, %q; want %d, %q", code, stderr, tt.code, tt.say)
+			}
+		})
 	}
 }
