@@ -229,18 +229,3 @@ func (w *lineWatcher) print(l timed, p paper) error {
 	_, err := fmt.Fprintln(w.out, p.text(oneLine(fmt.Sprintf("%s %s %s", l.at.Local().Format("15:04:05.000"), w.name, l.text))))
 	return err
 }
-
-// changeLine is a change of status, or of its being stale, in a line.
-func changeLine(tr api.HealthTransition) string {
-	s := fmt.Sprintf("%s → %s", tr.From, tr.To)
-	if tr.From == tr.To {
-		s = string(tr.To) + ", no longer stale"
-		if tr.Stale != "" {
-			s = string(tr.To) + ", stale: " + strings.ReplaceAll(tr.Stale, "_", " ")
-		}
-	}
-	if tr.Reason != "" {
-		s += ": " + tr.Reason
-	}
-	return s
-}
