@@ -58,7 +58,7 @@ func TestPs(t *testing.T) {
 	if _, _, stderr := d.hale("ps", "--filter", "colour=red"); !strings.Contains(stderr, "state=…, health=… or tag=KEY=VALUE") {
 		t.Errorf("a wrong filter: %q", stderr)
 	}
-	d.hale("ps", "--filter", "health=unhealthy", "--state", "Running", "--tag", "a=b")
+	d.hale("ps", "--filter", "health=Unhealthy", "--state", "running", "--tag", "a=b")
 	last := d.requests()[len(d.requests())-1]
 	if !strings.Contains(last, "state=Running") || !strings.Contains(last, "health=unhealthy") || !strings.Contains(last, "tags") {
 		t.Errorf("asked %q", last)
@@ -380,6 +380,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 	for _, tt := range []struct{ args, field, message, want string }{
 		{"--health-tcp 80 --health-retries 2000", "health_check.failure_threshold", "must be a whole number from 1 to 1000", "--health-retries: must be a whole number"},
 		{"--health-start-interval 9h", "health_check_override.start_interval", "must be at most the interval in force, 30s", "--health-start-interval: must be at most the interval in force, 30s"},
+		{"--no-healthcheck", "vcpus", "1 to 64", "--cpus: 1 to 64"},
 		{"--health-grpc :80", "health_check.grpc", "not built yet", "--health-grpc: not built yet"},
 		{"--health-interval 5s --health-timeout 1s", "health_check_override", "the image has no check of its own to change", "--health-interval, --health-timeout: the image has no check of its own: say what to check too"},
 	} {
@@ -420,6 +421,11 @@ func TestErrors(t *testing.T) {
 		{[]string{"ps", "extra"}, exitUsage, "usage: hale ps"},
 		{[]string{"pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
 		{[]string{"ps", "--bogus"}, exitUsage, "unknown flag: --bogus (see `hale ps --help`)"},
+		{[]string{"ps", "--state", "runing"}, exitUsage, `--state "runing": one of Created, Initializing, Running,`},
+		{[]string{"wait", "--health", "well", "web"}, exitUsage, `--health "well": one of healthy, unhealthy,`},
+		{[]string{"wait", "--healthy", "--timeout", "-1s", "web"}, exitUsage, "--timeout is 0 or more"},
+		{[]string{"run", "--wait", "--timeout", "-1s", "nginx"}, exitUsage, "--timeout is 0 or more"},
+		{[]string{"events", "--type", "state,helth"}, exitUsage, `--type "helth": one of created,`},
 	}
 	for _, tt := range tests {
 		if code, _, stderr := d.hale(tt.args...); code != tt.code || !strings.Contains(stderr, tt.want) {

@@ -108,6 +108,9 @@ func (f *createFlags) request(args []string, getenv func(string) string) (req ap
 	if f.pull != "missing" && f.pull != "always" {
 		return req, usagef("--pull %q: missing or always", f.pull)
 	}
+	if f.timeout < 0 {
+		return req, usagef("--timeout is 0 or more")
+	}
 	req.Image, req.Name = args[0], f.name
 	if req.Name == "" {
 		req.Name = nameFor(req.Image)

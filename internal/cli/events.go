@@ -28,6 +28,11 @@ func (a *app) eventsCommand() *cobra.Command {
 of type resync says that something is missing.`,
 		Example: "  hale events -f\n  hale events --type health web\n  hale events --json | jq .type",
 		RunE: func(cmd *cobra.Command, names []string) error {
+			for _, t := range types {
+				if _, err := oneOf("--type", t, eventTypes); err != nil {
+					return err
+				}
+			}
 			whose, err := a.namesOf(cmd.Context(), names)
 			if err != nil {
 				return err
@@ -47,11 +52,13 @@ of type resync says that something is missing.`,
 	}
 	cmd.Flags().BoolP("follow", "f", true, "events are always followed")
 	cmd.Flags().MarkHidden("follow")
-	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types: created, state, boot_retry, updated, health, deleted, host")
+	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types: "+strings.Join(eventTypes, ", "))
 	cmd.Flags().StringVar(&after, "after", "", "begin after the event with this `id`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one event to a line")
 	return cmd
 }
+
+var eventTypes = []string{"created", "state", "boot_retry", "updated", "health", "deleted", "host"}
 
 // reconnectPause is the time between two attempts to reach a daemon that went away.
 const reconnectPause = time.Second
@@ -73,6 +80,8 @@ func (a *app) followEvents(ctx context.Context, after string, do func(api.Event)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, api.Invalid) && after != "" && before == after:
+			return usagef("--after %q: an id of an event, as --json shows it", after)
 		case err != nil && (after == "" || codeOf(err) != exitUnreachable):
 			return err
 		case !away:
@@ -145,7 +154,7 @@ func wanted(e api.Event, types []string, names []*whose) bool {
 	for _, w := range names { // all of them: each learns of its name
 		ours = w.is(e) || ours
 	}
-	return ours && (len(types) == 0 || slices.Contains(types, e.Type))
+	return ours && (len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, e.Type) }))
 }
 
 func eventLine(e api.Event) string {

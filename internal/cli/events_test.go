@@ -47,18 +47,18 @@ func TestEventsOfOne(t *testing.T) {
 	d.answer("GET /instances/s1bb", api.Instance{ID: "s1bb", Name: "other"})
 	d.answer("GET /events", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, event("a", "aaaa", "s1"), event("b", "s1bb", "other"), event("c", "s1bbb", "longer"), event("d", "aaaa", "s1"))
-		fmt.Fprint(w, event("e", "newer", "x"), event("f", "bbbb", "new"), event("g", "newer", "x"), "data: the end\n\n")
+		fmt.Fprint(w, event("updated", "newer", "x"), event("health", "bbbb", "new"), event("g", "newer", "x"), "data: the end\n\n")
 	}))
 	for args, want := range map[string]string{
-		"s1":             "a d",
-		"s1b":            "b c", // the beginning of ids
-		"s1bb":           "b",
-		"aaa":            "a d",
-		"new":            "e f", // nobody has that name at first
-		"nobody":         "",
-		"s1 new":         "a d e f",
-		"new --type f,g": "f",
-		"--type e":       "e",
+		"s1":                      "a d",
+		"s1b":                     "b c", // the beginning of ids
+		"s1bb":                    "b",
+		"aaa":                     "a d",
+		"new":                     "updated health", // nobody has that name at first
+		"nobody":                  "",
+		"s1 new":                  "a d updated health",
+		"new --type Health,state": "health",
+		"--type updated":          "updated",
 	} {
 		code, out, stderr := d.hale(append([]string{"events"}, strings.Fields(args)...)...)
 		var got []string
@@ -72,5 +72,15 @@ func TestEventsOfOne(t *testing.T) {
 	d.Close()
 	if code, _, stderr := d.hale("events", "s1"); code != exitUnreachable {
 		t.Errorf("without a daemon: exit %d, %q", code, stderr)
+	}
+}
+
+func TestEventsAfterWhatIsNoID(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /events", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 400, "invalid_request", "Last-Event-ID: an id of an event, EPOCH-SEQ")
+	}))
+	if code, _, stderr := d.hale("events", "--after", "x"); code != exitUsage || stderr != "hale: --after \"x\": an id of an event, as --json shows it\n" {
+		t.Errorf("exit %d, %q", code, stderr)
 	}
 }

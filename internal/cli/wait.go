@@ -28,12 +28,22 @@ Ends with 0 when it is as asked, with 5 when the time is over or it cannot be re
 when the daemon does not answer, or is still away when the time is over.`,
 		Example: "  hale wait web --healthy --timeout 30s\n  hale wait job --state Stopped --timeout 1h",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			target := awaited{health: api.HealthState(health), state: api.InstanceState(state)}
-			if healthy && health == "" {
+			var target awaited
+			var err error
+			if target.health, err = oneOf("--health", health, healths); err != nil {
+				return err
+			}
+			if target.state, err = oneOf("--state", state, states); err != nil {
+				return err
+			}
+			if healthy && target.health == "" {
 				target.health = api.HealthStateHealthy
 			}
-			if (target.health == "") == (state == "") || healthy && target.health != api.HealthStateHealthy {
+			if (target.health == "") == (target.state == "") || healthy && target.health != api.HealthStateHealthy {
 				return usagef("say what to wait for: --healthy, or --health STATUS, or --state STATE")
+			}
+			if timeout < 0 {
+				return usagef("--timeout is 0 or more")
 			}
 			c, err := a.client()
 			if err != nil {
@@ -123,12 +133,12 @@ func reached(got api.WaitForStateResponse, target awaited) bool {
 		h := got.HealthStatus
 		return h != nil && h.Status == target.health && !(h.Status == api.HealthStateHealthy && h.Stale && h.StaleReason == "no_conclusive_result")
 	}
-	return strings.EqualFold(string(got.State), string(target.state))
+	return got.State == target.state
 }
 
 // passed reports whether an instance that has stopped was Running since before: a program may end before anybody has seen it run.
 func (a *app) passed(ctx context.Context, before api.Instance, target awaited) bool {
-	if !strings.EqualFold(string(target.state), string(api.InstanceStateRunning)) {
+	if target.state != api.InstanceStateRunning {
 		return false
 	}
 	c, err := a.client()
