@@ -19,24 +19,24 @@ func changeLine(tr api.HealthTransition) string {
 	return fmt.Sprintf("%s → %s: %s", tr.From, tr.To, why)
 }
 
-// changeWhy is why a change came about, what it changed where that is not the status, and whether a start of the daemon would know of it.
+// changeWhy is why a change came about, what it changed where that is not the status, and what else there is to know of it.
 func changeWhy(tr api.HealthTransition) string {
-	var parts []string
 	stale := strings.ReplaceAll(tr.Stale, "_", " ")
+	s := tr.Reason
 	switch {
-	case stale != "" && !strings.HasPrefix(tr.Reason, stale):
-		parts = append(parts, "stale", stale)
-	case stale != "": // the reason says more of it
-		parts = append(parts, "stale")
-	case tr.From == tr.To:
-		parts = append(parts, "no longer stale")
+	case tr.From != tr.To && stale != "":
+		s += fmt.Sprintf(" (stale: %s)", stale)
+	case tr.From != tr.To:
+	case stale == "":
+		s = "no longer stale: " + s
+	case strings.HasPrefix(tr.Reason, stale): // it says more of it
+		s = "stale: " + s
+	default:
+		s = "stale: " + stale + ": " + s
 	}
-	if tr.Reason != "" {
-		parts = append(parts, tr.Reason)
-	}
-	s := strings.Join(parts, ": ")
+	s = strings.TrimSuffix(s, ": ")
 	if !or(tr.Persisted, true) {
-		s = strings.TrimSpace(s + " (not on disk)")
+		s += " (not on disk)"
 	}
-	return s
+	return strings.TrimSpace(s)
 }

@@ -434,6 +434,23 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// The daemon's log is named once.
+func TestOurOwnFault(t *testing.T) {
+	d := newDaemon(t)
+	for message, want := range map[string]string{
+		"the log says what (request R1)": "hale: the log says what (request R1)\n",
+		"no":                             "hale: no\n  the daemon's log says more about request R1\n",
+	} {
+		d.mux.HandleFunc("GET /instances/"+message[:2], func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(500)
+			json.NewEncoder(w).Encode(api.ErrorBody{Code: "internal", Message: message, RequestID: "R1"})
+		})
+		if code, _, stderr := d.hale("inspect", message[:2]); code != exitError || stderr != want {
+			t.Errorf("exit %d, %q, want %q", code, stderr, want)
+		}
+	}
+}
+
 func TestNoDaemon(t *testing.T) {
 	d := newDaemon(t)
 	d.Close()

@@ -62,7 +62,7 @@ func (a *app) complain(err error) {
 				text += "\n  " + line
 			}
 		}
-		if e.Kind == api.Internal && e.RequestID != "" {
+		if e.Kind == api.Internal && e.RequestID != "" && !strings.Contains(text, e.RequestID) {
 			text += fmt.Sprintf("\n  the daemon's log says more about request %s", e.RequestID)
 		}
 	}
