@@ -55,6 +55,8 @@ func (a *app) lookAtHealth(ctx context.Context, id string) (api.InstanceHealth, 
 	if err != nil {
 		return api.InstanceHealth{}, err
 	}
+	ctx, cancel := patient(ctx, c, 0)
+	defer cancel()
 	return c.InstanceHealth(ctx, id)
 }
 

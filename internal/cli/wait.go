@@ -49,7 +49,9 @@ when the daemon does not answer, or is still away when the time is over.`,
 			if err != nil {
 				return err
 			}
-			inst, err := c.Instance(cmd.Context(), args[0])
+			ctx, cancel := patient(cmd.Context(), c, timeout)
+			defer cancel()
+			inst, err := c.Instance(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -74,8 +76,13 @@ func (w awaited) String() string { return string(w.health) + string(w.state) }
 // longestWait is the longest that the daemon waits in one request.
 const longestWait = 5 * time.Minute
 
-// lateAnswer is how much later than it was asked to a daemon may answer before it is taken for one that does not.
-const lateAnswer = 10 * time.Second
+// lateAnswer is how much later than it was asked to a daemon may answer before it is taken for one that does not. Tests shorten it.
+var lateAnswer = 10 * time.Second
+
+// patient is ctx for a request that may take as long as timeout, and not much longer.
+func patient(ctx context.Context, c *hale.Client, timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, timeout+lateAnswer, &hale.UnreachableError{URL: c.URL(), Err: errors.New("it is there, and says nothing")})
+}
 
 // await returns nil once the instance is as it should be, or was meanwhile, and an error with exitTimeout when it is not in time or cannot be. A daemon
 // that goes away meanwhile is waited for.
@@ -113,14 +120,13 @@ func (a *app) await(ctx context.Context, inst api.Instance, target awaited, time
 	}
 }
 
-// askWhether waits in one request. A daemon that says nothing long after the time is one that does not answer.
+// askWhether waits in one request.
 func (a *app) askWhether(ctx context.Context, id string, target awaited, timeout time.Duration) (got api.WaitForStateResponse, err error) {
 	c, err := a.client() // each time: a daemon that comes back may be at another address
 	if err != nil {
 		return got, err
 	}
-	silent := &hale.UnreachableError{URL: c.URL(), Err: errors.New("it is there, and says nothing")}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout+lateAnswer, silent)
+	ctx, cancel := patient(ctx, c, timeout)
 	defer cancel()
 	return c.WaitInstance(ctx, id, hale.Wait{State: target.state, Health: target.health, Timeout: timeout})
 }
@@ -145,6 +151,8 @@ func (a *app) passed(ctx context.Context, before api.Instance, target awaited) b
 	if err != nil {
 		return false
 	}
+	ctx, cancel := patient(ctx, c, 0)
+	defer cancel()
 	now, err := c.Instance(ctx, before.ID)
 	if err != nil || now.State != api.InstanceStateStopped {
 		return false

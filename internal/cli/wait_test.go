@@ -106,3 +106,34 @@ func TestAProgramThatEndsAtOnceRan(t *testing.T) {
 		})
 	}
 }
+
+// A daemon that is there and says nothing is waited for no longer than was asked, and a little more.
+func TestWaitForADaemonThatSaysNothing(t *testing.T) {
+	before := lateAnswer
+	lateAnswer = 50 * time.Millisecond
+	defer func() { lateAnswer = before }()
+	silent := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	head := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte(" "))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	for name, wait := range map[string]http.HandlerFunc{"nothing": silent, "the head": head} {
+		d := newDaemon(t)
+		d.answer("GET /instances/web", fleet()[0])
+		d.answer("GET /instances/aaaa/wait", wait)
+		d.answer("GET /instances/mute", silent)
+		for _, who := range []string{"web", "mute"} {
+			code, _, stderr := d.hale("wait", who, "--healthy", "--timeout", "10ms")
+			if code != exitUnreachable || !strings.Contains(stderr, "the daemon does not answer at "+d.URL+": it is there, and says nothing") {
+				t.Errorf("%s, %s: exit %d, %q", name, who, code, stderr)
+			}
+		}
+	}
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	d.answer("GET /instances/aaaa/health", api.InstanceHealth{Status: "healthy"}, silent, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "gone") }))
+	if code, out, _ := d.hale("health", "-w", "web"); code != exitNotFound || strings.Count(out, goneAway) != 1 {
+		t.Errorf("health -w: exit %d, %q", code, out)
+	}
+}
