@@ -47,10 +47,15 @@ func Run(args []string, c Config) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
+	out := &output{Writer: c.Stdout}
+	c.Stdout = out
 	a := &app{Config: c}
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // never nil, which would be the process's own
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.failure() // what was printed into a full disk is not done
+	}
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}

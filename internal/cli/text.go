@@ -150,6 +150,9 @@ func paint(c cell, coloured bool) string {
 
 // terminal returns the descriptor behind a stream if it is a terminal.
 func terminal(stream any) (fd int, ok bool) {
+	if o, ok := stream.(*output); ok {
+		stream = o.Writer
+	}
 	f, ok := stream.(*os.File)
 	if !ok {
 		return 0, false

@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/halevm/hale/api"
 )
 
 func TestShort(t *testing.T) {
@@ -67,5 +71,27 @@ func TestTable(t *testing.T) {
 	tb.write(&b, true)
 	if !strings.Contains(b.String(), "\x1b[32mhealthy\x1b[0m   2m") {
 		t.Errorf("coloured table: %q", b.String())
+	}
+}
+
+// What could not be printed is told, whichever command did not look.
+func TestAFullDiskBelowTheOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	d := newDaemon(t)
+	d.answer("GET /instances", fleet())
+	d.answer("POST /instances", fleet()[0])
+	d.answer("POST /instances/web/stop", fleet()[0])
+	d.answer("POST /instances/web/health/check", api.HealthResult{Outcome: outcomeSuccess})
+	for _, args := range []string{"ps", "ps -q", "run -q nginx", "run nginx", "stop web", "health web --now", "exit-codes"} {
+		env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret"}
+		var stderr bytes.Buffer
+		code := Run(strings.Fields(args), Config{Stdout: full, Stderr: &stderr, Getenv: func(k string) string { return env[k] }})
+		if code != exitError || stderr.String() != "hale: write /dev/full: no space left on device\n" {
+			t.Errorf("%s: exit %d, %q", args, code, stderr.String())
+		}
 	}
 }
