@@ -42,7 +42,7 @@ type loop struct {
 	lastSave   bool // the last write has begun
 
 	mail   mailbox
-	alarm  int           // its place among the timers, whose lock is held for it
+	seat   int           // its seat among the alarms, from 1, with the timers' lock held; 0: it has none
 	done   chan struct{} // closed when the loop has ended and nothing of it is left
 	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 

@@ -898,13 +898,13 @@ func TestEndedLoopsAreNotRung(t *testing.T) {
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 1 {
+		if n := len(b.timers.alarms.heap); n != 1 {
 			t.Errorf("%d are to be rung", n)
 		}
 		b.timers.mu.Unlock()
 		b.Forget("a")
 		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 0 {
+		if n := len(b.timers.alarms.heap); n != 0 {
 			t.Errorf("%d are to be rung after the end", n)
 		}
 		b.timers.mu.Unlock()
