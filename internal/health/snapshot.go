@@ -124,14 +124,19 @@ type Transition struct {
 func (l *loop) snapshot() (Snapshot, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &l.shown
+	s := l.shown
+	s.Results, s.Transitions = l.history.listResults(), l.history.listTransitions()
+	return s, s.Status != ""
+}
+
+// shown is what a person can see of a state, but for the lists.
+func (s *State) shown() Snapshot {
 	return Snapshot{
 		Status: s.Status, LastStatus: s.Last, Since: s.Since,
 		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
 		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
 		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
-		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
-	}, s.Status != ""
+	}
 }
 
 // closedChannel is what nobody has to wait for.
