@@ -118,7 +118,7 @@ func decode(c clock, blob []byte) (Policy, State, history, error) {
 	}
 	s := State{
 		Run: r.Run, Window: r.Window, Phase: r.Phase, Agent: r.Agent, Network: r.Network,
-		Status: r.Status, Last: r.Last, Verdict: r.Verdict, N: r.N, Stale: r.Stale,
+		Status: ours(statuses, r.Status), Last: ours(statuses, r.Last), Verdict: ours(statuses, r.Verdict), N: r.N, Stale: ours(stales, r.Stale),
 		Successes: r.Successes, Failures: r.Failures, GraceFailures: r.GraceFailures,
 		Since: r.Since, CheckedAt: r.CheckedAt, SuccessAt: r.SuccessAt, FailureAt: r.FailureAt, WindowAt: r.WindowAt, Error: r.Error,
 		Gap: r.Gap, Pace: r.Pace, Confirming: r.Confirming, Waiting: r.Waiting,
@@ -136,6 +136,14 @@ func decode(c clock, blob []byte) (Policy, State, history, error) {
 		h.addTransition(t)
 	}
 	return r.Policy, s, h, nil
+}
+
+// ours returns the word of list that v is, if it is one: thousands of instances have the same few, at hand when they are compared.
+func ours[T ~string](list []T, v T) T {
+	if i := slices.Index(list, v); i >= 0 {
+		return list[i]
+	}
+	return v
 }
 
 // check refuses a record that this package did not write.
