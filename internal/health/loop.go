@@ -21,8 +21,8 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          *Policy // never changed; set by adopt
-	policy     []byte  // the same as JSON, for the record; nil: not made yet
+	check      *shared // the policy in force, set by adopt
+	p          *Policy // the same
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
@@ -293,8 +293,10 @@ func (l *loop) adopt(p Policy) {
 	if l.p.Equal(p) {
 		return
 	}
-	kept := p // only here does it have to outlive the call
-	l.p, l.policy = &kept, nil
+	old := l.check
+	l.check = l.set.policies.take(p)
+	l.p = &l.check.policy
+	l.set.policies.drop(old)
 }
 
 // end has the probe in flight end, and begins nothing more.
@@ -329,6 +331,7 @@ func (l *loop) windUp() {
 	if l.counted {
 		l.set.count(false)
 	}
+	l.set.policies.drop(l.check)
 	l.mu.Lock()
 	l.over = true
 	if l.changed != nil {

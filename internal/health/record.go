@@ -60,7 +60,7 @@ type record struct {
 
 // encode appends the record to b, as encoding/json would write it; policy is the policy's JSON. It is done by hand, for it is done every
 // few seconds for each instance.
-func encode(b []byte, c clock, policy []byte, s *State, h *history) []byte {
+func encode(b []byte, c clock, policy string, s *State, h *history) []byte {
 	w := writer{b: append(b, '{')}
 	w.int("version", recordVersion)
 	w.string("boot", c.bootID)

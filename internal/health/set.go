@@ -21,13 +21,14 @@ type Set struct {
 	cancel context.CancelFunc
 	loopWG sync.WaitGroup
 
-	crew    crew
-	timers  timers
-	queue   *queue
-	suspect *suspect
-	flying  atomic.Int64 // probes in flight
-	watched atomic.Int64
-	active  atomic.Int64 // Unix nanoseconds of the last step of any loop
+	crew     crew
+	timers   timers
+	policies policies
+	queue    *queue
+	suspect  *suspect
+	flying   atomic.Int64 // probes in flight
+	watched  atomic.Int64
+	active   atomic.Int64 // Unix nanoseconds of the last step of any loop
 
 	mu     sync.Mutex
 	loops  map[string]*loop
@@ -189,7 +190,8 @@ func (s *Set) logger(id string) *slog.Logger {
 }
 
 func newLoop(s *Set, id string) *loop {
-	l := &loop{p: new(Policy), set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
+	l := &loop{set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{}), check: s.policies.take(Policy{})}
+	l.p = &l.check.policy
 	l.mail.loop = l
 	s.loopWG.Add(1)
 	return l
