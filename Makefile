@@ -86,7 +86,7 @@ microbench: $(AGENT)
 # docs/design/0009-mutants.md explains the few that may. ONLY=text runs those whose description holds it.
 mutants:
 	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' -never TestMemory \
-		../internal/health/{state,pace,hint,transition,loop,probing,mail,timers,flight,crew,durable,writer,queue,suspect}.go
+		../internal/health/{state,pace,hint,transition,loop,probing,mail,timers,alarms,policies,flight,crew,durable,writer,queue,suspect}.go
 
 # Twenty seconds for each decoder of outside bytes.
 fuzz: $(AGENT)

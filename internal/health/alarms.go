@@ -15,6 +15,8 @@ type alarm struct {
 	seat int
 }
 
+func (x alarm) before(y alarm) bool { return x.at < y.at }
+
 // A seat is what a loop has here while it has an alarm.
 type seat struct {
 	loop  *loop
@@ -73,7 +75,7 @@ func (a *alarms) due(now time.Duration) *loop {
 func (a *alarms) settle(at int, x alarm) {
 	for at > 0 {
 		above := (at - 1) / 2
-		if a.heap[above].at <= x.at {
+		if !x.before(a.heap[above]) {
 			break
 		}
 		a.put(at, a.heap[above])
@@ -81,10 +83,10 @@ func (a *alarms) settle(at int, x alarm) {
 	}
 	for {
 		below := 2*at + 1
-		if below+1 < len(a.heap) && a.heap[below+1].at < a.heap[below].at {
+		if below+1 < len(a.heap) && a.heap[below+1].before(a.heap[below]) {
 			below++
 		}
-		if below >= len(a.heap) || a.heap[below].at >= x.at {
+		if below >= len(a.heap) || !a.heap[below].before(x) {
 			break
 		}
 		a.put(at, a.heap[below])

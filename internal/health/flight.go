@@ -26,7 +26,6 @@ type flight struct {
 	err   error         // why its probe is to end; nil: it is not
 	done  chan struct{} // closed with err; nil: nobody asked
 	after []func()      // called with err; nil: taken back
-	room  [1]func()     // of after: most have one
 }
 
 // An endError is why a probe is to end: in words of our own, and of a kind that the users of a context know.
@@ -97,9 +96,6 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 	if f.err != nil {
 		f.crew.do(jobFunc(do))
 		return func() bool { return false }
-	}
-	if f.after == nil {
-		f.after = f.room[:0]
 	}
 	i := len(f.after)
 	f.after = append(f.after, do)
