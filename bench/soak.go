@@ -36,12 +36,12 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
-	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: soakTimeout, Seed: seed, Server: server.pid})
+	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: soakTimeout, Seed: seed, Server: server.pid, Full: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	const settles = time.Minute // of memory: histories fill
+	const settles = time.Minute // of memory: histories are full, and what they say becomes what these targets say
 	if err := pause(ctx, min(settles+20*time.Second, lasts/4)); err != nil {
 		return err
 	}

@@ -112,14 +112,14 @@ func Serve(in *json.Decoder, out *json.Encoder) error {
 		if r.Reset {
 			w.reset()
 		}
-		if r.Collect {
-			debug.FreeOSMemory()
-		}
 		if h, ok := w.(*hale); ok {
 			h.request(r)
 		}
 		s := Stats{Goroutines: runtime.NumGoroutine()}
 		w.stats(&s, r.Look)
+		if r.Collect { // what was told leaves garbage too
+			debug.FreeOSMemory()
+		}
 		if err := s.ofProcess(); err != nil {
 			return err
 		}

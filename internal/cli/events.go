@@ -41,7 +41,7 @@ of type resync says that something is missing.`,
 	}
 	cmd.Flags().BoolP("follow", "f", true, "events are always followed")
 	cmd.Flags().MarkHidden("follow")
-	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types: created, state, updated, health, deleted, host")
+	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types: created, state, boot_retry, updated, health, deleted, host")
 	cmd.Flags().StringVar(&after, "after", "", "begin after the event with this `id`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one event to a line")
 	return cmd

@@ -149,7 +149,7 @@
 //
 // # Next, exactly
 //
-// What follows, with health.md, is all that State.Next does. now never goes back from one call to the next. In all of it "active"
+// What follows, with docs/health.md, is all that State.Next does. now never goes back from one call to the next. In all of it "active"
 // is a Phase other than Inactive, and "probed" is active with a policy that is not disabled.
 //
 // Each call first takes the Input, as below. Then, except for Restarted, in this order: the state turns stale if StaleAt is not
@@ -260,7 +260,7 @@
 //
 // In a policy null and an empty list or object are absent; type none accepts anything beside it; expected_statuses takes numbers too; in
 // type, path, scheme and method "" is unset. A body_contains beside the method HEAD is refused, for it could never be found. A path has
-// at most 8 KiB, tls_server_name 253 bytes, expected_statuses 64 entries, so that with the bounds of health.md and of an exec check no
+// at most 8 KiB, tls_server_name 253 bytes, expected_statuses 64 entries, so that with the bounds of docs/health.md and of an exec check no
 // policy has more than 512 KiB of JSON, and no record more than MaxRecord.
 //
 // A policy in the record of what it is a part of (Recorded) may have been written under other bounds: one that is refused now is none,

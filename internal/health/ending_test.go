@@ -2,142 +2,14 @@ package health
 
 import (
 	"context"
-	"strings"
+	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// A faulty journal panics so many times when it is read.
-type faulty struct {
-	*journal
-	panics atomic.Int64
-}
-
-func (j *faulty) Load(id string) ([]byte, error) {
-	if j.panics.Add(-1) >= 0 {
-		panic("the journal has a bug")
-	}
-	return j.journal.Load(id)
-}
-
-// What was brought when a record's reading panicked is not lost: after the rest it is handled.
-func TestPanicBeforeAnythingIsHandled(t *testing.T) {
-	for name, do := range map[string]func(*bench){
-		"Sync":   func(b *bench) { b.seen(1, Running, pacedPolicy); b.is(StatusHealthy) },
-		"Forget": func(b *bench) { b.Set.loop("a", true); b.Forget("a") }, // a Sync is about to come
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t)
-				j := &faulty{journal: b.journal}
-				j.panics.Store(1)
-				b.Set.config.Journal = j
-				returned := make(chan struct{})
-				go func() { do(b); close(returned) }()
-				select {
-				case <-returned:
-				case <-time.After(2 * restartPause):
-					t.Fatal("it has not returned")
-				}
-				b.close()
-				<-returned
-			})
-		})
-	}
-}
-
-// Close returns though what goes on after a panic panics again.
-func TestCloseAfterPanics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		var broken atomic.Bool
-		b.Set.hooks.Transition = func(Status, Status, bool) {
-			if broken.Load() {
-				panic("a hook has a bug")
-			}
-		}
-		b.Set.hooks.Began = func(string, time.Duration) {
-			if broken.Load() {
-				panic("a hook has a bug")
-			}
-		}
-		b.seen(1, Running, pacedPolicy)
-		b.is(StatusHealthy)
-		broken.Store(true)
-		time.Sleep(2 * time.Minute) // it is stale by then, and cannot say so
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := b.Close(ctx); err != nil {
-			t.Error("Close:", err)
-		}
-	})
-}
-
-// Close does not wait for the rest after a panic.
-func TestCloseInTheRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.Set.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
-		b.seen(1, Running, pacedPolicy)
-		synctest.Wait()
-		b.close()
-		if took := time.Since(b.start); took != 0 {
-			t.Errorf("Close took %v", took)
-		}
-	})
-}
-
-// A turn that comes for a probe that was given up meanwhile begins none.
-func TestTurnOfOneGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.Set.queue = newQueue(1)
-		b.journal.slow.Store(true)
-		b.answers(good, 20*ms)
-		policy := strings.Replace(execPolicy, `"start_period":"1h"`, `"start_period":"0s"`, 1)
-		b.seen(1, Running, policy)
-		time.Sleep(2 * time.Second)
-		b.is(StatusHealthy)
-		probed := b.count()
-		b.queue.join(false, idle) // holds the turn for 50 ms
-		go b.CheckNow(context.Background(), "a")
-		synctest.Wait() // it waits behind that
-		for range 10 {
-			b.queue.join(false, idle)
-		}
-		b.journal.breaks(100*ms, nil) // while a new run's starting is committed the turn comes
-		go b.seen(2, Running, policy)
-		time.Sleep(150 * ms)
-		b.journal.breaks(0, nil)
-		if b.count() > probed && b.Queued() > 0 {
-			t.Errorf("a probe began though %d wait before it", b.Queued())
-		}
-		time.Sleep(time.Minute)
-		b.close()
-	})
-}
-
-// An answer that came in time is not overdue because the loop was busy when it came.
-func TestAnswerInTimeForABusyLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.seen(1, Initializing, pacedPolicy)
-		synctest.Wait()
-		b.ignore(true)
-		b.answers(bad, 13900*ms) // from 1 s on; it would be overdue at 15 s
-		time.Sleep(14800 * ms)
-		b.journal.breaks(time.Second, nil) // healthy is committed until 15.8 s
-		b.seen(1, Running, pacedPolicy)
-		b.journal.breaks(0, nil)
-		b.answers(good, 0)
-		if r := b.is(StatusHealthy).Results[1]; r.Outcome != Failure {
-			t.Errorf("%+v", r)
-		}
-		b.close()
-	})
-}
 
 // While a loop ends, what comes is let go and changes nothing.
 func TestNothingIsTakenAtTheEnd(t *testing.T) {
@@ -150,7 +22,7 @@ func TestNothingIsTakenAtTheEnd(t *testing.T) {
 				b.ignore(true)
 				b.answers(good, 5*time.Second)
 				time.Sleep(1500 * ms) // a probe is in flight, and deaf
-				l := b.Set.loop("a", false)
+				l := b.loop("a", false)
 				ended := make(chan struct{})
 				go func() { end(b); close(ended) }()
 				synctest.Wait()
@@ -183,6 +55,136 @@ func TestNoProbeBeginsAtTheEnd(t *testing.T) {
 		b.close()
 		if b.count() != 1 {
 			t.Errorf("a probe began after Close: %v", b.probes)
+		}
+	})
+}
+
+// What a Prober wants done when its context ends is waited for, too.
+func TestCloseWaitsForWhatEndsWithAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var done atomic.Int32
+		b.config.Probe = func(ctx context.Context, _ string, _ Policy, _ func()) Result {
+			ctx.(interface{ AfterFunc(func()) func() bool }).AfterFunc(func() { time.Sleep(time.Minute); done.Add(1) })
+			return good
+		}
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		if done.Load() != 1 {
+			t.Error("it goes on after Close")
+		}
+	})
+}
+
+// After Close nothing is taken: nothing is probed, committed or shown, whatever comes.
+func TestAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		path, shown := b.journal.path(), fmt.Sprint(b.snapshot())
+		b.seen(1, Inactive, pacedPolicy)
+		b.seen(2, Running, pacedPolicy)
+		b.Ask("a")
+		b.Hint("a", 80, false)
+		if _, err := b.CheckNow(t.Context(), "a"); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		b.Sync(Observed{ID: "another", Run: 1, Phase: Running, Policy: mustParse(t, pacedPolicy)})
+		if _, ok := b.Snapshot("another"); ok {
+			t.Error("another was begun")
+		}
+		time.Sleep(time.Minute)
+		b.probed(0)
+		if got := fmt.Sprint(b.snapshot()); got != shown || b.journal.path() != path || b.panics.Load() != 0 {
+			t.Errorf("%s, then %s; shown\n%s, then\n%s; %d panics", path, b.journal.path(), shown, got, b.panics.Load())
+		}
+		b.close() // again
+	})
+}
+
+// While a loop ends, and waits for a probe that does not heed its context, nobody else who comes waits with it.
+func TestNobodyWaitsForTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(good, 5*time.Second)
+		b.ignore(true)
+		b.seen(1, Running, pacedPolicy)
+		time.Sleep(time.Second)
+		var wg sync.WaitGroup
+		wg.Go(b.close)
+		synctest.Wait()
+		b.seen(1, Inactive, pacedPolicy)
+		b.Ask("a")
+		b.Hint("a", 80, false)
+		if at := time.Since(b.start); at != time.Second {
+			t.Errorf("they were let go at %v", at)
+		}
+		wg.Wait()
+		if at := time.Since(b.start); at != 5*time.Second {
+			t.Errorf("closed at %v", at)
+		}
+		b.probed(0)
+	})
+}
+
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(good, 500*ms)
+		time.Sleep(2700 * ms) // one counter is not written yet, and a probe is in flight
+		delete(b.journal.saved, "a")
+		changed := b.Changed("a")
+		b.Forget("a")
+		<-changed
+		<-b.Changed("a")
+		if _, ok := b.Snapshot("a"); ok || b.Watched() != 0 {
+			t.Error("still there")
+		}
+		time.Sleep(time.Hour)
+		if b.journal.saved["a"] != nil {
+			t.Error("its record came back")
+		}
+		b.Forget("a")
+	})
+}
+
+// A record that is forgotten does not come back with what comes while its loop waits for a probe.
+func TestForgottenRecordStaysAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		time.Sleep(1500 * ms) // a counter is not written yet
+		b.ignore(true)
+		b.answers(good, 2*saveEvery)
+		time.Sleep(time.Second) // a probe is in flight, and deaf
+		writes, l := b.journal.writes(), b.loop("a", false)
+		go b.Forget("a")
+		time.Sleep(saveEvery)
+		l.send(message{hint: &heard{80, true}})
+		if n := b.journal.writes(); n != writes {
+			t.Errorf("it was written %d times", n-writes)
+		}
+	})
+}
+
+// Forget waits for a probe that goes on though nobody wants it.
+func TestForgetWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(good, 5*time.Second)
+		b.ignore(true)
+		b.seen(1, Running, pacedPolicy)
+		time.Sleep(time.Second)
+		b.Forget("a")
+		if at := time.Since(b.start); at != 5*time.Second {
+			t.Errorf("after %v", at)
 		}
 	})
 }

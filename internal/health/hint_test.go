@@ -6,29 +6,6 @@ import (
 	"time"
 )
 
-// hint is the agent's word about a port.
-func (m *sim) hint(port uint16, listening bool) {
-	m.next(Input{Kind: Hinted, Port: port, Listening: listening})
-}
-
-// wants checks how long it is to the next probe.
-func (m *sim) wants(d time.Duration) {
-	m.t.Helper()
-	if m.due.IsZero() || m.due.Sub(m.now) != d {
-		m.t.Fatalf("the next probe comes in %v, want %v", m.due.Sub(m.now), d)
-	}
-}
-
-// starting is past its grace, fails, and has probed last just now.
-func startingSim(t *testing.T, policy string) *sim {
-	m := newSim(t, policy)
-	m.phase(Initializing)
-	m.phase(Running)
-	m.pass(time.Hour)
-	m.probe(bad)
-	return m
-}
-
 // A hint asks for a probe now and decides nothing. Only the checked port is one; "began" only while not healthy, "ceased" only while
 // healthy.
 func TestHintsThatAsk(t *testing.T) {

@@ -63,7 +63,6 @@ func TestWhoRunsTheLoop(t *testing.T) {
 			}
 			m.busy = false
 			l.forget() // which ends the rest, too
-			b.close()
 		})
 	}
 }
@@ -89,7 +88,6 @@ func TestLeavingTheLoop(t *testing.T) {
 				t.Errorf("%s is left: %d went on, busy %v, kinds %b, %d letters", name, n, m.busy, m.kinds, len(m.letters))
 			}
 			l.forget()
-			b.close()
 		})
 	}
 }
@@ -155,7 +153,6 @@ func TestMailAfterTheEnd(t *testing.T) {
 			t.Errorf("run by %d, kinds %b, %d letters", n, l.mail.kinds, len(l.mail.letters))
 		}
 		b.loopWG.Done() // it ended without its last steps
-		b.close()
 	})
 }
 
@@ -164,7 +161,7 @@ func TestAnswerWhileTheLoopIsRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		var landed []time.Duration
-		b.Set.hooks.Probed = func(Type, Outcome, string, time.Duration) { landed = append(landed, time.Since(b.start)) }
+		b.hooks.Probed = func(Type, Outcome, string, time.Duration) { landed = append(landed, time.Since(b.start)) }
 		b.seen(0, Inactive, pacedPolicy)
 		b.answers(good, 100*ms)
 		b.seen(1, Running, pacedPolicy)
@@ -175,6 +172,5 @@ func TestAnswerWhileTheLoopIsRun(t *testing.T) {
 		if !slices.Equal(landed, []time.Duration{850 * ms}) {
 			t.Errorf("answers were taken at %v", landed)
 		}
-		b.close()
 	})
 }

@@ -52,13 +52,6 @@ func inUse() int {
 	return int(m.HeapAlloc + m.StackInuse)
 }
 
-// An archive is a journal that begins every instance with the same record, and keeps nothing.
-type archive []byte
-
-func (archive) Commit(context.Context, string, Transition) error { return nil }
-func (archive) Save(string, []byte) error                        { return nil }
-func (a archive) Load(string) ([]byte, error)                    { return a, nil }
-
 // BenchmarkProbe is all that a probe costs beside the probe itself.
 func BenchmarkProbe(b *testing.B) {
 	s := NewSet(Config{Journal: archive(nil), Probe: func(context.Context, string, Policy, func()) Result {

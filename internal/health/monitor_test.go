@@ -61,10 +61,12 @@ func (m *monitor) open() {
 type journals struct{ records *sync.Map }
 
 func (j journals) Commit(context.Context, string, Transition) error { return nil }
+
 func (j journals) Save(id string, blob []byte) error {
 	j.records.Store(id, bytes.Clone(blob))
 	return nil
 }
+
 func (j journals) Load(id string) ([]byte, error) {
 	blob, _ := j.records.Load(id)
 	b, _ := blob.([]byte)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -391,27 +390,6 @@ func TestExpects(t *testing.T) {
 	if d := (HTTPCheck{ExpectedStatus: 200}); !d.Expects(200) || d.Expects(201) {
 		t.Error("a single status")
 	}
-}
-
-// The package stands alone: nothing of ours, and besides it only the standard library.
-func TestImports(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, out)
-	}
-	deps := slices.DeleteFunc(strings.Fields(string(out)), func(s string) bool { return s == "github.com/halevm/hale/internal/health" })
-	if len(deps) > 0 {
-		t.Errorf("imports %s", deps)
-	}
-}
-
-func mustParse(t testing.TB, policy string) Policy {
-	t.Helper()
-	p, err := Parse(json.RawMessage(policy))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 // What no program can be given is refused by its field, and does not fail at every probe instead.

@@ -2,8 +2,8 @@ package health
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -119,59 +119,6 @@ func TestQueueHasASlot(t *testing.T) {
 	}
 }
 
-// A crowd is a Set of many instances, with one slot in its queue.
-type crowd struct {
-	*testing.T
-	*Set
-	start time.Time
-
-	mu    sync.Mutex
-	began map[string][]time.Duration
-}
-
-const (
-	crowdPolicy = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","exec":{"command":["x"]}}`
-	overTLS     = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","http":{"port":443,"scheme":"https"}}`
-)
-
-func newCrowd(t *testing.T, probe func(ctx context.Context, id string, started func()) Result) *crowd {
-	c := &crowd{T: t, start: time.Now(), began: make(map[string][]time.Duration)}
-	c.Set = NewSet(Config{
-		Journal: archive(nil), Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour }},
-		Probe: func(ctx context.Context, id string, p Policy, started func()) Result {
-			c.mu.Lock()
-			c.began[id] = append(c.began[id], time.Since(c.start))
-			c.mu.Unlock()
-			return probe(ctx, id, started)
-		},
-	})
-	c.queue = newQueue(1)
-	return c
-}
-
-// seen is a Sync, and what follows from it at once: the next one's stands behind it in the queue.
-func (c *crowd) seen(id string, run uint64, phase Phase, policy string) {
-	c.Sync(Observed{ID: id, Run: run, Phase: phase, Policy: mustParse(c, policy), Entered: time.Now(), Agent: true})
-	synctest.Wait()
-}
-
-// probed checks when the probes of one instance began so far.
-func (c *crowd) probed(id string, want ...time.Duration) {
-	c.Helper()
-	synctest.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !slices.Equal(c.began[id], want) {
-		c.Errorf("%s: probes at %v, want %v", id, c.began[id], want)
-	}
-}
-
-func (c *crowd) close() {
-	if err := c.Close(context.Background()); err != nil {
-		c.Error(err)
-	}
-}
-
 // What costs CPU to begin waits for its turn; the wait is measured and not charged; what costs nothing never waits.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -248,7 +195,6 @@ func TestSlowStartsStandBehind(t *testing.T) {
 		c.probed("y", time.Second+10*ms)
 		c.probed("z", time.Second+20*ms)
 		c.probed("slow", 0, time.Second+30*ms)
-		c.close()
 	})
 }
 
@@ -297,120 +243,6 @@ func TestTurnsAreGivenUp(t *testing.T) {
 		c.probed("loses")
 		c.seen("waits", 1, Running, crowdPolicy)
 		close(hold)
-		c.close()
-	})
-}
-
-// A panic while a probe waits for its turn gives that up, too.
-func TestPanicWhileQueued(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, func(ctx context.Context, id string, started func()) Result {
-			<-ctx.Done()
-			return dunno
-		})
-		for i := range 40 { // each holds its turn for 50 ms
-			c.seen(fmt.Sprint("hangs ", i), 1, Running, crowdPolicy)
-		}
-		c.seen("x", 1, Running, crowdPolicy)
-		c.hooks.Transition = func(Status, Status, bool) { panic("a hook has a bug") }
-		c.seen("x", 1, Inactive, crowdPolicy)
-		time.Sleep(restartPause + 20*ms)
-		synctest.Wait()
-		if n := c.Queued(); n != 40-21 {
-			t.Errorf("%d wait", n)
-		}
-		c.probed("x")
-		c.close()
-	})
-}
-
-// Time queued is no time without a result: nothing turns stale for it.
-func TestStaleWithoutTimeQueued(t *testing.T) {
-	m := healthySim(t, steady) // stale after 3 × 11 s
-	m.pass(10 * time.Second)
-	m.next(Input{Kind: Asking})
-	m.next(Input{Kind: Queued})
-	if m.s.Asked || !m.s.StaleAt(m.p).IsZero() {
-		t.Fatalf("%+v", m.s)
-	}
-	m.pass(time.Hour)
-	if m.s.Stale != "" {
-		t.Fatal("stale while it is queued")
-	}
-	m.next(Input{Kind: Begun})
-	if want := m.now.Add(23 * time.Second); !m.s.StaleAt(m.p).Equal(want) || !m.s.Queued.IsZero() {
-		t.Fatalf("stale at %v, want %v", m.s.StaleAt(m.p), want)
-	}
-	m.next(Input{Kind: Probed, Result: dunno, Asked: true, Hash: half})
-	m.pass(23*time.Second - 1)
-	if m.s.Stale != "" {
-		t.Fatal("too early")
-	}
-	m.pass(1)
-	if m.s.Stale != StaleInconclusive {
-		t.Fatal("too late")
-	}
-
-	// Time queued before staleness began to be measured anew takes nothing from it.
-	m = newSim(t, steady)
-	m.phase(Initializing)
-	m.next(Input{Kind: Queued})
-	m.pass(time.Hour)
-	m.phase(Running)
-	m.pass(time.Second)
-	m.next(Input{Kind: Begun})
-	if want := m.now.Add(33 * time.Second); !m.s.StaleAt(m.p).Equal(want) {
-		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
-	}
-	if m.s.Asked {
-		t.Error("the entry into Running asked for another one than that which begins after it")
-	}
-	// Given up by a pause.
-	m = healthySim(t, steady)
-	m.next(Input{Kind: Queued})
-	m.phase(Inactive)
-	if !m.s.Queued.IsZero() {
-		t.Error("still queued")
-	}
-}
-
-// A result that comes without its turn's end ends the wait as well.
-func TestProbedEndsTheWait(t *testing.T) {
-	m := healthySim(t, steady)
-	m.next(Input{Kind: Queued})
-	m.pass(time.Hour)
-	m.next(Input{Kind: Probed, Result: dunno, Hash: half})
-	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(m.p).Equal(want) {
-		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
-	}
-}
-
-// The same in the loop.
-func TestNotStaleWhileQueued(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.queue = newQueue(1)
-		b.seen(1, Running, `{"interval":"10s","timeout":"1s","start_period":"0s","exec":{"command":["x"]}}`)
-		b.is(StatusHealthy)
-		time.Sleep(time.Second)
-		for range 1000 { // fifty seconds of others
-			b.queue.join(false, idle)
-		}
-		b.answers(dunno, 0)
-		b.Ask("a")
-		time.Sleep(49 * time.Second)
-		if b.is(StatusHealthy).Stale || b.count() != 1 {
-			t.Error("stale while it is queued")
-		}
-		time.Sleep(33*time.Second - 1)
-		if b.is(StatusHealthy).Stale || b.count() == 1 {
-			t.Error("the time queued is counted")
-		}
-		time.Sleep(time.Nanosecond)
-		if !b.is(StatusHealthy).Stale {
-			t.Error("never stale")
-		}
-		b.close()
 	})
 }
 
@@ -441,6 +273,46 @@ func TestTurnThatComesTooLate(t *testing.T) {
 		b.probed(0)
 		time.Sleep(time.Second)
 		b.probed(0, 2550*ms)
-		b.close()
+	})
+}
+
+// A turn ends with its probe, also where nobody says that it has started.
+func TestTurnEndsWithTheProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, func(ctx context.Context, id string, started func()) Result { time.Sleep(10 * ms); return good })
+		c.seen("a", 1, Running, crowdPolicy)
+		c.seen("b", 1, Running, crowdPolicy)
+		time.Sleep(time.Second)
+		c.probed("a", 0)
+		c.probed("b", 10*ms)
+	})
+}
+
+// A turn that comes for a probe that was given up meanwhile begins none.
+func TestTurnOfOneGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.queue = newQueue(1)
+		b.journal.slow.Store(true)
+		b.answers(good, 20*ms)
+		policy := strings.Replace(execPolicy, `"start_period":"1h"`, `"start_period":"0s"`, 1)
+		b.seen(1, Running, policy)
+		time.Sleep(2 * time.Second)
+		b.is(StatusHealthy)
+		probed := b.count()
+		b.queue.join(false, idle) // holds the turn for 50 ms
+		go b.CheckNow(context.Background(), "a")
+		synctest.Wait() // it waits behind that
+		for range 10 {
+			b.queue.join(false, idle)
+		}
+		b.journal.breaks(100*ms, nil) // while a new run's starting is committed the turn comes
+		go b.seen(2, Running, policy)
+		time.Sleep(150 * ms)
+		b.journal.breaks(0, nil)
+		if b.count() > probed && b.Queued() > 0 {
+			t.Errorf("a probe began though %d wait before it", b.Queued())
+		}
+		time.Sleep(time.Minute)
 	})
 }

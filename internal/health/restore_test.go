@@ -5,26 +5,6 @@ import (
 	"time"
 )
 
-// sees is the controller's word, whole.
-func (m *sim) sees(in Input) {
-	in.Kind = Seen
-	if in.Run == 0 {
-		in.Run = m.run
-	}
-	m.next(in)
-}
-
-// restored is a machine that was restored just now: a new run, and Running from the moment it goes on.
-func restoredSim(t *testing.T, policy string) (*sim, Input) {
-	m := healthySim(t, policy)
-	m.phase(Inactive)
-	m.pass(time.Hour)
-	m.run++
-	in := Input{Run: m.run, Phase: Running, Entered: m.now, Restored: m.now}
-	m.sees(in)
-	return m, in
-}
-
 const restoring = `{"interval":"1s","timeout":"1s","start_period":"5s","start_interval":"1s","failure_threshold":1,"tcp":{"port":80}}`
 
 // A restore is a new window, Running from the moment the machine goes on; the grace runs from the agent's HELLO.
@@ -180,8 +160,6 @@ func TestRestoreAgentMissing(t *testing.T) {
 	m.probe(good)
 	m.is(StatusHealthy, 1, 0, time.Second)
 }
-
-var noNetwork = Result{Outcome: Inconclusive, Cause: CauseNoNetwork}
 
 // Before the guest has a network a probe waits, for the first of a frame, the HELLO, the entry into Running of a booted machine, and 10 s
 // after a restored one goes on. That is one inconclusive result, and each of these asks for a probe at once.
@@ -410,4 +388,25 @@ func TestEntryBeginsAnew(t *testing.T) {
 	m.is(StatusStarting, 2, 0, time.Second)
 	m.phase(Running)
 	m.is(StatusHealthy, 2, 0, 0)
+}
+
+// The ten seconds that an agent has after the daemon's start go on when a window begins in them.
+func TestAgentMissingInAnotherWindow(t *testing.T) {
+	for _, c := range []struct {
+		after   time.Duration
+		outcome Outcome
+	}{{2 * time.Second, Inconclusive}, {10*time.Second - 1, Inconclusive}, {10 * time.Second, Failure}} {
+		m := newSim(t, `{"exec":{"command":["true"]},"interval":"1m","start_period":"0s"}`)
+		m.phase(Running)
+		m.probe(good)
+		m.pass(time.Hour)
+		m.next(Input{Kind: Restarted})
+		m.pass(2 * time.Second)
+		m.policy(`{"exec":{"command":["false"]},"interval":"1m","start_period":"0s"}`)
+		m.pass(c.after - 2*time.Second)
+		m.ends(noAgent, 0, true)
+		if failed := !m.s.FailureAt.IsZero(); failed != (c.outcome == Failure) {
+			t.Errorf("%v after the daemon's start, in a window that began after 2s: failed %v; want %s", c.after, failed, c.outcome)
+		}
+	}
 }

@@ -2,7 +2,9 @@ package health
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,67 +12,105 @@ import (
 	"time"
 )
 
-// A panic while the record is made or written is a write that failed: told, counted, and tried again; the loop does not rest for it.
-func TestPanicsOfTheRecord(t *testing.T) {
-	for _, what := range []string{"encoding", "writing"} {
-		t.Run(what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t)
-				var failed atomic.Int64
-				b.hooks.SaveFailed = func() { failed.Add(1) }
-				b.open()
-				j := &madWriter{journal: b.journal}
-				b.Set.config.Journal = j
-				b.seen(0, Inactive, pacedPolicy)
-				b.seen(1, Running, pacedPolicy)
-				b.is(StatusHealthy)
-				breaks := func(broken bool) {
-					if what == "writing" {
-						j.mad.Store(broken)
-						return
-					}
-					stale := &b.loop("a", false).history.transitions.at(0).stale
-					if *stale = 0; broken {
-						*stale = uint8(len(stales)) // which none is
-					}
-					b.Hint("a", 81, true) // which is no port of the check: the loop looks once more
-				}
-				_, saves := b.journal.record()
-				breaks(true)
-				time.Sleep(saveEvery + 100*ms)
-				synctest.Wait()
-				log := b.log.String()
-				if n := strings.Count(log, what+" the health record panicked"); n < 1 || strings.Contains(log, "loop panicked") || !strings.Contains(log, "cannot be written") {
-					t.Errorf("told %d times, log %s", n, log)
-				}
-				if _, n := b.journal.record(); n != saves || strings.Contains(log, "written again") {
-					t.Errorf("%d writes that tell nothing, log %s", n-saves, log)
-				}
-				if b.panics.Load() != 1 || failed.Load() != 1 || b.count() < 6 {
-					t.Errorf("%d panics, %d writes failed, %d probes", b.panics.Load(), failed.Load(), b.count())
-				}
-				breaks(false)
-				time.Sleep(saveEvery)
-				if _, n := b.journal.record(); n != saves+1 || !strings.Contains(b.log.String(), "can be written again") {
-					t.Errorf("%d writes, log %s", n-saves, b.log)
-				}
-				b.close()
-			})
-		})
-	}
+// Counters are written every few seconds, transitions at once, and everything at the end.
+func TestSaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		status := func() string {
+			var r record
+			if err := json.Unmarshal(b.journal.record(), &r); err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprint(r.Status, r.Successes)
+		}
+		if got := status(); got != "healthy1" {
+			t.Errorf("after the transition: %s", got)
+		}
+		saves := b.journal.writes()
+		time.Sleep(time.Minute)
+		if n := b.journal.writes(); n-saves < 10 || n-saves > 12 {
+			t.Errorf("%d writes in a minute", n)
+		}
+		b.journal.breaks(0, errors.New("disk full"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(b.log.String(), "cannot be written"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		b.journal.breaks(0, nil)
+		b.close()
+		if got := status(); got != fmt.Sprint("healthy", b.snapshot().ConsecutiveSuccesses) {
+			t.Errorf("at the end: %s", got)
+		}
+	})
 }
 
-// A madWriter is a journal that may panic when it is to write a record.
-type madWriter struct {
-	*journal
-	mad atomic.Bool
+// The opening of a window is written at once, also where it is no transition.
+func TestWindowIsSavedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.answers(bad, 0)
+		b.seen(1, Running, pacedPolicy)
+		time.Sleep(7 * time.Second)
+		b.answers(bad, time.Second)
+		b.seen(2, Running, pacedPolicy)
+		var r record
+		if err := json.Unmarshal(b.journal.record(), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Run != 2 || r.Window != 2 {
+			t.Errorf("the record is of run %d and window %d", r.Run, r.Window)
+		}
+	})
 }
 
-func (j *madWriter) Save(id string, blob []byte) error {
-	if j.mad.Load() {
-		panic("the disk has a bug")
-	}
-	return j.journal.Save(id, blob)
+// A slow disk: one write at a time, and Close waits for the last, which holds everything.
+func TestSlowSaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var writing atomic.Int64
+		b.journal.onSave = func([]byte) error {
+			if writing.Add(1) > 1 {
+				t.Error("two writes at once")
+			}
+			time.Sleep(3 * time.Second)
+			writing.Add(-1)
+			return nil
+		}
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		time.Sleep(20 * time.Second)
+		want := b.is(StatusHealthy).ConsecutiveSuccesses
+		b.close()
+		_, s, _, err := decode(b.clock, b.journal.record())
+		if err != nil || s.Successes != want || want < 15 {
+			t.Errorf("%d successes are written, of %d: %v", s.Successes, want, err)
+		}
+		select {
+		case <-b.Changed("a"): // nobody waits for one that has ended
+		default:
+			t.Error("a change will be waited for that never comes")
+		}
+	})
+}
+
+// That the last write fails is told, too.
+func TestLastSaveFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, `{"interval":"1h","tcp":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Second)
+		b.Ask("a") // a counter that is not written yet
+		synctest.Wait()
+		b.journal.breaks(0, errors.New("disk full"))
+		b.close()
+		if !strings.Contains(b.log.String(), "cannot be written") {
+			t.Errorf("the log: %s", b.log)
+		}
+	})
 }
 
 // Records are written in room that was used before, but for that of a write which failed: somebody may still read it.
@@ -78,33 +118,24 @@ func TestRoomOfRecords(t *testing.T) {
 	for _, refuse := range []error{nil, errors.New("disk full")} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			j := &keeper{journal: b.journal, refuse: refuse}
-			b.Set.config.Journal = j
+			var given, were [][]byte // what is given to write is kept, which it must not be where it was written
+			b.journal.onSave = func(blob []byte) error {
+				given, were = append(given, blob), append(were, bytes.Clone(blob))
+				return refuse
+			}
 			b.seen(1, Running, pacedPolicy)
 			time.Sleep(20 * time.Minute)
 			b.close()
 			rooms := map[*byte]bool{}
-			for i, blob := range j.given {
+			for i, blob := range given {
 				rooms[&blob[0]] = true
-				if refuse != nil && !bytes.Equal(blob, j.were[i]) {
-					t.Fatalf("what a write that failed was given is now\n%s\nand was\n%s", blob, j.were[i])
+				if refuse != nil && !bytes.Equal(blob, were[i]) {
+					t.Fatalf("what a write that failed was given is now\n%s\nand was\n%s", blob, were[i])
 				}
 			}
-			if n := len(j.given); n < 200 || refuse == nil && len(rooms) > n/2 {
+			if n := len(given); n < 200 || refuse == nil && len(rooms) > n/2 {
 				t.Errorf("%d writes from %d rooms", n, len(rooms))
 			}
 		})
 	}
-}
-
-// A keeper is a journal that keeps what it is given to write, which it must not where it wrote it.
-type keeper struct {
-	*journal
-	refuse      error
-	given, were [][]byte
-}
-
-func (k *keeper) Save(_ string, blob []byte) error {
-	k.given, k.were = append(k.given, blob), append(k.were, bytes.Clone(blob))
-	return k.refuse
 }

@@ -117,7 +117,7 @@ func (s *Set) Ask(id string) {
 	}
 }
 
-// Hint takes the guest agent's word that a port began or ceased to be listened on. It asks for a probe, by the rules of health.md, and
+// Hint takes the guest agent's word that a port began or ceased to be listened on. It asks for a probe, by the rules of the package, and
 // decides nothing. It waits as Sync does.
 func (s *Set) Hint(id string, port uint16, listening bool) {
 	if l := s.loop(id, false); l != nil {

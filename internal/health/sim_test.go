@@ -85,14 +85,6 @@ func (m *sim) is(status Status, successes, failures int, gap time.Duration) {
 	}
 }
 
-var (
-	good    = Result{Outcome: Success, Reason: "status 200"}
-	bad     = Result{Outcome: Failure, Reason: "status 500, expected 200"}
-	refusal = Result{Outcome: Failure, Reason: "connection refused (port 80)", Definite: true}
-	dunno   = Result{Outcome: Inconclusive, Cause: CauseResources}
-	noAgent = Result{Outcome: Inconclusive, Cause: CauseNoAgent}
-)
-
 // healthySim is past its grace and healthy.
 func healthySim(t *testing.T, policy string) *sim {
 	m := newSim(t, policy)
@@ -105,4 +97,45 @@ func healthySim(t *testing.T, policy string) *sim {
 	return m
 }
 
-const steady = `{"interval":"10s","timeout":"1s","start_period":"30s","tcp":{"port":80}}`
+// hint is the agent's word about a port.
+func (m *sim) hint(port uint16, listening bool) {
+	m.next(Input{Kind: Hinted, Port: port, Listening: listening})
+}
+
+// wants checks how long it is to the next probe.
+func (m *sim) wants(d time.Duration) {
+	m.t.Helper()
+	if m.due.IsZero() || m.due.Sub(m.now) != d {
+		m.t.Fatalf("the next probe comes in %v, want %v", m.due.Sub(m.now), d)
+	}
+}
+
+// startingSim is past its grace, fails, and has probed last just now.
+func startingSim(t *testing.T, policy string) *sim {
+	m := newSim(t, policy)
+	m.phase(Initializing)
+	m.phase(Running)
+	m.pass(time.Hour)
+	m.probe(bad)
+	return m
+}
+
+// sees is the controller's word, whole.
+func (m *sim) sees(in Input) {
+	in.Kind = Seen
+	if in.Run == 0 {
+		in.Run = m.run
+	}
+	m.next(in)
+}
+
+// restoredSim is a machine that was restored just now: a new run, and Running from the moment it goes on.
+func restoredSim(t *testing.T, policy string) (*sim, Input) {
+	m := healthySim(t, policy)
+	m.phase(Inactive)
+	m.pass(time.Hour)
+	m.run++
+	in := Input{Run: m.run, Phase: Running, Entered: m.now, Restored: m.now}
+	m.sees(in)
+	return m, in
+}

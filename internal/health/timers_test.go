@@ -133,6 +133,9 @@ func TestTimersClosed(t *testing.T) {
 		l.mail.busy, late.mail.busy = true, true
 		ts.set(&l, time.Now().Add(time.Second))
 		ts.close()
+		if ts.timer.Stop() {
+			t.Error("its timer goes on")
+		}
 		ts.set(&late, time.Now().Add(ms))
 		ts.set(&late, time.Now())
 		time.Sleep(time.Minute)

@@ -12,30 +12,22 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// slow is a driver that starts a machine when it is let.
-type slow struct {
-	instance.Driver
-	begun, let chan struct{}
-}
-
-func (d slow) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	d.begun <- struct{}{}
-	<-d.let
-	return d.Driver.Start(ctx, c)
-}
-
 // Nobody sees an instance that is being created, but its image has a user.
 func TestImageOfAnInstanceBeingCreatedIsInUse(t *testing.T) {
 	h := newHost(t)
-	d := slow{h.fake, make(chan struct{}), make(chan struct{})}
-	h.driver = d
+	begun, let := make(chan struct{}), make(chan struct{})
+	h.driver = starter(func(ctx context.Context, c machine.Config) (instance.Machine, error) {
+		begun <- struct{}{}
+		<-let
+		return h.fake.Start(ctx, c)
+	})
 	s := h.open()
 	made := make(chan error)
 	go func() {
 		_, err := s.Create(t.Context(), spec("web", "sleep"))
 		made <- err
 	}()
-	<-d.begun
+	<-begun
 	const ref, digest = "docker.io/library/sleep:latest", "sha256:sleep"
 	if n := len(s.List()); n != 0 {
 		t.Errorf("%d instances are seen", n)
@@ -47,7 +39,7 @@ func TestImageOfAnInstanceBeingCreatedIsInUse(t *testing.T) {
 			t.Errorf("image %s, %s is used by %q, want %q", want.digest, want.ref, user, want.user)
 		}
 	}
-	close(d.let)
+	close(let)
 	if err := <-made; err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/instance"
-	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -39,7 +38,7 @@ func TestModel(t *testing.T) {
 		rapid.Check(struct{ rapid.TB }{t}, func(rt *rapid.T) {
 			w := &world{t: t, host: newHost(t), models: map[string]*model{}, followed: map[string]instance.State{}}
 			if rapid.Bool().Draw(rt, "survives") {
-				w.driver = fake.Surviving{Driver: w.fake}
+				w.survives()
 			}
 			w.config = func(c *instance.Config) { c.Memory = 4 << 30 }
 			w.place = w.events.Last()

@@ -10,20 +10,8 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/instance"
-	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
-
-// recorder is a driver that keeps what it was asked for.
-type recorder struct {
-	*fake.Driver
-	configs []machine.Config
-}
-
-func (d *recorder) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	d.configs = append(d.configs, c)
-	return d.Driver.Start(ctx, c)
-}
 
 func ranges(s ...string) []netip.Prefix {
 	var out []netip.Prefix
@@ -37,8 +25,11 @@ func ranges(s ...string) []netip.Prefix {
 func TestOutboundPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
-		d := &recorder{Driver: h.fake}
-		h.driver = d
+		var configs []machine.Config
+		h.driver = starter(func(ctx context.Context, c machine.Config) (instance.Machine, error) {
+			configs = append(configs, c)
+			return h.fake.Start(ctx, c)
+		})
 		h.config = func(c *instance.Config) { c.AllowNets = ranges("10.1.0.0/16") }
 		s := h.open()
 		create(t, s, "plain", "sleep")
@@ -68,7 +59,7 @@ func TestOutboundPolicy(t *testing.T) {
 			{Allow: ranges("192.168.7.0/24", "10.2.0.0/16"), Instances: instances},
 			{None: true, Allow: ranges("10.2.0.0/16"), Instances: instances},
 		} {
-			if got := d.configs[i].Network.Outbound; !reflect.DeepEqual(got, want) {
+			if got := configs[i].Network.Outbound; !reflect.DeepEqual(got, want) {
 				t.Errorf("start %d: %+v, want %+v", i, got, want)
 			}
 		}

@@ -80,7 +80,10 @@ func refused(t *testing.T, name string, err error, field string) {
 func TestProgramFitsAMessage(t *testing.T) {
 	h := newHost(t)
 	var told machine.Config
-	h.driver = seen{h.fake, &told}
+	h.driver = starter(func(ctx context.Context, c machine.Config) (instance.Machine, error) {
+		told = c
+		return h.fake.Start(ctx, c)
+	})
 	s := h.open()
 	want := spec(strings.Repeat("n", 63), "sleep")
 	for n := 192 << 10; ; n -= 64 {
@@ -99,15 +102,4 @@ func TestProgramFitsAMessage(t *testing.T) {
 	if err != nil || len(message) > guest.MaxPayload || len(body) < 190<<10 {
 		t.Errorf("%d bytes, %v", len(message), err)
 	}
-}
-
-// seen is a driver that notes what it is asked to start.
-type seen struct {
-	instance.Driver
-	config *machine.Config
-}
-
-func (s seen) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	*s.config = c
-	return s.Driver.Start(ctx, c)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/instance"
-	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -33,7 +32,7 @@ func (w wordy) Image(ctx context.Context, ref string) (instance.Image, error) {
 // is taken leaves room for what is to happen, and the next daemon reads it.
 func TestARecordIsReadAgain(t *testing.T) {
 	h := newHost(t)
-	h.driver = fake.Surviving{Driver: h.fake}
+	h.survives()
 	h.config = func(c *instance.Config) { c.Images = wordy{} }
 	s := h.open()
 	tags := func(bytes int) map[string]string { return map[string]string{"a": strings.Repeat("<", bytes/6)} } // as JSON has it

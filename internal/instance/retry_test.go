@@ -3,8 +3,6 @@ package instance_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -123,7 +121,13 @@ func TestARetryHasNoNetworkYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := fake.New(fake.Config{Boot: time.Hour})
 		h := newHost(t)
-		h.driver = &second{Driver: fake.New(fake.Config{Boot: time.Hour}), first: first}
+		second, starts := fake.New(fake.Config{Boot: time.Hour}), 0
+		h.driver = starter(func(ctx context.Context, c machine.Config) (instance.Machine, error) {
+			if starts++; starts == 1 {
+				return first.Start(ctx, c)
+			}
+			return second.Start(ctx, c)
+		})
 		h.config = func(c *instance.Config) { c.BootRetries = 1 }
 		s := h.open()
 		i := create(t, s, "web", "sleep")
@@ -143,20 +147,6 @@ func TestARetryHasNoNetworkYet(t *testing.T) {
 	})
 }
 
-// A second driver's first machine is another's.
-type second struct {
-	*fake.Driver
-	first *fake.Driver
-}
-
-func (d *second) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	if first := d.first; first != nil {
-		d.first = nil
-		return first.Start(ctx, c)
-	}
-	return d.Driver.Start(ctx, c)
-}
-
 // What said HELLO is the image's business, however it ends.
 func TestOnlySilentBootsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -166,7 +156,7 @@ func TestOnlySilentBootsAreTriedAgain(t *testing.T) {
 		for _, image := range []string{"missing-program", "exit 1"} {
 			await(t, s, create(t, s, "a"+image[:4], image).ID, instance.Stopped)
 		}
-		i := await(t, s, create(t, s, "web", "sleep").ID, instance.Running)
+		i := started(t, s, "web", "sleep")
 		h.fake.Crash(i.ID, machine.Exit{Reason: machine.GuestPanic, Message: "Kernel panic - not syncing"})
 		await(t, s, i.ID, instance.Stopped)
 		if *retried != 0 || d.starts != 3 {
@@ -258,15 +248,10 @@ func TestRetryOutlivesTheDaemon(t *testing.T) {
 			}
 			before := h.events.Last()
 			record, err := instance.RecordFile(i, img, event.ID{}, false)
-			if err == nil {
-				err = os.MkdirAll(filepath.Join(h.dir, someID), 0o700)
-			}
-			if err == nil {
-				err = os.WriteFile(filepath.Join(h.dir, someID, "instance.json"), record, 0o600)
-			}
 			if err != nil {
 				t.Fatal(err)
 			}
+			h.holds(someID, map[string][]byte{"instance.json": record})
 			s := h.open()
 			got := await(t, s, someID, tt.state)
 			if got.Boots != tt.then {

@@ -156,3 +156,11 @@ func (f faults) err() error {
 	}
 	return &api.Error{Kind: api.Invalid, Code: f[0].Code, Message: message, Details: f, NoRetry: true}
 }
+
+// invalid is a refusal of one parameter.
+func invalid(field, accepted string) error {
+	return &api.Error{
+		Kind: api.Invalid, Message: field + ": " + accepted,
+		Details: []api.Detail{{Code: "invalid_request", Field: field, Message: accepted}},
+	}
+}

@@ -217,11 +217,3 @@ func eventFrame(e event.Event) []byte {
 	fmt.Fprintf(&buf, "id: %s\nevent: %s\ndata: %s\n\n", e.ID, e.Type, b)
 	return buf.Bytes()
 }
-
-// invalid is a refusal of one parameter.
-func invalid(field, accepted string) error {
-	return &api.Error{
-		Kind: api.Invalid, Message: field + ": " + accepted,
-		Details: []api.Detail{{Code: "invalid_request", Field: field, Message: accepted}},
-	}
-}

@@ -1,8 +1,11 @@
 // Package store keeps small files whole: each is written to a temporary name, synced, renamed into place, and the
 // rename is synced too, so that after a crash at any moment a file holds what it held before or what was written, and
 // never a part. What cannot be read is set aside under another name and reported, never silently replaced. A
-// directory is removed by renaming it away first, so that a half-removed one is never mistaken for a whole one. What changes every few
-// seconds is in drafts beside its file meanwhile (Drafted), which hold for less and cost next to nothing.
+// directory is removed by renaming it away first, so that a half-removed one is never mistaken for a whole one.
+//
+// What changes every few seconds (an instance's health record) is a Drafted: the file is written so once in a while, and its content
+// goes into two drafts beside it (NAME.draft-0, NAME.draft-1) meanwhile, which wait for no disk. A crash of the process costs at most the
+// draft that it was writing, one of the host what came after the file, and neither leaves a part of anything.
 //
 // All paths are relative to one os.Root and cannot leave it. Methods may be called from any goroutine; one file has
 // one writer at a time. The package knows nothing of what the files mean.

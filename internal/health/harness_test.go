@@ -3,6 +3,7 @@ package health
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-// A bench is a Set with a workload, a journal and a log to look at, inside a synctest bubble.
+// A bench is what most tests of this package stand at: a Set with a workload, a journal and a log to look at, inside a synctest bubble.
 type bench struct {
 	*testing.T
 	*Set
@@ -27,32 +28,40 @@ type bench struct {
 	probes  []time.Duration
 	flying  int
 	panics  atomic.Int64
-	hooks   Hooks
 	ignores bool // ctx, until the probe's time is over
 }
 
+// newBench is a bench whose daemon runs until the test's end.
 func newBench(t *testing.T) *bench {
 	b := &bench{T: t, start: time.Now(), answer: good, journal: &journal{saved: make(map[string][]byte)}}
 	b.open()
+	t.Cleanup(b.close)
 	return b
 }
 
-// open starts a daemon.
+// open starts a daemon, or the next one: what was set in Set is not in the next one's.
 func (b *bench) open() {
 	b.log = new(book)
-	hooks := b.hooks
-	hooks.Panicked = func() { b.panics.Add(1) }
-	hooks.Began = func(_ string, lag time.Duration) {
+	b.Set = NewSet(Config{
+		Probe: b.probe, Journal: b.journal,
+		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
+		Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour + time.Since(b.start) }},
+	})
+	b.hooks.Panicked = func() { b.panics.Add(1) }
+	b.hooks.Began = func(_ string, lag time.Duration) {
 		// In a bubble nothing takes time but a slow disk, and the pause after a panic.
 		if lag != 0 && b.panics.Load() == 0 && !b.journal.slow.Load() {
 			b.Errorf("a probe began %v after it was due", lag)
 		}
 	}
-	b.Set = NewSet(Config{
-		Probe: b.probe, Journal: b.journal, Hooks: hooks,
-		Log:  slog.New(slog.NewTextHandler(b.log, nil)),
-		Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour + time.Since(b.start) }},
-	})
+}
+
+// crash ends the daemon and starts another, which finds what a crash may leave: an older record beside the log as it is.
+func (b *bench) crash(record []byte) {
+	b.Helper()
+	b.close()
+	b.journal.saved["a"], b.journal.replays = record, true
+	b.open()
 }
 
 func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) Result {
@@ -82,6 +91,7 @@ func (b *bench) probe(ctx context.Context, id string, p Policy, started func()) 
 	}
 }
 
+// answers says what the probes that begin from now on end with, and how long they take.
 func (b *bench) answers(r Result, takes time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -146,6 +156,55 @@ func (b *bench) close() {
 	}
 }
 
+// A crowd is a Set of many instances, with one slot in its queue.
+type crowd struct {
+	*testing.T
+	*Set
+	start time.Time
+
+	mu    sync.Mutex
+	began map[string][]time.Duration
+}
+
+func newCrowd(t *testing.T, probe func(ctx context.Context, id string, started func()) Result) *crowd {
+	c := &crowd{T: t, start: time.Now(), began: make(map[string][]time.Duration)}
+	c.Set = NewSet(Config{
+		Journal: archive(nil), Boot: Boot{ID: "boot", Uptime: func() time.Duration { return time.Hour }},
+		Probe: func(ctx context.Context, id string, p Policy, started func()) Result {
+			c.mu.Lock()
+			c.began[id] = append(c.began[id], time.Since(c.start))
+			c.mu.Unlock()
+			return probe(ctx, id, started)
+		},
+	})
+	c.queue = newQueue(1)
+	t.Cleanup(c.close)
+	return c
+}
+
+// seen is a Sync, and what follows from it at once: the next one's stands behind it in the queue.
+func (c *crowd) seen(id string, run uint64, phase Phase, policy string) {
+	c.Sync(Observed{ID: id, Run: run, Phase: phase, Policy: mustParse(c, policy), Entered: time.Now(), Agent: true})
+	synctest.Wait()
+}
+
+// probed checks when the probes of one instance began so far.
+func (c *crowd) probed(id string, want ...time.Duration) {
+	c.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Equal(c.began[id], want) {
+		c.Errorf("%s: probes at %v, want %v", id, c.began[id], want)
+	}
+}
+
+func (c *crowd) close() {
+	if err := c.Close(context.Background()); err != nil {
+		c.Error(err)
+	}
+}
+
 // A book is what was logged.
 type book struct {
 	mu     sync.Mutex
@@ -179,12 +238,19 @@ type journal struct {
 	refuse  error
 	hang    time.Duration
 	slow    atomic.Bool // it was, once
-	replays bool
-	loads   error // what Load says
-	asides  error // what SetAside says
+	replays bool        // what is in the log
+	loads   error       // what Load says
+	asides  error       // what SetAside says
+
+	// What is called first, where it is set: it may hold the journal up, panic, or refuse.
+	onCommit, onLoad func()
+	onSave           func(blob []byte) error
 }
 
 func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
+	if j.onCommit != nil {
+		j.onCommit()
+	}
 	j.mu.Lock()
 	refuse, hang := j.refuse, j.hang
 	j.mu.Unlock()
@@ -199,6 +265,11 @@ func (j *journal) Commit(ctx context.Context, id string, t Transition) error {
 }
 
 func (j *journal) Save(id string, blob []byte) error {
+	if j.onSave != nil {
+		if err := j.onSave(blob); err != nil {
+			return err
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.refuse != nil {
@@ -220,6 +291,9 @@ func (j *journal) breaks(hang time.Duration, refuse error) {
 }
 
 func (j *journal) Load(id string) ([]byte, error) {
+	if j.onLoad != nil {
+		j.onLoad()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.loads != nil {
@@ -248,12 +322,20 @@ func (j *journal) Replay(id string) ([]Transition, error) {
 	return slices.Clone(j.log), nil
 }
 
-// record is what was saved of "a", and in how many writes.
-func (j *journal) record() ([]byte, int) {
+// record is what was saved of "a" last.
+func (j *journal) record() []byte {
 	synctest.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.saved["a"], j.saves
+	return j.saved["a"]
+}
+
+// writes is how often a record was saved.
+func (j *journal) writes() int {
+	synctest.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.saves
 }
 
 // path is the transitions so far: "unknown>starting starting>healthy".
@@ -267,11 +349,44 @@ func (j *journal) path() string {
 	return strings.Join(s, " ")
 }
 
-func first(b []byte, _ int) []byte { return b }
+// An archive is a journal that begins every instance with the same record, and keeps nothing.
+type archive []byte
+
+func (archive) Commit(context.Context, string, Transition) error { return nil }
+func (archive) Save(string, []byte) error                        { return nil }
+func (a archive) Load(string) ([]byte, error)                    { return a, nil }
+
+// What probes end with.
+var (
+	good      = Result{Outcome: Success, Reason: "status 200"}
+	bad       = Result{Outcome: Failure, Reason: "status 500, expected 200"}
+	refusal   = Result{Outcome: Failure, Reason: "connection refused (port 80)", Definite: true}
+	dunno     = Result{Outcome: Inconclusive, Cause: CauseResources}
+	noAgent   = Result{Outcome: Inconclusive, Cause: CauseNoAgent}
+	noNetwork = Result{Outcome: Inconclusive, Cause: CauseNoNetwork}
+)
 
 const (
 	ms = time.Millisecond
-	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it.
+
+	// pacedPolicy has no jitter in its grace, and one that is not seen within a test after it. otherPaced asks another port.
 	pacedPolicy = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":80}}`
+	otherPaced  = `{"interval":"1s","timeout":"1s","start_period":"1h","start_interval":"1s","failure_threshold":2,"tcp":{"port":81}}`
+
+	steady    = `{"interval":"10s","timeout":"1s","start_period":"30s","tcp":{"port":80}}`
+	graceless = `{"interval":"10s","timeout":"1s","start_period":"0s","tcp":{"port":80}}`
+
+	// What costs CPU to begin, and waits for its turn.
 	execPolicy  = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"1s","exec":{"command":["x"]}}`
+	crowdPolicy = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","exec":{"command":["x"]}}`
+	overTLS     = `{"interval":"10s","timeout":"1s","start_period":"1h","start_interval":"10s","http":{"port":443,"scheme":"https"}}`
 )
+
+func mustParse(t testing.TB, policy string) Policy {
+	t.Helper()
+	p, err := Parse(json.RawMessage(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
