@@ -129,10 +129,10 @@ func TestBootIsBoundedBeforeHello(t *testing.T) {
 
 // Neither deadline is for a program that runs.
 func TestBootIsOver(t *testing.T) {
-	const deadline = 500 * time.Millisecond
+	const deadline = 2 * time.Second // and the agent is there at once, as soon as the host lets it
 	r, vm, control := puppeteer(t, deadline)
 	go agent(t, control, true)
-	defer time.AfterFunc(3*deadline, func() { vm.Kill() }).Stop()
+	defer time.AfterFunc(5*deadline/2, func() { vm.Kill() }).Stop()
 	r.toTheEnd()
 	if kinds, exit := r.told(); len(kinds) != 3 || kinds[1] != machine.Started || exit.Reason == machine.BootTimeout {
 		t.Errorf("told %v, ended with %+v", kinds, exit)
@@ -220,7 +220,7 @@ func TestAKillDoesNotWaitForALook(t *testing.T) {
 		t.Error(err)
 	}
 	<-ended
-	if took := time.Since(begun); took > lookTimeout/2 {
+	if took := time.Since(begun); took > lookTimeout*4/5 {
 		t.Errorf("it was killed after %v", took)
 	}
 	if _, exit := r.told(); exit.Reason != machine.Killed {

@@ -191,7 +191,7 @@ func (l *lines) next(t *testing.T) string {
 func TestATimeoutKillsTheCommandAndItsChildren(t *testing.T) {
 	l := newLab(t, sleeper)
 	l.running()
-	exit, out, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "sleep 1000 & echo $!; sleep 1000"}, Timeout: 300 * time.Millisecond}, "")
+	exit, out, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "sleep 1000 & echo $!; sleep 1000"}, Timeout: 3 * time.Second}, "")
 	if exit.Code != 124 || !exit.TimedOut || exit.Lingering {
 		t.Errorf("%+v", exit)
 	}
