@@ -223,8 +223,9 @@ func TestKilledUnderTransfers(t *testing.T) {
 
 // How fast a guest may write without a daemon, of what it may with one.
 const (
-	pourWith    = 10 * time.Second // before the daemon dies, and again after the next one came
-	pourWithout = 30 * time.Second
+	pourTurns   = 3  // with a daemon and without: what else the host does is beside both
+	pourWith    = 5  // seconds of a turn
+	pourWithout = 10 // more than any buffer holds
 	pourLeast   = 0.8
 )
 
@@ -241,22 +242,33 @@ func TestOutputWithoutADaemon(t *testing.T) {
 		return err == nil && s != "0"
 	})
 	var most int64
-	measure := func(during time.Duration) float64 {
+	measure := func(seconds int) (rates []float64) {
 		t.Helper()
-		at, start := h.number("GET", in, "/poured"), time.Now()
-		for time.Since(start) < during {
-			time.Sleep(100 * time.Millisecond)
-			most = max(most, sizeOf(t, filepath.Join(h.dir, "instances", in.ID, "vm/log"), "app"))
+		for range seconds {
+			at, start := h.number("GET", in, "/poured"), time.Now()
+			for time.Since(start) < time.Second {
+				time.Sleep(100 * time.Millisecond)
+				most = max(most, sizeOf(t, filepath.Join(h.dir, "instances", in.ID, "vm/log"), "app"))
+			}
+			rates = append(rates, float64(h.number("GET", in, "/poured")-at)/1e6/time.Since(start).Seconds())
 		}
-		return float64(h.number("GET", in, "/poured")-at) / 1e6 / time.Since(start).Seconds()
+		return rates
 	}
-	before := measure(pourWith)
-	h.kill()
-	without := measure(pourWithout)
-	h.start(nil)
-	after := measure(pourWith)
-	ratio := without / ((before + after) / 2)
-	t.Logf("MB/s with a daemon %.1f and %.1f, without one for %v %.1f: ×%.2f; app.log took at most %.1f MB", before, after, pourWithout, without, ratio, float64(most)/1e6)
+	var with, without []float64
+	for range pourTurns {
+		with = append(with, measure(pourWith)...)
+		h.kill()
+		without = append(without, measure(pourWithout)...)
+		h.start(nil)
+	}
+	with = append(with, measure(pourWith)...)
+	// Of single seconds: in some the host is somebody else's.
+	slices.Sort(with)
+	slices.Sort(without)
+	one, none := with[len(with)/2], without[len(without)/2]
+	ratio := none / one
+	t.Logf("MB/s in the median second with a daemon %.1f (%.1f to %.1f), without one %.1f (%.1f to %.1f): ×%.2f; app.log took at most %.1f MB",
+		one, with[0], with[len(with)-1], none, without[0], without[len(without)-1], ratio, float64(most)/1e6)
 	if ratio < pourLeast {
 		t.Errorf("without a daemon it writes at %.0f%% of the rate, want %.0f%%", ratio*100, pourLeast*100)
 	}
