@@ -20,7 +20,7 @@ func TestEvents(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
 	w.create("first")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var ids, types []string
 	go func() {
