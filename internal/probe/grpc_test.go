@@ -268,7 +268,7 @@ func TestHostileGRPC(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			reason := strings.ReplaceAll(c.reason, "%d", fmt.Sprint(c.port))
-			r := Run(t.Context(), loopback, policy(t, `{"timeout":"300ms","grpc":{"port":%d}}`, c.port))
+			r := Run(t.Context(), loopback, policy(t, `{"timeout":%q,"grpc":{"port":%d}}`, timeoutFor(c.reason), c.port))
 			if reason == "!" { // which bound it meets first is the library's to say
 				if r.Outcome != health.Failure || r.Definite || strings.HasPrefix(r.Reason, "timeout") {
 					t.Errorf("%+v", r)
