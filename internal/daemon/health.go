@@ -75,12 +75,42 @@ func (d *Daemon) hand(id string, m mail) {
 		d.log.Error("look up an instance for its health", "instance", id, "err", err)
 		return
 	}
+	switch m.fate {
+	case asBefore:
+	case leaves:
+		d.health.Sync(observed(in))
+		d.health.Release(id)
+		d.journal.bar(id)
+		return
+	case stays:
+		d.journal.admit(id)
+	}
+	if d.journal.bars(id) {
+		return
+	}
 	if _, known := d.health.Snapshot(id); m.look || !known {
 		d.health.Sync(observed(in))
 	}
 	d.watch(in)
 	if m.hint != nil {
 		d.health.Hint(id, m.hint.port, m.hint.listening)
+	}
+}
+
+// leavePatience bounds how long a deletion waits for health: a transition that the disk is slow to take has a second.
+const leavePatience = 3 * time.Second
+
+// leaving has health tell the last of an instance that is about to be deleted, so that nothing is told of it after that. It is called from
+// the instance's own goroutine, for which health waits in nothing.
+func (d *Daemon) leaving(id string) (stays func()) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), leavePatience, errors.New("health has not told the last of it"))
+	defer cancel()
+	if !d.mail.leaves(ctx, id) { // its disk hangs, or the daemon ends: then nobody is told what health has to say yet
+		d.journal.bar(id)
+	}
+	return func() {
+		d.journal.admit(id)
+		d.mail.stays(id)
 	}
 }
 

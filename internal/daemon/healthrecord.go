@@ -26,6 +26,7 @@ type journal struct {
 	mu      sync.Mutex
 	replay  map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
 	records map[string]*record             // by instance; nil: of none yet
+	barred  map[string]bool                // instances that are about to be deleted: nothing is told of them any more
 }
 
 // A record is the file of an instance's health record. The instance's loop reads and writes it, and nobody else.
@@ -43,6 +44,9 @@ const recordWhole = time.Minute
 // Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
 // alone where the log refuses.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
+	if j.bars(id) {
+		return nil
+	}
 	j.record(id, func(r *record) { r.whole = 2 }) // one that is under way may not hold it yet
 	_, err := j.events.Append(ctx, event.TypeHealth, id, j.name(id), t)
 	return err
@@ -117,6 +121,29 @@ func (j *journal) drop(id string) {
 	defer j.mu.Unlock()
 	delete(j.replay, id)
 	delete(j.records, id)
+	delete(j.barred, id)
+}
+
+// bar has nothing more told of an instance, until it is admitted again or dropped.
+func (j *journal) bar(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.barred == nil {
+		j.barred = make(map[string]bool)
+	}
+	j.barred[id] = true
+}
+
+func (j *journal) admit(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.barred, id)
+}
+
+func (j *journal) bars(id string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.barred[id]
 }
 
 // readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the

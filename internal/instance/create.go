@@ -383,6 +383,12 @@ func (o *owner) remove(graceful bool, reason string) error {
 	if err := o.end(graceful); err != nil {
 		return err
 	}
+	stays := o.s.c.Leaving(o.id)
+	defer func() { // also when something panics
+		if !o.over {
+			stays()
+		}
+	}()
 	next := o.rec
 	next.Deleting = true
 	data := event.Deleted{Reason: reason}
