@@ -141,9 +141,9 @@
 // # When everything fails at once
 //
 // The Set suspects the host when at least five instances, and at least half of those that are watched, have turned from healthy to
-// unhealthy within 30 s (each counted once, the first and the last at most 30 s apart). It ends when half of those who turned,
-// before it or while it stands, are healthy again (one that falls once more is not), and two minutes after the last turn. The turns
-// of before do not count for the next. Set.Suspect tells, and Hooks.Suspected is called when it begins and when it ends; the hook's
+// unhealthy within 30 s (each counted once, the first and the last at most 30 s apart), and fewer than half of these are healthy again. It
+// ends when half of those who turned, before it or while it stands, are healthy again (one that falls once more is not), and two minutes
+// after the last turn. The turns of before do not count for the next. Set.Suspect tells, and Hooks.Suspected is called when it begins and when it ends; the hook's
 // owner writes the event. It is no Transition, for it belongs to no instance, and nothing is derived from it: a daemon starts
 // without suspicion.
 //
