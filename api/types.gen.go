@@ -578,7 +578,7 @@ type ErrorDetail = Detail
 // Event Something that happened.
 type Event struct {
 	// Data What there is to say, by type. That of `health` is a `HealthTransition`. That of `host` says whether the host is suspected, because many instances turned unhealthy at once:
-	// `host_suspect`, `turned_unhealthy`, `healthy_again` and `watched`.
+	// `host_suspect`, `turned_unhealthy`, `healthy_again`, `watched`, and a `reason` where it ends because the daemon did.
 	Data json.RawMessage `json:"data,omitempty"`
 
 	// ID Its place in the log, for `Last-Event-ID`.

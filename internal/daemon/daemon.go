@@ -171,11 +171,12 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 }
 
 func (d *Daemon) buildHealth(ctx context.Context) error {
-	replay, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
+	replay, host, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
 	if err != nil {
 		return fmt.Errorf("read the event log: %w", err)
 	}
 	d.journal.replay = replay
+	d.unsuspected(ctx, host)
 	d.health = health.NewSet(health.Config{
 		Probe:   d.probe,
 		Journal: d.journal,

@@ -318,7 +318,7 @@ func TestTransitionsOfTheLog(t *testing.T) {
 		}
 	}
 	var logged recorder
-	replay, err := readTransitions(t.Context(), events, []instance.Instance{{ID: "a"}, {ID: "b"}}, slog.New(slog.NewTextHandler(&logged, nil)))
+	replay, _, err := readTransitions(t.Context(), events, []instance.Instance{{ID: "a"}, {ID: "b"}}, slog.New(slog.NewTextHandler(&logged, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,13 +146,13 @@ func (j *journal) bars(id string) bool {
 	return j.barred[id]
 }
 
-// readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the
-// record has the status too, and no daemon must fail to start for it.
-func readTransitions(ctx context.Context, events *event.Log, there []instance.Instance, log *slog.Logger) (map[string][]health.Transition, error) {
+// readTransitions reads the transitions of instances that there are from the event log, and what it says last of the host. One that makes
+// no sense is passed over: the record has the status too, and no daemon must fail to start for it.
+func readTransitions(ctx context.Context, events *event.Log, there []instance.Instance, log *slog.Logger) (map[string][]health.Transition, health.Suspicion, error) {
 	last := events.Last()
 	reader := events.Follow(events.Oldest(), "replay")
 	defer reader.Close()
-	replay := make(map[string][]health.Transition)
+	replay, host := make(map[string][]health.Transition), health.Suspicion{}
 	known := make(map[string]bool)
 	for _, in := range there {
 		known[in.ID] = true
@@ -160,9 +160,15 @@ func readTransitions(ctx context.Context, events *event.Log, there []instance.In
 	for at := events.Oldest(); at.Seq < last.Seq; {
 		e, err := reader.Next(ctx)
 		if err != nil {
-			return nil, err
+			return nil, host, err
 		}
 		at = e.ID
+		if e.Type == event.TypeHost {
+			var said health.Suspicion
+			if json.Unmarshal(e.Data, &said) == nil {
+				host = said
+			}
+		}
 		if e.Type != event.TypeHealth || !known[e.Instance] {
 			continue
 		}
@@ -173,5 +179,5 @@ func readTransitions(ctx context.Context, events *event.Log, there []instance.In
 		}
 		replay[e.Instance] = append(replay[e.Instance], t)
 	}
-	return replay, nil
+	return replay, host, nil
 }

@@ -145,7 +145,7 @@
 // ends when half of those who turned, before it or while it stands, are healthy again (one that falls once more is not), and two minutes
 // after the last turn. The turns of before do not count for the next. Set.Suspect tells, and Hooks.Suspected is called when it begins and when it ends; the hook's
 // owner writes the event. It is no Transition, for it belongs to no instance, and nothing is derived from it: a daemon starts
-// without suspicion.
+// without suspicion, and ends in the log the one that stood.
 //
 // # Next, exactly
 //

@@ -20,6 +20,7 @@ type Suspicion struct {
 	Turned  int       `json:"turned_unhealthy"`  // instances so far
 	Healthy int       `json:"healthy_again"`     // of these
 	Watched int       `json:"watched,omitempty"` // instances, when it arose
+	Reason  string    `json:"reason,omitempty"`  // why it ends, where these numbers do not say so
 }
 
 // A suspect reads transitions, and keeps the suspicion. A daemon's start begins without one.
