@@ -88,7 +88,7 @@ func (d *Daemon) hand(id string, m mail) {
 	if d.journal.bars(id) {
 		return
 	}
-	if _, known := d.health.Snapshot(id); m.look || !known {
+	if _, known := d.health.Status(id); m.look || !known {
 		d.health.Sync(observed(in))
 	}
 	d.watch(in)

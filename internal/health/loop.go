@@ -47,7 +47,7 @@ type loop struct {
 	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 
 	mu      sync.Mutex // of what follows, for readers; never held while anything waits
-	shown   State
+	shown   Snapshot   // but for its lists, which are made of history
 	history history
 	changed chan struct{} // closed at the next change; nil: nobody waits
 	waiters []chan<- answer
@@ -189,7 +189,7 @@ func (l *loop) publish(t *Transition, in *Input) {
 		l.tell(t)
 	}
 	l.mu.Lock()
-	l.shown = l.s
+	l.shown = l.s.shown()
 	if in.Kind == Probed {
 		l.history.addResult(WindowResult{Result: in.Result, Window: l.s.Window})
 	}

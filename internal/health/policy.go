@@ -151,7 +151,9 @@ func (p Policy) confirm() time.Duration {
 	return p.defaultConfirm()
 }
 
-func (p Policy) defaultConfirm() time.Duration { return min(p.Interval, max(p.Interval/10, time.Second)) }
+func (p Policy) defaultConfirm() time.Duration {
+	return min(p.Interval, max(p.Interval/10, time.Second))
+}
 
 // A Fault is one thing wrong with a policy.
 type Fault struct {

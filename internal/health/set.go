@@ -31,6 +31,7 @@ type Set struct {
 
 	mu     sync.Mutex
 	loops  map[string]*loop
+	news   chan struct{} // closed at the next loop that is made; nil: nobody waits
 	closed bool
 }
 
@@ -94,6 +95,15 @@ func (s *Set) Snapshot(id string) (Snapshot, bool) {
 	return l.snapshot()
 }
 
+// Status is Snapshot without Results and Transitions, which are most of what that costs: for who asks often, or of many.
+func (s *Set) Status(id string) (Snapshot, bool) {
+	l := s.loop(id, false)
+	if l == nil {
+		return Snapshot{}, false
+	}
+	return l.status()
+}
+
 // CheckNow joins the probe in flight, or runs one, and returns its result. It returns ErrUnknown, ErrNoPolicy, ErrInactive or
 // ErrClosed where nothing can be probed, and wakes nothing; or ctx's cause.
 func (s *Set) CheckNow(ctx context.Context, id string) (WindowResult, error) {
@@ -147,13 +157,21 @@ func (s *Set) InFlight() int { return int(s.flying.Load()) }
 func (s *Set) Queued() int { return s.queue.len() }
 
 // Changed returns a channel that is closed at the next published change of an instance (a result, a phase, a transition), or when
-// it is forgotten. Take it before the Snapshot. For one that is unknown it is closed already.
+// it is forgotten. Take it before the Snapshot. For one that is unknown it is closed when one becomes known, whichever: who waits asks
+// again then.
 func (s *Set) Changed(id string) <-chan struct{} {
-	l := s.loop(id, false)
-	if l == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch l := s.loops[id]; {
+	case l != nil:
+		return l.changes()
+	case s.closed:
 		return closedChannel
 	}
-	return l.changes()
+	if s.news == nil {
+		s.news = make(chan struct{})
+	}
+	return s.news
 }
 
 // Watched returns how many instances are active and have a policy.
@@ -167,6 +185,7 @@ func (s *Set) LastActivity() time.Time { return time.Unix(0, s.active.Load()) }
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
+	s.told()
 	s.cancel()
 	for _, l := range s.loops {
 		l.mail.bring(ending)
@@ -190,8 +209,17 @@ func (s *Set) loop(id string, start bool) *loop {
 	if l == nil && start && !s.closed {
 		l = newLoop(s, id)
 		s.loops[id] = l
+		s.told()
 	}
 	return l
+}
+
+// told wakes those who wait for an instance that was unknown. The caller holds s.mu.
+func (s *Set) told() {
+	if s.news != nil {
+		close(s.news)
+		s.news = nil
+	}
 }
 
 func (s *Set) logger(id string) *slog.Logger {

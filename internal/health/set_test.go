@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -377,6 +378,33 @@ func TestCheckIsTakenAwayAndBack(t *testing.T) {
 		b.close()
 		if got := b.journal.path(); got != "unknown>starting starting>healthy healthy>disabled disabled>starting" {
 			t.Error(got)
+		}
+	})
+}
+
+// Status is Snapshot but for the histories, and makes nothing on the heap.
+func TestStatusIsTheSnapshotWithoutHistories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		if _, ok := b.Status("a"); ok {
+			t.Error("one that is unknown has a status")
+		}
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(refusal, ms)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		want := b.is(StatusUnhealthy)
+		if len(want.Results) == 0 || len(want.Transitions) != 3 || want.Changes != want.Transitions[2].N {
+			t.Errorf("%+v", want)
+		}
+		want.Results, want.Transitions = nil, nil
+		if got, ok := b.Status("a"); !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		if n := testing.AllocsPerRun(100, func() { b.Status("a") }); n > 0 && !raceDetector {
+			t.Errorf("%v allocations", n)
 		}
 	})
 }

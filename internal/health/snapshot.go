@@ -90,6 +90,7 @@ type Snapshot struct {
 	WindowStartedAt      time.Time
 	Stale                bool
 	StaleReason          string
+	Changes              uint64         // transitions so far, those that are not kept any more included
 	Results              []WindowResult // newest last, at most 64
 	Transitions          []Transition   // newest last, at most 64
 }
@@ -124,14 +125,27 @@ type Transition struct {
 func (l *loop) snapshot() (Snapshot, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &l.shown
+	s := l.shown
+	s.Results, s.Transitions = l.history.listResults(), l.history.listTransitions()
+	return s, s.Status != ""
+}
+
+// status is snapshot without the lists.
+func (l *loop) status() (Snapshot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shown, l.shown.Status != ""
+}
+
+// shown is what a person can see of a state, but for the lists.
+func (s *State) shown() Snapshot {
 	return Snapshot{
 		Status: s.Status, LastStatus: s.Last, Since: s.Since,
 		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
 		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
 		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
-		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
-	}, s.Status != ""
+		Changes: s.N,
+	}
 }
 
 // closedChannel is what nobody has to wait for.
