@@ -65,6 +65,7 @@ func (d *Daemon) lookAtAll() {
 
 // hand hands on to health what there is of one instance, as it is now; for one instance it is not called twice at a time.
 func (d *Daemon) hand(id string, m mail) {
+	looked := time.Now()
 	in, err := d.instances.Find(id)
 	if errors.Is(err, api.NotFound) || err == nil && in.ID != id { // a name may look like an id
 		d.health.Forget(id)
@@ -75,10 +76,12 @@ func (d *Daemon) hand(id string, m mail) {
 		d.log.Error("look up an instance for its health", "instance", id, "err", err)
 		return
 	}
+	seen := observed(in)
+	seen.Looked = looked
 	switch m.fate {
 	case asBefore:
 	case leaves:
-		d.health.Sync(observed(in))
+		d.health.Sync(seen)
 		d.health.Release(id)
 		d.journal.bar(id)
 		return
@@ -89,7 +92,7 @@ func (d *Daemon) hand(id string, m mail) {
 		return
 	}
 	if _, known := d.health.Status(id); m.look || !known {
-		d.health.Sync(observed(in))
+		d.health.Sync(seen)
 	}
 	d.watch(in)
 	if m.hint != nil {

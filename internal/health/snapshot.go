@@ -65,6 +65,9 @@ type Observed struct {
 	Phase   Phase
 	Policy  Policy
 	Entered time.Time // entry into Phase; zero, or in the future: now
+	// Looked is when the controller saw this, by the monotonic clock: one that was not Running then entered it later, whatever its clock on
+	// the wall says. Zero: nobody knows.
+	Looked time.Time
 	// Agent says that the guest agent has said HELLO in this run, Network that a frame has come from the guest since its start or its
 	// restore. What a check waited for, and now is there, asks for a probe.
 	Agent   bool
