@@ -35,7 +35,8 @@
 // The verdict turns healthy when success_threshold successes have come one after the other, and unhealthy when failure_threshold
 // failures that count have. Nothing else moves it: not a pause, not a daemon's restart, not the absence of results.
 //
-// The first status of an instance is no transition. Every later change of what is shown is one, those from and to unknown and
+// The first status of an instance is no transition. Where there is a check it is unknown, for it was Inactive once, whether or not anybody
+// saw that; so the first transition is always that to starting. Every later change of what is shown is one, those from and to unknown and
 // disabled included. A new window that begins in starting, after starting, is none, and leaves Since alone.
 //
 // # Windows

@@ -280,6 +280,9 @@ func (l *loop) seen(o Observed) {
 		in.Entered = later(in.Entered, l.given)
 	}
 	l.adopt(o.Policy)
+	if l.s.Status == "" && o.Phase != Inactive { // it was Inactive before; whether anybody saw that is chance
+		l.s.step(*l.p, now, &Input{Kind: Seen})
+	}
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
 		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record

@@ -58,6 +58,37 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// The first transition does not depend on whether anybody saw the instance before it was started.
+func TestFirstTransition(t *testing.T) {
+	for name, c := range map[string]struct {
+		seen   []Phase
+		policy string
+		want   string
+	}{
+		"created, then on its way": {[]Phase{Inactive, Initializing}, pacedPolicy, "unknown>starting"},
+		"on its way":               {[]Phase{Initializing}, pacedPolicy, "unknown>starting"},
+		"running":                  {[]Phase{Running}, pacedPolicy, "unknown>starting"},
+		"without a check":          {[]Phase{Running}, "null", ""},
+		"created only":             {[]Phase{Inactive}, pacedPolicy, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.answers(good, time.Hour)
+			for _, phase := range c.seen {
+				b.seen(1, phase, c.policy)
+			}
+			if got := b.journal.path(); got != c.want {
+				t.Errorf("%s: %q, want %q", name, got, c.want)
+			}
+			for _, moved := range b.snapshot().Transitions {
+				if moved.Reason != "the instance started" {
+					t.Errorf("%s: %+v", name, moved)
+				}
+			}
+		})
+	}
+}
+
 // An update that changes nothing asks nothing and tells nobody.
 func TestSyncIsIdempotent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -232,7 +263,7 @@ func TestNetworkComes(t *testing.T) {
 		b.probed(0, time.Minute, time.Minute)
 		time.Sleep(time.Nanosecond)
 		b.probed(0, time.Minute, time.Minute, 69*time.Second)
-		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
+		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
