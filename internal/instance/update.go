@@ -84,7 +84,7 @@ func (o *owner) update(u Update) error {
 		if !sameInForce(*spec, given) {
 			fields = append(fields, "health_check")
 			spec.HealthCheck = policy
-			if err := checkPolicy(*spec); err != nil {
+			if err := CheckPolicy(*spec); err != nil {
 				return err
 			}
 		}
