@@ -137,7 +137,8 @@
 // (no_conclusive_result): both streaks are cleared, the status keeps its value. The time in which its probe waited for its turn is
 // not counted, and it does not turn stale in it. After a daemon's restart an active one is stale (daemon_restarted) and loses
 // nothing. Both end with the first conclusive result or with the window, not with a pause. A change of staleness is told as a
-// Transition whose From and To are the same, except the beginning of daemon_restarted, which is no news of the instance.
+// Transition whose From and To are the same, except the beginning of daemon_restarted, which is no news of the instance. While it is
+// Inactive none is shown.
 //
 // # When everything fails at once
 //

@@ -146,9 +146,17 @@ func (s *State) shown() Snapshot {
 		Status: s.Status, LastStatus: s.Last, Since: s.Since,
 		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
 		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
-		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
+		WindowStartedAt: s.WindowAt, Stale: s.stale() != "", StaleReason: s.stale(),
 		Changes: s.N,
 	}
+}
+
+// stale is why what is shown rests on results that are too old. Of one that is not probed nothing new is expected.
+func (s *State) stale() string {
+	if s.Phase == Inactive {
+		return ""
+	}
+	return s.Stale
 }
 
 // closedChannel is what nobody has to wait for.

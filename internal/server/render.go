@@ -116,6 +116,7 @@ func seen(in instance.Instance, h health.Snapshot) health.Snapshot {
 	switch h.Status {
 	case health.StatusStarting, health.StatusHealthy, health.StatusUnhealthy:
 		h.Status, h.LastStatus, h.Since = health.StatusUnknown, h.Status, in.Since
+		h.Stale, h.StaleReason = false, ""
 	}
 	return h
 }
