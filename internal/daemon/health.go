@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -65,7 +66,6 @@ func (d *Daemon) lookAtAll() {
 
 // hand hands on to health what there is of one instance, as it is now; for one instance it is not called twice at a time.
 func (d *Daemon) hand(id string, m mail) {
-	looked := time.Now()
 	in, err := d.instances.Find(id)
 	if errors.Is(err, api.NotFound) || err == nil && in.ID != id { // a name may look like an id
 		d.health.Forget(id)
@@ -76,12 +76,10 @@ func (d *Daemon) hand(id string, m mail) {
 		d.log.Error("look up an instance for its health", "instance", id, "err", err)
 		return
 	}
-	seen := observed(in)
-	seen.Looked = looked
 	switch m.fate {
 	case asBefore:
 	case leaves:
-		d.health.Sync(seen)
+		d.health.Sync(observed(in))
 		d.health.Release(id)
 		d.journal.bar(id)
 		return
@@ -92,7 +90,7 @@ func (d *Daemon) hand(id string, m mail) {
 		return
 	}
 	if _, known := d.health.Status(id); m.look || !known {
-		d.health.Sync(seen)
+		d.health.Sync(observed(in))
 	}
 	d.watch(in)
 	if m.hint != nil {
@@ -126,7 +124,7 @@ func (d *Daemon) handFailed(id string, panicked any) {
 
 // observed is what health sees of an instance.
 func observed(in instance.Instance) health.Observed {
-	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent, Network: in.Network}
+	o := health.Observed{ID: in.ID, Run: in.Run, Entered: cmp.Or(in.Entered, in.Since), Agent: in.Agent, Network: in.Network}
 	switch in.State {
 	case instance.Initializing:
 		o.Phase = health.Initializing

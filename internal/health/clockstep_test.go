@@ -8,19 +8,18 @@ import (
 	"time"
 )
 
-// A clock that is set forward between the entry into Running and the controller's word of it costs nothing of the grace; and no record
-// holds a time from before the boot.
+// Where only the wall clock tells of the entry into Running, and was set forward since, what the record knows, and the boot, bound what that
+// costs of the grace; and no record holds a time from before the boot.
 func TestAStepOfTheClockCostsNoGrace(t *testing.T) {
 	const policy = `{"interval":"1s","start_period":"30s","start_interval":"1s","failure_threshold":1,"tcp":{"port":80}}`
 	for name, c := range map[string]struct {
-		looked, restarts bool
-		step             time.Duration
-		grace            time.Duration // from the entry; what is said to be before it was seen not to run is taken for that moment, 2 s earlier
+		restarts bool
+		step     time.Duration
+		grace    time.Duration // from the entry; what is said to be before the record says that it was on its way is taken for that moment, 2 s earlier
 	}{
-		"seen before it ran":             {looked: true, step: 20 * time.Minute, grace: 28 * time.Second},
 		"by the record":                  {restarts: true, step: 20 * time.Minute, grace: 28 * time.Second},
 		"a step beyond the boot":         {step: 3 * time.Hour},
-		"no step, and told late":         {looked: true, grace: 30 * time.Second},
+		"no step, and told late":         {grace: 30 * time.Second},
 		"no step, after a restart, late": {restarts: true, grace: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -28,11 +27,7 @@ func TestAStepOfTheClockCostsNoGrace(t *testing.T) {
 				b := newBench(t)
 				b.answers(bad, ms)
 				sync := func(phase Phase, entered time.Time) {
-					o := Observed{ID: "a", Run: 1, Phase: phase, Policy: mustParse(t, policy), Entered: entered}
-					if c.looked {
-						o.Looked = time.Now()
-					}
-					b.Sync(o)
+					b.Sync(Observed{ID: "a", Run: 1, Phase: phase, Policy: mustParse(t, policy), Entered: entered})
 				}
 				sync(Initializing, time.Now())
 				if c.restarts {

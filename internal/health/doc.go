@@ -60,8 +60,8 @@
 //
 // # Grace
 //
-// All of Initializing is grace. From the entry into Running (Observed.Entered, but no sooner than the host's boot and than it was last
-// seen not to be Running, for that clock may be set) it lasts for start_period, or until the workload is healthy, if that is sooner. If the policy came after the entry it lasts from the moment the loop was told. A probe belongs to it
+// All of Initializing is grace. From the entry into Running (Observed.Entered, but no sooner than the host's boot, and than the
+// record says that it was Initializing, for that clock may be set) it lasts for start_period, or until the workload is healthy, if that is sooner. If the policy came after the entry it lasts from the moment the loop was told. A probe belongs to it
 // by its start; one that starts exactly at its end counts. Failures in it are counted in GraceFailures and shown in LastError,
 // clear the streak of successes, and do nothing else.
 //

@@ -32,7 +32,7 @@ type loop struct {
 	loaded     bool
 	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
 	given      time.Time  // of a window that only the log knows of: when its policy came, if that began it
-	notYet     time.Time  // the last moment at which it is known not to have been Running
+	notYet     time.Time  // until then it was Initializing, by the record
 	shaken     bool       // a panic was contained, and the loop has not gone on yet
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -265,9 +265,6 @@ func (l *loop) refusal() error {
 func (l *loop) seen(o Observed) {
 	now := time.Now()
 	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: l.possible(now, o.Entered), Agent: o.Agent, Network: o.Network, Restored: l.possible(now, o.Restored)}
-	if o.Phase != Running {
-		l.notYet = later(l.notYet, o.Looked)
-	}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
 	if sum := l.logged; sum != "" {
 		l.logged = ""
@@ -296,8 +293,8 @@ func (l *loop) seen(o Observed) {
 	}
 }
 
-// possible is when an instance became Running that says that it did at t. That is of the wall clock, which may have been set since: it was
-// not before the host's boot, nor while it was seen not to be.
+// possible is when an instance became Running that is said to have at t. That may be of the wall clock, which may have been set since: it
+// was not before the host's boot, nor while the last daemon knew it to be on its way.
 func (l *loop) possible(now, t time.Time) time.Time {
 	if t.IsZero() {
 		return t

@@ -64,10 +64,7 @@ type Observed struct {
 	Run     uint64 // grows by one each time the instance starts: a new Run is a new window
 	Phase   Phase
 	Policy  Policy
-	Entered time.Time // entry into Phase; zero, or in the future: now
-	// Looked is when the controller saw this, by the monotonic clock: one that was not Running then entered it later, whatever its clock on
-	// the wall says. Zero: nobody knows.
-	Looked time.Time
+	Entered time.Time // entry into Phase, by the monotonic clock if that is known; zero, or in the future: now
 	// Agent says that the guest agent has said HELLO in this run, Network that a frame has come from the guest since its start or its
 	// restore. What a check waited for, and now is there, asks for a probe.
 	Agent   bool
