@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -164,7 +165,7 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, in := range c.d.instances.List() {
 		states[string(in.State)]++
-		if h, ok := c.d.health.Snapshot(in.ID); ok {
+		if h, ok := c.d.health.Status(in.ID); ok {
 			statuses[string(h.Status)]++
 		}
 	}
@@ -191,22 +192,18 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 // collectConsumers adds up the readers of one name: the streams of API clients have none.
 func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
 	type sum struct {
-		lag, resyncs uint64
-		oldest       time.Duration
+		lag    uint64
+		oldest time.Duration
 	}
 	sums := map[string]*sum{}
 	for _, consumer := range c.d.events.Consumers() {
-		name := consumer.Name
-		if name == "" {
-			name = "api"
-		}
+		name := cmp.Or(consumer.Name, "api")
 		s := sums[name]
 		if s == nil {
 			s = new(sum)
 			sums[name] = s
 		}
 		s.lag += consumer.Lag
-		s.resyncs += consumer.Resyncs
 		s.oldest = max(s.oldest, consumer.OldestUnread)
 		if consumer.Name == healthConsumer {
 			s.oldest = max(s.oldest, c.d.mail.oldest())
@@ -215,6 +212,8 @@ func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge f
 	for name, s := range sums {
 		gauge(lagDesc, float64(s.lag), name)
 		gauge(oldestDesc, s.oldest.Seconds(), name)
-		ch <- prometheus.MustNewConstMetric(resyncsDesc, prometheus.CounterValue, float64(s.resyncs), name)
+	}
+	for name, n := range c.d.events.Resyncs() {
+		ch <- prometheus.MustNewConstMetric(resyncsDesc, prometheus.CounterValue, float64(n), cmp.Or(name, "api"))
 	}
 }

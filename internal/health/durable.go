@@ -23,6 +23,9 @@ func (l *loop) load() {
 		}
 		l.adopt(p)
 		l.s = s
+		if s.Phase == Initializing {
+			l.notYet = s.Fresh
+		}
 		l.mu.Lock()
 		l.history = h
 		l.mu.Unlock()

@@ -32,6 +32,7 @@ type loop struct {
 	loaded     bool
 	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
 	given      time.Time  // of a window that only the log knows of: when its policy came, if that began it
+	notYet     time.Time  // until then it was Initializing, by the record
 	shaken     bool       // a panic was contained, and the loop has not gone on yet
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -262,7 +263,8 @@ func (l *loop) refusal() error {
 
 // seen takes the controller's view, and cuts the probe in flight short if it is no longer wanted.
 func (l *loop) seen(o Observed) {
-	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent, Network: o.Network, Restored: o.Restored}
+	now := time.Now()
+	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: l.possible(now, o.Entered), Agent: o.Agent, Network: o.Network, Restored: l.possible(now, o.Restored)}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
 	if sum := l.logged; sum != "" {
 		l.logged = ""
@@ -275,6 +277,9 @@ func (l *loop) seen(o Observed) {
 		in.Entered = later(in.Entered, l.given)
 	}
 	l.adopt(o.Policy)
+	if l.s.Status == "" && o.Phase != Inactive { // it was Inactive before; whether anybody saw that is chance
+		l.s.step(*l.p, now, &Input{Kind: Seen})
+	}
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
 		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record
@@ -286,6 +291,15 @@ func (l *loop) seen(o Observed) {
 			f.end(errCutShort)
 		}
 	}
+}
+
+// possible is when an instance became Running that is said to have at t. That may be of the wall clock, which may have been set since: it
+// was not before the host's boot, nor while the last daemon knew it to be on its way.
+func (l *loop) possible(now, t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(-min(now.Sub(t), now.Sub(later(l.notYet, l.set.clock.boot()))))
 }
 
 // adopt takes a policy.

@@ -152,11 +152,10 @@ func (r *record) check() error {
 		return fmt.Errorf("health record of version %d, not %d", r.Version, recordVersion)
 	}
 	known := func(s Status) bool { return s == "" || slices.Contains(statuses, s) }
-	durations := []time.Duration{r.Fresh, r.Entered, r.GraceEnd, r.AgentBy, r.Patience, r.Hello, r.Due, r.CountFrom, r.Gap, r.Pace}
 	switch {
 	case !known(r.Status) || !known(r.Last) || !known(r.Verdict) || !slices.Contains(stales, r.Stale):
 		return fmt.Errorf("health record with an unknown status")
-	case min(r.Successes, r.Failures, r.GraceFailures) < 0 || slices.Min(durations) < 0:
+	case min(r.Successes, r.Failures, r.GraceFailures) < 0 || min(r.Gap, r.Pace) < 0:
 		return fmt.Errorf("health record with a negative number")
 	}
 	for _, w := range r.Results {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
 	hale "github.com/halevm/hale/sdk/go"
 )
 
@@ -199,5 +200,21 @@ func TestWaitEndsEarly(t *testing.T) {
 	}
 	if !errors.Is(err, api.NotFound) && (err != nil || got.TimedOut || got.State != api.InstanceStateStopped || got.StateError == nil) {
 		t.Errorf("deleted: %+v, %v", got, err)
+	}
+}
+
+// What the log holds of a health transition, with all that it may say, is what the contract says of a health event's data.
+func TestHealthEventsKeepToTheContract(t *testing.T) {
+	w := newWorld(t)
+	persisted := false
+	b, err := json.Marshal(health.Transition{
+		Time: time.Now(), From: health.StatusHealthy, To: health.StatusUnhealthy, Reason: "r", Output: "o", Persisted: &persisted,
+		Window: 1, N: 2, Run: 3, Policy: "abc", Uptime: time.Hour, Stale: health.StaleInconclusive,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range w.doc.check(w.doc.schema("HealthTransition"), decoded(t, b), "data") {
+		t.Error(fault)
 	}
 }
