@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-
-	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
 )
 
 // build makes a candidate's disk and blobs and puts them in their places.
@@ -68,8 +65,6 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-const heldSize = 32 << 20
-
 // flatten writes what inflated layers show over each other to f, an empty file, as an ext4 file system.
 func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, report func(Progress)) error {
 	root, err := stack(ctx, layers, limits)
@@ -80,22 +75,19 @@ func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, re
 	if err != nil {
 		return err
 	}
+	c, err := newChart(p)
+	if err != nil {
+		return err
+	}
 	open, err := openLayers(p, layers)
 	if err != nil {
 		return err
 	}
 	defer closeLayers(open)
-	// The writer throws 32 KB away for each file. Beside memory that is held, and never touched, the collector lets that come to some
-	// more megabytes before it looks at everything; what it cost goes back at the end of the job.
-	held := make([]byte, heldSize)
-	defer runtime.KeepAlive(held)
-	m := newMeter(Writing, p.bytes, report)
-	o := newOutline(ctx, p, open, m)
-	d := newDiskFile(ctx, f, o.marks, open, m)
+	d := newDiskFile(ctx, f, open, newMeter(Writing, p.bytes, report))
 	defer d.stop()
-	err = tar2ext4.ConvertTarToExt4(o, d, tar2ext4.MaximumDiskSize(p.diskSize()))
-	if err == nil {
-		err = d.finish(o.issued)
+	if err = c.write(d); err == nil {
+		err = d.finish()
 	}
 	switch {
 	case ctx.Err() != nil:
