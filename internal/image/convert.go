@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // build makes a candidate's disk and blobs and puts them in their places.
@@ -22,14 +24,20 @@ func (s *Store) build(ctx context.Context, c *candidate, st *staging, report fun
 	if err := flatten(ctx, c.layers, f, s.o.Limits, report); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	var rest errgroup.Group // of which most is to wait for the host's disk
+	rest.Go(f.Sync)
+	rest.Go(func() error { return s.describe(ctx, c) })
+	if c.last {
+		rest.Go(func() error { st.clear(f.Name()); return nil })
+	}
+	if err := errors.Join(rest.Wait(), f.Close()); err != nil {
 		return err
 	}
 	return s.install(ctx, c, f.Name())
 }
 
-// install puts a finished disk and what describes it in their places: the disk last, for it is what counts.
-func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
+// describe puts what says what a disk is in its place. Sweep leaves it alone for as long as the job lasts.
+func (s *Store) describe(ctx context.Context, c *candidate) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if ctx.Err() != nil {
@@ -40,6 +48,16 @@ func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
 		if err := s.files.WriteFile(blobsDir+"/"+hash.Hex, blob); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// install puts a finished disk in its place, last of all, for it is what counts.
+func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := os.Rename(disk, s.diskPath(c.digest)); err != nil {
 		return err

@@ -205,7 +205,7 @@ func (p *piece) split(at int) (skip bool, n int) {
 }
 
 // flush has the host begin with writing out, so that little is left to wait for in the end. It is advice: what cannot be written is
-// told by finish.
+// told by fsync.
 func (d *diskFile) flush(n int64) {
 	d.mu.Lock()
 	d.unsynced += n
@@ -254,14 +254,11 @@ func (d *diskFile) stop() error {
 	return d.work.Wait()
 }
 
-// finish gives the file its size and puts it on the host's disk.
+// finish gives the file its size, once everything is in it.
 func (d *diskFile) finish() error {
 	d.hand()
 	if err := d.stop(); err != nil {
 		return err
 	}
-	if err := d.f.Truncate(d.size); err != nil {
-		return err
-	}
-	return d.f.Sync()
+	return d.f.Truncate(d.size)
 }

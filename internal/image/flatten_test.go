@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -74,11 +76,11 @@ func written(t *testing.T, early bool, tars ...[]byte) []*layer {
 	for i, b := range tars {
 		f := must(os.Create(filepath.Join(dir, fmt.Sprint(i))))
 		l := &layer{number: i + 1, plain: f.Name()}
-		w := follow(t.Context(), f, newEarlyBudget())
-		side := newSideWriter(f, w.written)
+		w := follow(t.Context(), newEarlyBudget())
+		side := newSideWriter(f, w.pass)
 		must(io.Copy(side, bytes.NewReader(b)))
 		must(side.finish())
-		if l.early = w.end(); (l.early.tree.Load() == nil) != !soundTar(b) {
+		if l.early = w.finish(); (l.early.tree.Load() == nil) != !soundTar(b) {
 			t.Errorf("layer %d: the tree that was made on the way is %v", i, l.early.tree.Load())
 		}
 		if !early {
@@ -101,7 +103,7 @@ func diskOf(t *testing.T, layers []*layer) *os.File {
 }
 
 func soundTar(b []byte) bool {
-	return readEntries(context.Background(), bytes.NewReader(b), newLayerTree(0, newEarlyBudget()).add) == nil
+	return readEntries(context.Background(), newWindow(bytes.NewReader(b)), newLayerTree(0, newEarlyBudget()).add) == nil
 }
 
 // A tree that is made while the layer arrives is the one that is made when it is there, and a disk is the same each time.
@@ -126,11 +128,9 @@ func TestEarlyTreeTooLarge(t *testing.T) {
 	}
 	b := &budget{limits: Limits{Entries: 19, Names: 1000}}
 	tree := func(entries []entry) *layerTree {
-		f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
-		defer f.Close()
-		w := follow(t.Context(), f, b)
-		w.written(int64(must(f.Write(layerTar(entries...)))))
-		return w.end().tree.Load()
+		w := follow(t.Context(), b)
+		w.pass(layerTar(entries...))
+		return w.finish().tree.Load()
 	}
 	if tree(entries) != nil {
 		t.Error("there is a tree beyond the bound")
@@ -143,13 +143,30 @@ func TestEarlyTreeTooLarge(t *testing.T) {
 	}
 }
 
+// A follower makes the same of a layer in whatever pieces it passes.
+func TestFollowerPieces(t *testing.T) {
+	for _, c := range stacks {
+		for i, b := range c.tars() {
+			want := newLayerTree(0, newEarlyBudget())
+			must(0, readEntries(t.Context(), newWindow(bytes.NewReader(b)), want.add))
+			for _, n := range []int{1, 511, 512, 513, 5000, len(b)} {
+				w := follow(t.Context(), newEarlyBudget())
+				for piece := range slices.Chunk(b, n) {
+					w.pass(bytes.Clone(piece))
+				}
+				if got := w.finish().tree.Load(); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s, layer %d, in pieces of %d: %v", c.name, i, n, got)
+				}
+			}
+		}
+	}
+}
+
 // A follower whose layer is never whole ends.
 func TestFollowerDropped(t *testing.T) {
-	f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
-	defer f.Close()
 	b := newEarlyBudget()
-	w := follow(t.Context(), f, b)
-	w.written(int64(must(f.Write(layerTar(file("a", "x"), file("b", "x"))[:1536]))))
+	w := follow(t.Context(), b)
+	w.pass(layerTar(file("a", "x"), file("b", "x"))[:1536])
 	w.drop()
 	if w.tree != nil || b.entries.Load() != 0 {
 		t.Errorf("it left %v and %d entries", w.tree, b.entries.Load())
