@@ -12,7 +12,7 @@ const (
 	maxMinor = 1<<20 - 1
 	maxID    = 1<<32 - 2
 	maxLinks = 65000     // names of one file, and directories in one directory
-	maxFile  = 339 << 27 // bytes of one file: what one block of extents can tell of
+	maxFile  = maxLeafExtents * maxExtent * blockSize // bytes of one file
 	lostDir  = "lost+found"
 )
 
