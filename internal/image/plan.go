@@ -11,7 +11,7 @@ const (
 	maxMajor = 1<<12 - 1
 	maxMinor = 1<<20 - 1
 	maxID    = 1<<32 - 2
-	maxLinks = 65000     // names of one file, and directories in one directory
+	maxLinks = 65000                                  // names of one file, and directories in one directory
 	maxFile  = maxLeafExtents * maxExtent * blockSize // bytes of one file
 	lostDir  = "lost+found"
 )
