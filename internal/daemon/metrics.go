@@ -23,6 +23,7 @@ type metrics struct {
 	probeLag    prometheus.Histogram
 	probeQueue  *prometheus.HistogramVec
 	transitions *prometheus.CounterVec
+	succeeded   map[health.Type]tally
 	saveFailed  prometheus.Counter
 	notWritten  prometheus.Counter
 
@@ -87,7 +88,17 @@ func newMetrics(d *Daemon) *metrics {
 	for _, where := range append([]string{loopPanic, "instance", "handler"}, loopNames...) {
 		m.panics.WithLabelValues(where) // so that the first panic is a rise, from 0
 	}
+	m.succeeded = make(map[health.Type]tally)
+	for _, t := range []health.Type{health.TypeTCP, health.TypeHTTP, health.TypeExec, health.TypeGRPC} {
+		m.succeeded[t] = tally{m.probes.WithLabelValues(string(t), string(health.Success), ""), m.probeTime.WithLabelValues(string(t))}
+	}
 	return m
+}
+
+// A tally is of the probes of one type that succeed, which are nearly all: they are counted without a look for what is labelled so.
+type tally struct {
+	count prometheus.Counter
+	time  prometheus.Observer
 }
 
 // loopPanic is where a health loop or a probe panics.
@@ -101,6 +112,11 @@ func (m *metrics) healthHooks() health.Hooks {
 			m.probeQueue.WithLabelValues(string(t)).Observe(queued.Seconds())
 		},
 		Probed: func(t health.Type, o health.Outcome, cause string, took time.Duration) {
+			if ok, known := m.succeeded[t]; known && o == health.Success && cause == "" {
+				ok.count.Inc()
+				ok.time.Observe(took.Seconds())
+				return
+			}
 			m.probes.WithLabelValues(string(t), string(o), cause).Inc()
 			m.probeTime.WithLabelValues(string(t)).Observe(took.Seconds())
 		},
