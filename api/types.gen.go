@@ -1116,6 +1116,9 @@ type Instance struct {
 	// RestartStatus What the restart policy is doing.
 	RestartStatus *RestartStatus `json:"restart_status,omitempty"`
 
+	// RunningAt When its program was started after that; null until then.
+	RunningAt *time.Time `json:"running_at,omitempty"`
+
 	// Size Memory.
 	Size Size `json:"size,omitempty"`
 

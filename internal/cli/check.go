@@ -123,8 +123,16 @@ func (f *checkFlags) onto(inst api.Instance) (json.RawMessage, error) {
 	return json.Marshal(policy)
 }
 
-// flagOf is the flag behind a field of a check, and what of it where that is a part; "" if there is none.
+// otherFlags are the flags behind fields that are not of a check, where the two have different names.
+var otherFlags = map[string]string{
+	"vcpus": "--cpus", "size": "--memory", "overlay_size": "--overlay", "network.ports": "--publish", "network.allow": "--allow-net",
+}
+
+// flagOf is the flag behind a field, and what of it where that is a part; "" if there is none.
 func flagOf(field string) (flag, part string) {
+	if !strings.HasPrefix(field, "health_check") {
+		return otherFlags[field], ""
+	}
 	_, name, _ := strings.Cut(field, ".")
 	name, part, _ = strings.Cut(name, ".")
 	switch name {
@@ -138,7 +146,7 @@ func flagOf(field string) (flag, part string) {
 	return "--health-" + name, part
 }
 
-// explain makes a refusal of the check speak of the flags, and not of the fields that they became.
+// explain makes a refusal speak of the flags, and not of the fields that they became.
 func (f *checkFlags) explain(err error) error {
 	refused, ok := errors.AsType[*hale.Error](err)
 	if !ok {
@@ -147,9 +155,6 @@ func (f *checkFlags) explain(err error) error {
 	e, changed := *refused, false
 	e.Details = slices.Clone(e.Details)
 	for i, d := range e.Details {
-		if !strings.HasPrefix(d.Field, "health_check") {
-			continue
-		}
 		flag, part := flagOf(d.Field)
 		message := strings.TrimSpace(part + " " + d.Message)
 		if d.Field == "health_check_override" {

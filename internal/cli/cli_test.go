@@ -58,7 +58,7 @@ func TestPs(t *testing.T) {
 	if _, _, stderr := d.hale("ps", "--filter", "colour=red"); !strings.Contains(stderr, "state=…, health=… or tag=KEY=VALUE") {
 		t.Errorf("a wrong filter: %q", stderr)
 	}
-	d.hale("ps", "--filter", "health=unhealthy", "--state", "Running", "--tag", "a=b")
+	d.hale("ps", "--filter", "health=Unhealthy", "--state", "running", "--tag", "a=b")
 	last := d.requests()[len(d.requests())-1]
 	if !strings.Contains(last, "state=Running") || !strings.Contains(last, "health=unhealthy") || !strings.Contains(last, "tags") {
 		t.Errorf("asked %q", last)
@@ -191,8 +191,8 @@ func TestWait(t *testing.T) {
 			[]string{"--healthy", "--timeout", "1ms"}, exitTimeout, "web is not healthy after 1ms: it is Running, unhealthy: connection refused"},
 		{"cannot be", []any{api.WaitForStateResponse{State: "Stopped", StateError: ptr("the program ended"), HealthStatus: status("unknown", "")}},
 			[]string{"--healthy"}, exitTimeout, "web will not be healthy: it is Stopped, unknown (the program ended)"},
-		{"not there", []any{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance web") })},
-			[]string{"--healthy"}, exitNotFound, "no instance web"},
+		{"deleted", []any{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance aaaa") })},
+			[]string{"--healthy"}, exitTimeout, "web will not be healthy: the instance was deleted"},
 		{"longer than one request", []any{api.WaitForStateResponse{State: "Running", TimedOut: true}, api.WaitForStateResponse{State: "Stopped"}},
 			[]string{"--state", "Stopped", "--timeout", "1h"}, exitOK, ""},
 		{"neither", []any{nil}, nil, exitUsage, "say what to wait for"},
@@ -201,7 +201,8 @@ func TestWait(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDaemon(t)
-			d.answer("GET /instances/web/wait", tt.answer...)
+			d.answer("GET /instances/web", fleet()[0])
+			d.answer("GET /instances/aaaa/wait", tt.answer...)
 			code, _, stderr := d.hale(append([]string{"wait", "web"}, tt.args...)...)
 			if code != tt.code || !strings.Contains(stderr, tt.say) || tt.say == "" && stderr != "" {
 				t.Errorf("exit %d, %q; want %d, %q", code, stderr, tt.code, tt.say)
@@ -383,6 +384,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 	for _, tt := range []struct{ args, field, message, want string }{
 		{"--health-tcp 80 --health-retries 2000", "health_check.failure_threshold", "must be a whole number from 1 to 1000", "--health-retries: must be a whole number"},
 		{"--health-start-interval 9h", "health_check_override.start_interval", "must be at most the interval in force, 30s", "--health-start-interval: must be at most the interval in force, 30s"},
+		{"--no-healthcheck", "vcpus", "1 to 64", "--cpus: 1 to 64"},
 		{"--health-grpc :80", "health_check.grpc", "not built yet", "--health-grpc: not built yet"},
 		{"--health-interval 5s --health-timeout 1s", "health_check_override", "the image has no check of its own to change", "--health-interval, --health-timeout: the image has no check of its own: say what to check too"},
 	} {
@@ -423,10 +425,32 @@ func TestErrors(t *testing.T) {
 		{[]string{"ps", "extra"}, exitUsage, "usage: hale ps"},
 		{[]string{"pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
 		{[]string{"ps", "--bogus"}, exitUsage, "unknown flag: --bogus (see `hale ps --help`)"},
+		{[]string{"ps", "--state", "runing"}, exitUsage, `--state "runing": one of Created, Initializing, Running,`},
+		{[]string{"wait", "--health", "well", "web"}, exitUsage, `--health "well": one of healthy, unhealthy,`},
+		{[]string{"wait", "--healthy", "--timeout", "-1s", "web"}, exitUsage, "--timeout is 0 or more"},
+		{[]string{"run", "--wait", "--timeout", "-1s", "nginx"}, exitUsage, "--timeout is 0 or more"},
+		{[]string{"events", "--type", "state,helth"}, exitUsage, `--type "helth": one of created,`},
 	}
 	for _, tt := range tests {
 		if code, _, stderr := d.hale(tt.args...); code != tt.code || !strings.Contains(stderr, tt.want) {
 			t.Errorf("hale %v: exit %d, %q; want %d, %q", tt.args, code, stderr, tt.code, tt.want)
+		}
+	}
+}
+
+// The daemon's log is named once.
+func TestOurOwnFault(t *testing.T) {
+	d := newDaemon(t)
+	for message, want := range map[string]string{
+		"the log says what (request R1)": "hale: the log says what (request R1)\n",
+		"no":                             "hale: no\n  the daemon's log says more about request R1\n",
+	} {
+		d.mux.HandleFunc("GET /instances/"+message[:2], func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(500)
+			json.NewEncoder(w).Encode(api.ErrorBody{Code: "internal", Message: message, RequestID: "R1"})
+		})
+		if code, _, stderr := d.hale("inspect", message[:2]); code != exitError || stderr != want {
+			t.Errorf("exit %d, %q, want %q", code, stderr, want)
 		}
 	}
 }

@@ -53,7 +53,8 @@ func (a *app) client() (*hale.Client, error) {
 func (a *app) complain(err error) {
 	text := strings.TrimSpace(err.Error())
 	if e, ok := errors.AsType[*hale.UnreachableError](err); ok {
-		text = fmt.Sprintf("the daemon does not answer at %s: %v\n  start it with `hale serve`, or say where one is with HALE_URL", e.URL, e.Err)
+		words := fmt.Sprintf("the daemon does not answer at %s: %v\n  start it with `hale serve`, or say where one is with HALE_URL", e.URL, e.Err)
+		text = strings.Replace(text, e.Error(), words, 1)
 	}
 	if e, ok := errors.AsType[*hale.Error](err); ok {
 		for _, d := range e.Details {
@@ -61,7 +62,7 @@ func (a *app) complain(err error) {
 				text += "\n  " + line
 			}
 		}
-		if e.Kind == api.Internal && e.RequestID != "" {
+		if e.Kind == api.Internal && e.RequestID != "" && !strings.Contains(text, e.RequestID) {
 			text += fmt.Sprintf("\n  the daemon's log says more about request %s", e.RequestID)
 		}
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -106,6 +107,9 @@ func (a *app) createCommand(use string) *cobra.Command {
 func (f *createFlags) request(args []string, getenv func(string) string) (req api.CreateInstanceRequest, err error) {
 	if f.pull != "missing" && f.pull != "always" {
 		return req, usagef("--pull %q: missing or always", f.pull)
+	}
+	if f.timeout < 0 {
+		return req, usagef("--timeout is 0 or more")
 	}
 	req.Image, req.Name = args[0], f.name
 	if req.Name == "" {
@@ -317,13 +321,19 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}
-		if err := a.await(ctx, c, inst.ID, target, f.timeout); ctx.Err() != nil {
+		if err := a.await(ctx, inst, target, f.timeout); ctx.Err() != nil {
 			return a.leave(ctx, c, inst.Name)
 		} else if err != nil {
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
-		if inst, err = c.Instance(ctx, inst.ID); err != nil {
+		if c, err = a.client(); err == nil { // the daemon may have come back at another address
+			inst, err = c.Instance(ctx, inst.ID)
+		}
+		if err != nil {
 			return err
+		}
+		if inst.State == api.InstanceStateStopped {
+			fmt.Fprintf(a.Stderr, "hale: %s ran, and has ended: %s\n", inst.Name, oneLine(cmp.Or(inst.ExitMessage, inst.ExitReason)))
 		}
 	}
 	switch {
@@ -373,6 +383,9 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 }
 
 func nextSteps(inst api.Instance) string {
+	if inst.State == api.InstanceStateStopped {
+		return fmt.Sprintf("  hale logs %[1]s     what it said\n  hale start %[1]s", inst.Name)
+	}
 	s := fmt.Sprintf("  hale health %[1]s     how it is\n  hale logs -f %[1]s    what it says\n  hale exec -it %[1]s sh", inst.Name)
 	for _, p := range portsOf(inst) {
 		s += fmt.Sprintf("\n  port %d of it is at %s", p.GuestPort, hostAddr(p))

@@ -229,7 +229,8 @@ func TestNotReached(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	d := newDaemon(t)
 	asked := make(chan struct{})
-	d.mux.HandleFunc("GET /instances/web/wait", func(w http.ResponseWriter, r *http.Request) {
+	d.answer("GET /instances/web", fleet()[0])
+	d.mux.HandleFunc("GET /instances/aaaa/wait", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		w.(http.Flusher).Flush()
 		close(asked)

@@ -19,18 +19,23 @@ func (a *app) healthCommand() *cobra.Command {
 		Long: `Show an instance's health: its status, the check and whose it is, the last results as a strip, how long they took, and the last
 changes with their reasons.
 
-With -w it goes on until Ctrl-C: on a terminal the picture is drawn anew, elsewhere each result and each change is a line.`,
+With -w it goes on until Ctrl-C, or until the instance is deleted (and then ends with 3): on a terminal the picture is drawn anew,
+elsewhere each result and each change is a line.`,
 		Example: "  hale health web\n  hale health -w web\n  hale health web --now && echo well",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch && (now || asJSON) {
+				return usagef("-w does not go with --now and --json")
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			if watch && (now || asJSON) {
-				return usagef("-w does not go with --now and --json")
-			}
 			if watch {
-				return a.watchHealth(cmd.Context(), args[0])
+				inst, err := c.Instance(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.watchHealth(cmd.Context(), inst)
 			}
 			if now {
 				r, err := c.CheckInstanceHealth(cmd.Context(), args[0])

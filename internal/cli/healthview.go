@@ -115,11 +115,7 @@ func (p paper) changes(all []api.HealthTransition, now time.Time) (lines []strin
 	last := all[max(0, len(all)-shownChanges):]
 	t := table{header: []string{"WHEN", "FROM", "TO", "WHY"}, tail: p.tail()}
 	for _, tr := range last {
-		why := tr.Reason
-		if tr.Stale != "" {
-			why = strings.TrimSpace("stale (" + strings.ReplaceAll(tr.Stale, "_", " ") + ") " + why)
-		}
-		t.add(plain(short(now.Sub(tr.Time))+" ago"), plain(string(tr.From)), cell{string(tr.To), statusColour(tr.To)}, plain(p.text(oneLine(why))))
+		t.add(plain(short(now.Sub(tr.Time))+" ago"), plain(string(tr.From)), cell{string(tr.To), statusColour(tr.To)}, plain(p.text(oneLine(changeWhy(tr)))))
 	}
 	rows := t.lines(p.coloured, p.width)
 	lines = append(lines, rows[0])

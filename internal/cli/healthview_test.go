@@ -167,7 +167,8 @@ func TestHealthWatchPrintsLines(t *testing.T) {
 	}
 	third.Transitions = second.Transitions
 	d := newDaemon(t)
-	d.answer("GET /instances/web/health", first, first, second, third, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance web") }))
+	d.answer("GET /instances/web", fleet()[0])
+	d.answer("GET /instances/aaaa/health", first, first, second, third, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance web") }))
 	code, out, stderr := d.hale("health", "-w", "web")
 	if code != exitNotFound || stderr != "hale: there is no web any more\n" {
 		t.Errorf("exit %d, %q", code, stderr)
@@ -193,5 +194,58 @@ func TestHealthWatchPrintsLines(t *testing.T) {
 	}
 	if code, _, _ := d.hale("health", "-w", "nobody"); code != exitNotFound {
 		t.Errorf("nobody: exit %d", code)
+	}
+}
+
+// The host's clock may be set back, and a daemon that was killed may have forgotten its newest results: each result is printed once all
+// the same, in the order of the list.
+func TestHealthWatchWhereTimesDoNotSay(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	result := func(seconds int, reason string) api.HealthResult {
+		return api.HealthResult{Outcome: "failure", Reason: reason, Time: at.Add(time.Duration(seconds) * time.Second), Window: 1}
+	}
+	a, b, c, d, e := result(0, "a"), result(10, "b"), result(-50, "c"), result(-40, "d"), result(20, "e")
+	for _, tt := range []struct {
+		name  string
+		lists [][]api.HealthResult
+		want  string
+	}{
+		{"set back", [][]api.HealthResult{{a, b}, {a, b, c}, {a, b, c}, {b, c, d}}, "c d"},
+		{"set back between two looks", [][]api.HealthResult{{a}, {a, b, c, d}}, "b c d"},
+		{"forgotten", [][]api.HealthResult{{a, c}, {a, c, d, b}, {a, c}, {a, c, e}}, "d b e"},
+		{"nothing yet", [][]api.HealthResult{{}, {a}, {}, {a, b}}, "a b"},
+		{"too many", [][]api.HealthResult{{a, b}, {c, d, e}}, "missed c d e"},
+	} {
+		var out bytes.Buffer
+		w := &lineWatcher{out: &out, name: "web", paper: func() paper { return paper{} }}
+		for _, list := range tt.lists {
+			if err := w.show(api.InstanceHealth{Results: list}, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, all, _ := strings.Cut(out.String(), "\n") // the first line is how it is
+		var got []string
+		for line := range strings.Lines(all) {
+			words := strings.Fields(line)
+			got = append(got, words[len(words)-1])
+		}
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: printed %q, want %q", tt.name, s, tt.want)
+		}
+	}
+}
+
+// Who watches an instance does not come to watch another of the same name.
+func TestHealthWatchEndsWithItsInstance(t *testing.T) {
+	first, next := fleet()[0], fleet()[1]
+	next.Name = first.Name
+	d := newDaemon(t)
+	d.answer("GET /instances/web", first, next)
+	d.answer("GET /instances/web/health", api.InstanceHealth{Status: "starting"})
+	d.answer("GET /instances/bbbb/health", api.InstanceHealth{Status: "starting"})
+	d.answer("GET /instances/aaaa/health", api.InstanceHealth{Status: "healthy"}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no instance aaaa") }))
+	code, out, stderr := d.hale("health", "-w", "web")
+	if code != exitNotFound || !strings.HasSuffix(out, " web healthy; none\n") || stderr != "hale: there is no web any more\n" {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
 	}
 }

@@ -15,31 +15,32 @@ import (
 // watchPace is how often a health is looked at while somebody watches it. Single results are no events, so it is asked for.
 const watchPace = 500 * time.Millisecond
 
-// watchHealth shows an instance's health until ctx is done or there is no such instance any more. A daemon that goes away is waited for.
-func (a *app) watchHealth(ctx context.Context, name string) error {
-	var w watcher = &lineWatcher{out: a.Stdout, name: name, paper: a.paper}
+// watchHealth shows an instance's health until ctx is done or there is no such instance any more, also where another has its name by
+// then. A daemon that goes away is waited for.
+func (a *app) watchHealth(ctx context.Context, inst api.Instance) error {
+	var w watcher = &lineWatcher{out: a.Stdout, name: inst.Name, paper: a.paper}
 	if _, ok := terminal(a.Stdout); ok && a.Getenv("TERM") != "dumb" {
-		w = &screen{app: a, name: name}
+		w = &screen{app: a, name: inst.Name}
 	}
 	defer w.close()
-	seen, away := false, false
+	away := false
 	for {
-		h, err := a.lookAtHealth(ctx, name)
+		h, err := a.lookAtHealth(ctx, inst.ID)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			seen, away = true, false
+			away = false
 			if err := w.show(h, time.Now()); err != nil {
 				return err
 			}
-		case errors.Is(err, api.NotFound) && seen:
-			return exitStatus{exitNotFound, fmt.Errorf("there is no %s any more", name)}
-		case !seen || codeOf(err) != exitUnreachable:
+		case errors.Is(err, api.NotFound):
+			return exitStatus{exitNotFound, fmt.Errorf("there is no %s any more", inst.Name)}
+		case codeOf(err) != exitUnreachable:
 			return err
 		case !away:
 			away = true
-			w.say("the daemon went away; waiting for it")
+			w.say(goneAway)
 		}
 		select {
 		case <-ctx.Done():
@@ -49,12 +50,14 @@ func (a *app) watchHealth(ctx context.Context, name string) error {
 	}
 }
 
-func (a *app) lookAtHealth(ctx context.Context, name string) (api.InstanceHealth, error) {
+func (a *app) lookAtHealth(ctx context.Context, id string) (api.InstanceHealth, error) {
 	c, err := a.client() // each time: a daemon that comes back may be at another address
 	if err != nil {
 		return api.InstanceHealth{}, err
 	}
-	return c.InstanceHealth(ctx, name)
+	ctx, cancel := patient(ctx, c, 0)
+	defer cancel()
+	return c.InstanceHealth(ctx, id)
 }
 
 // A watcher is where a health is shown as it changes.
@@ -139,51 +142,79 @@ func (s *screen) close() { io.WriteString(s.app.Stdout, "\r\x1b[K") }
 
 // A lineWatcher prints a line for each result and each change that it has not printed yet.
 type lineWatcher struct {
-	out    io.Writer
-	name   string
-	paper  func() paper
-	begun  bool
-	window uint64 // of the last result that was printed
-	time   time.Time
-	n      uint64 // of the last change
+	out   io.Writer
+	name  string
+	paper func() paper
+	begun bool
+	known map[resultKey]bool // the results of the last list that had some
+	n     uint64             // of the last change
+}
+
+// A resultKey tells a result from the others of its instance.
+type resultKey struct {
+	window uint64
+	time   int64 // nanoseconds: what is the same moment is the same key
 }
 
 func (w *lineWatcher) show(h api.InstanceHealth, now time.Time) error {
 	p := w.paper()
 	var lines []timed
-	missed := len(h.Results) > 0
-	for _, r := range h.Results {
-		if known := r.Window < w.window || r.Window == w.window && !r.Time.After(w.time); known {
-			missed = false
-			continue
-		}
-		if w.begun {
-			lines = append(lines, timed{r.Time.Add(time.Duration(r.DurationMs * float64(time.Millisecond))), resultLine(r)})
-		}
+	results, missed := w.news(h.Results)
+	if missed {
+		lines = append(lines, timed{h.Results[0].Time, "older results were missed"})
 	}
+	var changes []timed
 	for _, tr := range h.Transitions {
 		if tr.N > w.n && w.begun {
-			lines = append(lines, timed{tr.Time, changeLine(tr)})
+			changes = append(changes, timed{tr.Time, changeLine(tr)})
 		}
 		w.n = max(w.n, tr.N)
 	}
-	if missed && w.begun && !w.time.IsZero() {
-		lines = append(lines, timed{h.Results[0].Time, "older results were missed"})
-	}
-	if n := len(h.Results); n > 0 {
-		w.window, w.time = h.Results[n-1].Window, h.Results[n-1].Time
-	}
-	slices.SortStableFunc(lines, func(a, b timed) int { return a.at.Compare(b.at) })
-	if !w.begun {
+	if w.begun {
+		for _, r := range results {
+			lines = append(lines, timed{r.Time.Add(time.Duration(r.DurationMs * float64(time.Millisecond))), resultLine(r)})
+		}
+	} else {
 		lines = append(lines, timed{now, statusCell(h, now).text + "; " + checkText(h.HealthCheck, string(h.HealthCheckSource))})
 	}
 	w.begun = true
-	for _, l := range lines {
+	for _, l := range merged(lines, changes) {
 		if err := w.print(l, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// news is what of a list was not in the one before: what follows the last that was. Their times do not say, for the host's clock may
+// have been set back; and a daemon that was killed may have forgotten the newest.
+func (w *lineWatcher) news(results []api.HealthResult) (news []api.HealthResult, missed bool) {
+	if len(results) == 0 {
+		return nil, false
+	}
+	from, known := 0, make(map[resultKey]bool, len(results))
+	for i, r := range results {
+		k := resultKey{r.Window, r.Time.UnixNano()}
+		if known[k] = true; w.known[k] {
+			from = i + 1
+		}
+	}
+	missed = from == 0 && w.known != nil
+	w.known = known
+	return results[from:], missed
+}
+
+// merged puts two lists into one by their times, and leaves each in its order.
+func merged(a, b []timed) []timed {
+	all := make([]timed, 0, len(a)+len(b))
+	for len(a)+len(b) > 0 {
+		if len(a) == 0 || len(b) > 0 && b[0].at.Before(a[0].at) {
+			all, b = append(all, b[0]), b[1:]
+			continue
+		}
+		all, a = append(all, a[0]), a[1:]
+	}
+	return all
 }
 
 func (w *lineWatcher) say(text string) { w.print(timed{time.Now(), text}, w.paper()) }
@@ -199,19 +230,4 @@ type timed struct {
 func (w *lineWatcher) print(l timed, p paper) error {
 	_, err := fmt.Fprintln(w.out, p.text(oneLine(fmt.Sprintf("%s %s %s", l.at.Local().Format("15:04:05.000"), w.name, l.text))))
 	return err
-}
-
-// changeLine is a change of status, or of its being stale, in a line.
-func changeLine(tr api.HealthTransition) string {
-	s := fmt.Sprintf("%s → %s", tr.From, tr.To)
-	if tr.From == tr.To {
-		s = string(tr.To) + ", no longer stale"
-		if tr.Stale != "" {
-			s = string(tr.To) + ", stale: " + strings.ReplaceAll(tr.Stale, "_", " ")
-		}
-	}
-	if tr.Reason != "" {
-		s += ": " + tr.Reason
-	}
-	return s
 }

@@ -96,7 +96,8 @@ func TestHealthWatchOnATerminal(t *testing.T) {
 	worse.Results = append(slices.Clone(h.Results), api.HealthResult{Outcome: "failure", DurationMs: 2, Time: at, Window: 1, Reason: "no", Output: "why\n"})
 	d := newDaemon(t)
 	asked := 0
-	d.mux.HandleFunc("GET /instances/web/health", func(w http.ResponseWriter, _ *http.Request) {
+	d.answer("GET /instances/web", fleet()[0])
+	d.mux.HandleFunc("GET /instances/aaaa/health", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch asked++; asked {
 		case 1:

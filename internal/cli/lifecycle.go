@@ -2,10 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -78,102 +75,4 @@ func (a *app) rmCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not wait for an orderly end")
 	return cmd
-}
-
-func (a *app) waitCommand() *cobra.Command {
-	var (
-		healthy       bool
-		health, state string
-		timeout       time.Duration
-	)
-	cmd := &cobra.Command{
-		Use: "wait NAME (--healthy | --health STATUS | --state STATE)", Short: "Wait until an instance is healthy, or in a state", GroupID: groupInstances, Args: cobra.ExactArgs(1),
-		Long: `Wait until an instance is healthy, or in a state. It ends early when that cannot be reached any more: the instance was deleted, has
-stopped, has no health check.
-
-Ends with 0 when it is as asked, with 5 when the time is over or it cannot be reached, with 3 when there is no such instance.`,
-		Example: "  hale wait web --healthy --timeout 30s\n  hale wait job --state Stopped --timeout 1h",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			target := awaited{health: api.HealthState(health), state: api.InstanceState(state)}
-			if healthy && health == "" {
-				target.health = api.HealthStateHealthy
-			}
-			if (target.health == "") == (state == "") || healthy && target.health != api.HealthStateHealthy {
-				return usagef("say what to wait for: --healthy, or --health STATUS, or --state STATE")
-			}
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			return a.await(cmd.Context(), c, args[0], target, timeout)
-		},
-	}
-	cmd.Flags().BoolVar(&healthy, "healthy", false, "until it is healthy")
-	cmd.Flags().StringVar(&health, "health", "", "until its health is this `status`: healthy, unhealthy, …")
-	cmd.Flags().StringVar(&state, "state", "", "until it is in this `state`: Running, Stopped, …")
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "longest time to wait")
-	return cmd
-}
-
-// awaited is what a wait is for: a health or a state, the other is empty.
-type awaited struct {
-	health api.HealthState
-	state  api.InstanceState
-}
-
-func (w awaited) String() string { return string(w.health) + string(w.state) }
-
-// longestWait is the longest that the daemon waits in one request.
-const longestWait = 5 * time.Minute
-
-// await returns nil once the instance is as it should be, and an error with exitTimeout when it is not in time or cannot be.
-func (a *app) await(ctx context.Context, c *hale.Client, name string, target awaited, timeout time.Duration) error {
-	deadline := time.Now().Add(timeout)
-	for {
-		left := max(time.Until(deadline), time.Millisecond)
-		got, err := c.WaitInstance(ctx, name, hale.Wait{State: target.state, Health: target.health, Timeout: min(left, longestWait)})
-		if err != nil {
-			return err
-		}
-		if reached(got, target) {
-			return nil
-		}
-		if got.TimedOut && time.Until(deadline) > 0 {
-			continue
-		}
-		return exitStatus{exitTimeout, errors.New(notReached(name, got, target, timeout))}
-	}
-}
-
-func reached(got api.WaitForStateResponse, target awaited) bool {
-	if got.TimedOut {
-		return false
-	}
-	if target.health != "" {
-		h := got.HealthStatus
-		return h != nil && h.Status == target.health && !(h.Status == api.HealthStateHealthy && h.Stale && h.StaleReason == "no_conclusive_result")
-	}
-	return strings.EqualFold(string(got.State), string(target.state))
-}
-
-func notReached(name string, got api.WaitForStateResponse, target awaited, timeout time.Duration) string {
-	now := string(got.State)
-	if h := got.HealthStatus; h != nil && h.Status != api.HealthStateDisabled {
-		now += ", " + string(h.Status)
-		// The last error stays after it was mended, and then explains nothing.
-		if r := or(h.LastError, ""); r != "" && (h.Status == api.HealthStateUnhealthy || h.ConsecutiveFailures > 0) {
-			now += ": " + oneLine(r)
-		}
-	}
-	if why := or(got.StateError, ""); why != "" {
-		why, console, _ := strings.Cut(why, "\n")
-		now += " (" + oneLine(why) + ")"
-		for line := range strings.Lines(console) {
-			now += "\n  " + oneLine(line)
-		}
-	}
-	if got.TimedOut {
-		return fmt.Sprintf("%s is not %s after %v: it is %s", name, target, timeout, now)
-	}
-	return fmt.Sprintf("%s will not be %s: it is %s", name, target, now)
 }

@@ -41,15 +41,22 @@ func (a *app) psCommand() *cobra.Command {
 					return usagef("--filter %q: state=…, health=… or tag=KEY=VALUE", f)
 				}
 			}
-			want, err := keyValues("--tag", tags)
-			if err != nil {
+			var want hale.InstanceFilter
+			var err error
+			if want.State, err = oneOf("--state", state, states); err != nil {
+				return err
+			}
+			if want.Health, err = oneOf("--health", health, healths); err != nil {
+				return err
+			}
+			if want.Tags, err = keyValues("--tag", tags); err != nil {
 				return err
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			list, err := c.Instances(cmd.Context(), hale.InstanceFilter{State: api.InstanceState(state), Health: api.HealthState(health), Tags: want})
+			list, err := c.Instances(cmd.Context(), want)
 			if err != nil {
 				return err
 			}

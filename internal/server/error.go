@@ -12,6 +12,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/store"
 )
 
 // An answer is what a Kind of error becomes on the wire.
@@ -41,6 +42,9 @@ var answers = map[api.Kind]answer{
 
 var internalAnswer = answer{status: http.StatusInternalServerError, code: "internal"}
 
+// errDiskFull is what a write becomes that found no room: the person can mend it, and the host's paths are not theirs to know.
+var errDiskFull = errors.New("disk full: no room is left where hale keeps its data")
+
 // describe turns an error into what is sent. The words of an internal one stay in the log.
 func describe(err error, requestID string) (answer, api.ErrorBody) {
 	var policy *health.PolicyError
@@ -50,6 +54,9 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 	kind := api.Internal
 	errors.As(err, &kind)
 	a, ok := answers[kind]
+	if !ok && store.NoSpace(err) {
+		a, ok, err = answers[api.Exhausted], true, errDiskFull
+	}
 	if !ok {
 		return internalAnswer, api.ErrorBody{
 			Code: internalAnswer.code, RequestID: requestID,

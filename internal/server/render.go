@@ -18,7 +18,7 @@ func (s *Server) render(in instance.Instance) api.Instance {
 	out := api.Instance{
 		ID: in.ID, Name: in.Spec.Name, Image: in.Spec.Image, ImageDigest: in.Spec.ImageDigest, Platform: in.Spec.Platform,
 		State: api.InstanceState(in.State), CreatedAt: in.CreatedAt,
-		StartedAt: when(in.StartedAt), Boots: in.Boots, StoppedAt: when(in.StoppedAt), ExpiresAt: when(in.Spec.ExpiresAt),
+		StartedAt: when(in.StartedAt), RunningAt: when(in.RunningAt), Boots: in.Boots, StoppedAt: when(in.StoppedAt), ExpiresAt: when(in.Spec.ExpiresAt),
 		CurrentPhase: strings.ToLower(string(in.State)), CurrentPhaseSince: &since,
 		Entrypoint: in.Spec.Entrypoint, Cmd: in.Spec.Cmd, Env: in.Spec.Env, Tags: in.Spec.Tags,
 		VCPUs: in.Spec.VCPUs, Size: in.Spec.Memory.String(), OverlaySize: in.Spec.Overlay.String(),

@@ -199,7 +199,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 	}
 }
 
-// cut breaks a stream off that ends with the daemon, so that its reader does not take that for the end of what there is.
+// cut breaks an answer off that ends with the daemon, so that its reader does not take that for the end of what there is.
 func cut(r *http.Request) {
 	if stopping(r) {
 		panic(http.ErrAbortHandler)

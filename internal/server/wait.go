@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,7 +64,7 @@ func (g goal) look(in instance.Instance, h health.Snapshot) waited {
 }
 
 // wait blocks until the goal is reached, cannot be reached any more, or the time is over. The headers go out at once, and
-// white space keeps the connection alive.
+// white space keeps the connection alive. A daemon that stops first cuts it off: no answer would be true.
 func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal, timeout time.Duration) {
 	in, err := s.config.Instances.Find(id)
 	if err != nil {
@@ -105,8 +104,8 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 			}
 		case <-ctx.Done():
 			now := s.lookAt(in, g)
-			if stopping(r) {
-				now.hopeless = cmp.Or(now.hopeless, ErrStopping.Message)
+			if !now.reached && now.hopeless == "" && !now.deleted {
+				cut(r) // the next daemon may well see it
 			}
 			finishWait(w, now, !stopping(r))
 			return
