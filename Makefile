@@ -29,9 +29,9 @@ test: lint unit reference compat prometheus e2e
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
 	@tools/need.sh gcc gcc libc6-dev # for the race detector
-	$(GO) test -race -timeout 5m ./...
-	cd bench && $(GO) test -race -timeout 1m ./...
-	cd tools && $(GO) test -race -timeout 1m ./...
+	$(GO) test -race -timeout 15m ./...
+	cd bench && $(GO) test -race -timeout 5m ./...
+	cd tools && $(GO) test -race -timeout 5m ./...
 
 # A million random histories, put to the decision about health and to what was written from the rules' text alone. make unit puts 20,000.
 reference:
@@ -88,7 +88,7 @@ microbench: $(AGENT)
 # docs/design/0009-mutants.md explains the few that may. ONLY=text runs those whose description holds it.
 mutants:
 	cd tools && $(GO) run ./mutants -explained ../docs/design/0009-mutants.md -only '$(ONLY)' -quick 'TestMonitor|TestMemory|TestHistoryIsBounded' -never TestMemory \
-		../internal/health/{state,pace,hint,transition,loop,probing,mail,timers,flight,crew,durable,writer,queue,suspect}.go
+		../internal/health/{state,pace,hint,transition,loop,probing,mail,timers,alarms,policies,flight,crew,durable,writer,queue,suspect}.go
 
 # Twenty seconds for each decoder of outside bytes.
 fuzz: $(AGENT)

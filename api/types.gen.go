@@ -578,7 +578,7 @@ type ErrorDetail = Detail
 // Event Something that happened.
 type Event struct {
 	// Data What there is to say, by type. That of `health` is a `HealthTransition`. That of `host` says whether the host is suspected, because many instances turned unhealthy at once:
-	// `host_suspect`, `turned_unhealthy`, `healthy_again` and `watched`.
+	// `host_suspect`, `turned_unhealthy`, `healthy_again`, `watched`, and a `reason` where it ends because the daemon did.
 	Data json.RawMessage `json:"data,omitempty"`
 
 	// ID Its place in the log, for `Last-Event-ID`.
@@ -922,8 +922,14 @@ type HealthTransition struct {
 	// Persisted False where it was announced though the disk refused it.
 	Persisted *bool `json:"persisted,omitempty"`
 
+	// Policy Of an event: tells the health checks apart that were in force; equal ones have the same.
+	Policy string `json:"policy,omitempty"`
+
 	// Reason Why.
 	Reason string `json:"reason,omitempty"`
+
+	// Run Of an event: which start of the instance it belongs to.
+	Run uint64 `json:"run,omitempty"`
 
 	// Stale Why the status is stale from here on; absent where it is not.
 	Stale string `json:"stale,omitempty"`
@@ -933,6 +939,9 @@ type HealthTransition struct {
 
 	// To `disabled` without a policy; `unknown` while the instance is not active; `starting` until it is decided; then `healthy` or `unhealthy`.
 	To HealthState `json:"to"`
+
+	// Uptime Of an event: when it came about, in nanoseconds since the host booted.
+	Uptime int64 `json:"uptime,omitempty"`
 
 	// Window The stretch of observation that it belongs to.
 	Window uint64 `json:"window,omitempty"`

@@ -38,7 +38,6 @@ type hale struct {
 // An asked is one target.
 type asked struct {
 	index  int
-	other  bool // it is one of those that are bad on purpose
 	probe  probe.Target
 	expect expectation
 }
@@ -58,7 +57,7 @@ func newHale(c Config) (watcher, error) {
 	}
 	h.set = health.NewSet(health.Config{Probe: h.ask, Journal: &book{nowhere{full}, h}, Hooks: health.Hooks{
 		Began: func(id string, lag time.Duration) {
-			if !h.target(id).other {
+			if index(id) >= c.Others {
 				h.lag.add(lag)
 			}
 		},
@@ -80,7 +79,7 @@ func newHale(c Config) (watcher, error) {
 		}
 		h.policies[i] = p
 		t := probe.Target{Version: "bench", RunDelay: delay, Dial: func(ctx context.Context, _ uint16) (net.Conn, error) { return dial(ctx, a) }}
-		h.targets[i] = asked{index: i, other: i < c.Others, probe: t}
+		h.targets[i] = asked{index: i, probe: t}
 	}
 	if !c.Wait {
 		go h.open(c.stagger)
@@ -99,7 +98,7 @@ func (h *hale) open(after func(i int) time.Duration) {
 
 // ask is the Prober.
 func (h *hale) ask(ctx context.Context, id string, p health.Policy, started func()) health.Result {
-	a := h.target(id)
+	a := &h.targets[index(id)]
 	t := a.probe
 	t.Begun = started
 	r := probe.Run(ctx, t, p)
@@ -118,19 +117,19 @@ type book struct {
 func (b *book) Commit(_ context.Context, id string, t health.Transition) error {
 	b.of.mu.Lock()
 	defer b.of.mu.Unlock()
-	b.of.moves = append(b.of.moves, Move{b.of.target(id).index, string(t.From), string(t.To), target.Uptime()})
+	b.of.moves = append(b.of.moves, Move{index(id), string(t.From), string(t.To), target.Uptime()})
 	return nil
 }
 
 func name(i int) string { return fmt.Sprintf("target%014d", i) }
 
-// target returns the one of that name.
-func (h *hale) target(name string) *asked {
+// index returns whose name it is.
+func index(name string) int {
 	i, err := strconv.Atoi(name[len("target"):])
 	if err != nil {
 		panic(err) // it is of name's making
 	}
-	return &h.targets[i]
+	return i
 }
 
 func (c *Config) policy(a target.Address) (health.Policy, error) {

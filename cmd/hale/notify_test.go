@@ -21,7 +21,7 @@ func TestNotifyReady(t *testing.T) {
 		if err := notifyReady(); err != nil {
 			t.Error(err)
 		}
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		b := make([]byte, 64)
 		if n, err := conn.Read(b); err != nil || string(b[:n]) != "READY=1" {
 			t.Errorf("%s is told %q, %v", name, b[:n], err)

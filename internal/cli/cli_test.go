@@ -39,7 +39,7 @@ func golden(t *testing.T, name, got string) {
 
 func TestPs(t *testing.T) {
 	d := newDaemon(t)
-	d.answer("GET /instances", fleet())
+	d.answer("GET /instances", func() any { return fleet() })
 	code, out, stderr := d.hale("ps")
 	if code != 0 || stderr != "" {
 		t.Errorf("exit %d, %q", code, stderr)
@@ -82,11 +82,13 @@ func TestEmptyLists(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	d := newDaemon(t)
-	d.answer("GET /images", []api.Image{
-		{Name: "docker.io/library/nginx:latest", Status: api.ImageStatusReady, SizeBytes: ptr(int64(170 << 20)), Digest: "sha256:0123456789abcdef0123", CreatedAt: ago(time.Hour)},
-		{Name: "ghcr.io/a/b:v1", Status: api.ImageStatusConverting, Progress: &api.ImageProgress{DoneBytes: 42, TotalBytes: ptr(int64(100))}, CreatedAt: ago(time.Second)},
-		{Name: "ghcr.io/a/c:v1", Status: api.ImageStatusFailed, Error: ptr("digest mismatch\x07"), CreatedAt: ago(time.Minute)},
-		{Name: "ghcr.io/a/d:v1", Status: api.ImageStatusPending, QueuePosition: ptr(2), CreatedAt: ago(time.Minute)},
+	d.answer("GET /images", func() any {
+		return []api.Image{
+			{Name: "docker.io/library/nginx:latest", Status: api.ImageStatusReady, SizeBytes: ptr(int64(170 << 20)), Digest: "sha256:0123456789abcdef0123", CreatedAt: ago(time.Hour)},
+			{Name: "ghcr.io/a/b:v1", Status: api.ImageStatusConverting, Progress: &api.ImageProgress{DoneBytes: 42, TotalBytes: ptr(int64(100))}, CreatedAt: ago(time.Second)},
+			{Name: "ghcr.io/a/c:v1", Status: api.ImageStatusFailed, Error: ptr("digest mismatch\x07"), CreatedAt: ago(time.Minute)},
+			{Name: "ghcr.io/a/d:v1", Status: api.ImageStatusPending, QueuePosition: ptr(2), CreatedAt: ago(time.Minute)},
+		}
 	})
 	_, out, _ := d.hale("images")
 	golden(t, "images.txt", out)
@@ -94,18 +96,20 @@ func TestImages(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	d := newDaemon(t)
-	d.answer("GET /instances/web/health", api.InstanceHealth{
-		Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"),
-		HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
-		HealthCheckSource: api.HealthCheckSourceRequest,
-		Results: []api.HealthResult{
-			{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second), DurationMs: 0.8}, {Outcome: "success", Time: ago(30 * time.Second), DurationMs: 2},
-			{Outcome: "failure", Time: ago(20 * time.Second)}, {Outcome: "failure", Time: ago(4 * time.Second), DurationMs: 1.23, Reason: "connection refused", Output: "line 1\nline\x1b[1m 2\n"},
-		},
-		Transitions: []api.HealthTransition{
-			{Time: ago(40 * time.Second), From: api.HealthStateStarting, To: api.HealthStateHealthy},
-			{Time: ago(14 * time.Second), From: api.HealthStateHealthy, To: api.HealthStateUnhealthy, Reason: "connection refused"},
-		},
+	d.answer("GET /instances/web/health", func() any {
+		return api.InstanceHealth{
+			Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"),
+			HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
+			HealthCheckSource: api.HealthCheckSourceRequest,
+			Results: []api.HealthResult{
+				{Outcome: "inconclusive", Time: ago(50 * time.Second)}, {Outcome: "success", Time: ago(40 * time.Second), DurationMs: 0.8}, {Outcome: "success", Time: ago(30 * time.Second), DurationMs: 2},
+				{Outcome: "failure", Time: ago(20 * time.Second)}, {Outcome: "failure", Time: ago(4 * time.Second), DurationMs: 1.23, Reason: "connection refused", Output: "line 1\nline\x1b[1m 2\n"},
+			},
+			Transitions: []api.HealthTransition{
+				{Time: ago(40 * time.Second), From: api.HealthStateStarting, To: api.HealthStateHealthy},
+				{Time: ago(14 * time.Second), From: api.HealthStateHealthy, To: api.HealthStateUnhealthy, Reason: "connection refused"},
+			},
+		}
 	})
 	_, out, _ := d.hale("health", "web")
 	golden(t, "health.txt", out)

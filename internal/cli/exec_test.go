@@ -157,7 +157,7 @@ func TestExecTerminal(t *testing.T) {
 				if !req.TTY || req.Rows != 33 || req.Cols != 101 || req.Env["TERM"] != "vt100" {
 					t.Errorf("asked %+v", req)
 				}
-				for deadline := time.Now().Add(10 * time.Second); !raw && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); !raw && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 					now, _ := term.GetState(int(tty.Fd()))
 					raw = *now != *before // from then on Ctrl-C is the program's
 				}

@@ -57,7 +57,8 @@ func refuse(w http.ResponseWriter, status int, code, message string, details ...
 	json.NewEncoder(w).Encode(api.ErrorBody{Code: code, Message: message, Details: details})
 }
 
-// answer makes a route answer with v, or with the next of vs each time, the last for ever.
+// answer makes a route answer with v, or with the next of vs each time, the last for ever. One that is a func() any is made when it is asked for:
+// of ages that are shown in seconds little has passed by then.
 func (d *fakeDaemon) answer(route string, vs ...any) {
 	n := 0
 	d.mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
@@ -68,6 +69,9 @@ func (d *fakeDaemon) answer(route string, vs ...any) {
 		if v == nil {
 			w.WriteHeader(http.StatusNoContent)
 			return
+		}
+		if made, ok := v.(func() any); ok {
+			v = made()
 		}
 		if f, ok := v.(http.HandlerFunc); ok {
 			f(w, r)

@@ -147,6 +147,11 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	instancesDir := filepath.Join(dir, "instances")
+	records, err := store.Open(instancesDir)
+	if err != nil {
+		return err
+	}
+	d.journal = &journal{events: d.events, instances: records, name: d.instanceName} // a deletion may ask for it before there is health
 	d.mail = newMailboxes(d.hand, d.handFailed)
 	d.instances, err = instance.Open(ctx, instance.Config{
 		Dir: instancesDir, Driver: driver, Images: imageFinder{d.images}, Events: d.events, Log: d.log,
@@ -154,7 +159,7 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 		Memory:      memory - min(memory/10, 1<<30), // the host itself needs some
 		Panicked:    func(loop string, _ any) { d.metrics.panics.WithLabelValues(loop).Inc() },
 		BootRetries: d.config.BootRetries, BootRetried: d.metrics.bootRetries.Inc,
-		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint,
+		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint, Leaving: d.leaving,
 		SaveFailed: d.metrics.notWritten.Inc,
 	})
 	if err != nil {
@@ -162,19 +167,16 @@ func (d *Daemon) build(ctx context.Context, dir string) (err error) {
 	}
 	known.Store(d.instances)
 	d.images.Sweep() // now that it is known what they need
-	return d.buildHealth(ctx, instancesDir)
+	return d.buildHealth(ctx)
 }
 
-func (d *Daemon) buildHealth(ctx context.Context, instancesDir string) error {
-	records, err := store.Open(instancesDir)
-	if err != nil {
-		return err
-	}
-	replay, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
+func (d *Daemon) buildHealth(ctx context.Context) error {
+	replay, host, err := readTransitions(ctx, d.events, d.instances.List(), d.log)
 	if err != nil {
 		return fmt.Errorf("read the event log: %w", err)
 	}
-	d.journal = &journal{events: d.events, instances: records, name: d.instanceName, replay: replay}
+	d.journal.replay = replay
+	d.unsuspected(ctx, host)
 	d.health = health.NewSet(health.Config{
 		Probe:   d.probe,
 		Journal: d.journal,

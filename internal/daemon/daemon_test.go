@@ -161,6 +161,19 @@ func TestBootLeavesOneResultForEachCause(t *testing.T) {
 	}
 }
 
+// Health measures the grace by the clock that nobody sets, where that was read.
+func TestEnteredIsSeen(t *testing.T) {
+	entered := time.Now()
+	in := instance.Instance{ID: "a", Run: 1, State: instance.Running, Since: entered.Round(0).Add(-time.Hour)}
+	if got := observed(in).Entered; got != in.Since {
+		t.Errorf("of another daemon's instance: %v", got)
+	}
+	in.Entered = entered
+	if got := observed(in).Entered; got != entered {
+		t.Errorf("%v", got)
+	}
+}
+
 // The agent's HELLO is seen by health.
 func TestHelloIsSeen(t *testing.T) {
 	in := instance.Instance{ID: "a", Run: 1, State: instance.Initializing}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -75,12 +76,42 @@ func (d *Daemon) hand(id string, m mail) {
 		d.log.Error("look up an instance for its health", "instance", id, "err", err)
 		return
 	}
-	if _, known := d.health.Snapshot(id); m.look || !known {
+	switch m.fate {
+	case asBefore:
+	case leaves:
+		d.health.Sync(observed(in))
+		d.health.Release(id)
+		d.journal.bar(id)
+		return
+	case stays:
+		d.journal.admit(id)
+	}
+	if d.journal.bars(id) {
+		return
+	}
+	if _, known := d.health.Status(id); m.look || !known {
 		d.health.Sync(observed(in))
 	}
 	d.watch(in)
 	if m.hint != nil {
 		d.health.Hint(id, m.hint.port, m.hint.listening)
+	}
+}
+
+// leavePatience bounds how long a deletion waits for health: a transition that the disk is slow to take has a second.
+const leavePatience = 3 * time.Second
+
+// leaving has health tell the last of an instance that is about to be deleted, so that nothing is told of it after that. It is called from
+// the instance's own goroutine, for which health waits in nothing.
+func (d *Daemon) leaving(id string) (stays func()) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), leavePatience, errors.New("health has not told the last of it"))
+	defer cancel()
+	if !d.mail.leaves(ctx, id) { // its disk hangs, or the daemon ends: then nobody is told what health has to say yet
+		d.journal.bar(id)
+	}
+	return func() {
+		d.journal.admit(id)
+		d.mail.stays(id)
 	}
 }
 
@@ -93,7 +124,7 @@ func (d *Daemon) handFailed(id string, panicked any) {
 
 // observed is what health sees of an instance.
 func observed(in instance.Instance) health.Observed {
-	o := health.Observed{ID: in.ID, Run: in.Run, Entered: in.Since, Agent: in.Agent, Network: in.Network}
+	o := health.Observed{ID: in.ID, Run: in.Run, Entered: cmp.Or(in.Entered, in.Since), Agent: in.Agent, Network: in.Network}
 	switch in.State {
 	case instance.Initializing:
 		o.Phase = health.Initializing

@@ -31,7 +31,7 @@ func (oneImage) Image(context.Context, string) (instance.Image, error) {
 	return instance.Image{Ref: "docker.io/library/app:latest", Digest: "sha256:app", Disk: "/app.ext4", Cmd: []string{"serve", "80"}}, nil
 }
 
-// watched runs the parts of a daemon that health needs, over a journal of its own, until the end of the test.
+// watched runs the parts of a daemon that health needs, over a journal of its own, or the daemon's, until the end of the test.
 func watched(t *testing.T, driver instance.Driver, j health.Journal) *Daemon {
 	t.Helper()
 	must := func(err error) {
@@ -44,12 +44,18 @@ func watched(t *testing.T, driver instance.Driver, j health.Journal) *Daemon {
 	d.metrics = newMetrics(d)
 	d.loops = newLoops(d.log, d.metrics.panics)
 	d.mail = newMailboxes(d.hand, d.handFailed)
-	d.journal = &journal{}
 	var err error
 	d.events, err = event.Open("", event.Options{})
 	must(err)
+	dir := filepath.Join(t.TempDir(), "instances")
+	records, err := store.Open(dir)
+	must(err)
+	d.journal = &journal{events: d.events, instances: records, name: d.instanceName}
+	if j == nil {
+		j = d.journal
+	}
 	d.instances, err = instance.Open(t.Context(), instance.Config{
-		Dir: filepath.Join(t.TempDir(), "instances"), Driver: driver, Images: oneImage{}, Events: d.events,
+		Dir: dir, Driver: driver, Images: oneImage{}, Events: d.events, Leaving: d.leaving,
 		AgentReady: d.mail.look, NetworkUp: d.mail.look, Unwritten: d.mail.look, Hinted: d.mail.hint, BootRetries: 1,
 	})
 	must(err)
@@ -61,7 +67,7 @@ func watched(t *testing.T, driver instance.Driver, j health.Journal) *Daemon {
 		d.loops.stop()
 		d.mail.stop()
 		ctx := context.WithoutCancel(t.Context())
-		must(errors.Join(d.health.Close(ctx), d.mail.wait(ctx), d.instances.Close(ctx), d.events.Close()))
+		must(errors.Join(d.health.Close(ctx), d.mail.wait(ctx), d.instances.Close(ctx), d.events.Close(), records.Close()))
 	})
 	return d
 }
@@ -312,7 +318,7 @@ func TestTransitionsOfTheLog(t *testing.T) {
 		}
 	}
 	var logged recorder
-	replay, err := readTransitions(t.Context(), events, []instance.Instance{{ID: "a"}, {ID: "b"}}, slog.New(slog.NewTextHandler(&logged, nil)))
+	replay, _, err := readTransitions(t.Context(), events, []instance.Instance{{ID: "a"}, {ID: "b"}}, slog.New(slog.NewTextHandler(&logged, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +17,7 @@ var named = []string{"instance_id", "instance_name"}
 
 var (
 	unhealthyDesc = prometheus.NewDesc("hale_instance_unhealthy_seconds", "How long a watched instance has been unhealthy, 0 where it is not.", named, nil)
-	staleDesc     = prometheus.NewDesc("hale_instance_stale", "Whether the health of a watched instance rests on results that are too old.", named, nil)
+	staleDesc     = prometheus.NewDesc("hale_instance_stale", "Whether the health of a watched instance rests on results that are too old, by reason.", append(slices.Clone(named), "reason"), nil)
 	changesDesc   = prometheus.NewDesc("hale_instance_health_transitions_total", "Changes of a watched instance's health, in its life.", named, nil)
 )
 
@@ -34,7 +35,7 @@ func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := time.Now()
 	for _, in := range c.d.instances.List() {
-		h, ok := c.d.health.Snapshot(in.ID)
+		h, ok := c.d.health.Status(in.ID)
 		if !ok {
 			continue
 		}
@@ -45,12 +46,10 @@ func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
 		if h.Status == health.StatusUnhealthy {
 			unhealthy = max(now.Sub(h.Since), time.Millisecond) // clocks may be set; it is not 0
 		}
-		var changes uint64
-		if n := len(h.Transitions); n > 0 {
-			changes = h.Transitions[n-1].N
-		}
 		gauge(unhealthyDesc, unhealthy.Seconds(), in.ID, in.Spec.Name)
-		gauge(staleDesc, truth(h.Stale), in.ID, in.Spec.Name)
-		ch <- prometheus.MustNewConstMetric(changesDesc, prometheus.CounterValue, float64(changes), in.ID, in.Spec.Name)
+		for _, reason := range []string{health.StaleRestarted, health.StaleInconclusive} {
+			gauge(staleDesc, truth(h.StaleReason == reason), in.ID, in.Spec.Name, reason)
+		}
+		ch <- prometheus.MustNewConstMetric(changesDesc, prometheus.CounterValue, float64(h.Changes), in.ID, in.Spec.Name)
 	}
 }

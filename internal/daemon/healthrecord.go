@@ -26,6 +26,7 @@ type journal struct {
 	mu      sync.Mutex
 	replay  map[string][]health.Transition // by instance, as the log held them at the start, until each was asked for
 	records map[string]*record             // by instance; nil: of none yet
+	barred  map[string]bool                // instances that are about to be deleted: nothing is told of them any more
 }
 
 // A record is the file of an instance's health record. The instance's loop reads and writes it, and nobody else.
@@ -43,6 +44,9 @@ const recordWhole = time.Minute
 // Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
 // alone where the log refuses.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
+	if j.bars(id) {
+		return nil
+	}
 	j.record(id, func(r *record) { r.whole = 2 }) // one that is under way may not hold it yet
 	_, err := j.events.Append(ctx, event.TypeHealth, id, j.name(id), t)
 	return err
@@ -117,15 +121,38 @@ func (j *journal) drop(id string) {
 	defer j.mu.Unlock()
 	delete(j.replay, id)
 	delete(j.records, id)
+	delete(j.barred, id)
 }
 
-// readTransitions reads the transitions of instances that there are from the event log. One that makes no sense is passed over: the
-// record has the status too, and no daemon must fail to start for it.
-func readTransitions(ctx context.Context, events *event.Log, there []instance.Instance, log *slog.Logger) (map[string][]health.Transition, error) {
+// bar has nothing more told of an instance, until it is admitted again or dropped.
+func (j *journal) bar(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.barred == nil {
+		j.barred = make(map[string]bool)
+	}
+	j.barred[id] = true
+}
+
+func (j *journal) admit(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.barred, id)
+}
+
+func (j *journal) bars(id string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.barred[id]
+}
+
+// readTransitions reads the transitions of instances that there are from the event log, and what it says last of the host. One that makes
+// no sense is passed over: the record has the status too, and no daemon must fail to start for it.
+func readTransitions(ctx context.Context, events *event.Log, there []instance.Instance, log *slog.Logger) (map[string][]health.Transition, health.Suspicion, error) {
 	last := events.Last()
 	reader := events.Follow(events.Oldest(), "replay")
 	defer reader.Close()
-	replay := make(map[string][]health.Transition)
+	replay, host := make(map[string][]health.Transition), health.Suspicion{}
 	known := make(map[string]bool)
 	for _, in := range there {
 		known[in.ID] = true
@@ -133,9 +160,15 @@ func readTransitions(ctx context.Context, events *event.Log, there []instance.In
 	for at := events.Oldest(); at.Seq < last.Seq; {
 		e, err := reader.Next(ctx)
 		if err != nil {
-			return nil, err
+			return nil, host, err
 		}
 		at = e.ID
+		if e.Type == event.TypeHost {
+			var said health.Suspicion
+			if json.Unmarshal(e.Data, &said) == nil {
+				host = said
+			}
+		}
 		if e.Type != event.TypeHealth || !known[e.Instance] {
 			continue
 		}
@@ -146,5 +179,5 @@ func readTransitions(ctx context.Context, events *event.Log, there []instance.In
 		}
 		replay[e.Instance] = append(replay[e.Instance], t)
 	}
-	return replay, nil
+	return replay, host, nil
 }

@@ -28,10 +28,20 @@ type mailbox struct {
 // A mail asks that health sees an instance as it is by then, that its guest is told which port to tell of, or both.
 type mail struct {
 	look  bool
+	fate  fate
 	hint  *hint         // the newest; nil: none
 	since time.Time     // the oldest part of it
 	over  chan struct{} // closed when it was handed on
 }
+
+// A fate is what becomes of an instance that is about to be deleted.
+type fate int
+
+const (
+	asBefore fate = iota
+	leaves        // health tells the last of it
+	stays         // it was not deleted after all
+)
 
 func newMailboxes(hand func(string, mail), failed func(string, any)) *mailboxes {
 	return &mailboxes{hand: hand, failed: failed, of: make(map[string]*mailbox), closing: make(chan struct{})}
@@ -43,6 +53,18 @@ func (m *mailboxes) look(id string) { m.add(id, func(next *mail) { next.look = t
 // hint is what the guest says. It never waits.
 func (m *mailboxes) hint(id string, port uint16, listening bool) {
 	m.add(id, func(next *mail) { next.hint = &hint{port, listening} })
+}
+
+// leaves has health tell the last of an instance, and returns when it has: false if that was not so before ctx is done, or nothing is handed
+// on any more.
+func (m *mailboxes) leaves(ctx context.Context, id string) bool {
+	m.add(id, func(next *mail) { next.fate = leaves })
+	return m.heard(ctx, id)
+}
+
+// stays takes that back. It never waits.
+func (m *mailboxes) stays(id string) {
+	m.add(id, func(next *mail) { next.fate, next.look = stays, true })
 }
 
 // watch asks that the guest is told once more which port to tell of. It never waits.
@@ -118,8 +140,8 @@ func (m *mailboxes) contained(id string, mail mail) (done bool) {
 	return true
 }
 
-// heard returns when what there is of an instance now was handed on.
-func (m *mailboxes) heard(ctx context.Context, id string) {
+// heard returns when what there is of an instance now was handed on; false if something else came first.
+func (m *mailboxes) heard(ctx context.Context, id string) bool {
 	m.mu.Lock()
 	last := (*mail)(nil)
 	if box := m.of[id]; box != nil {
@@ -129,13 +151,15 @@ func (m *mailboxes) heard(ctx context.Context, id string) {
 	}
 	m.mu.Unlock()
 	if last == nil {
-		return
+		return !m.closed()
 	}
 	select {
 	case <-last.over:
+		return !m.closed() // else it was given up
 	case <-m.closing:
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // oldest is the age of the oldest mail that is not handed on yet.

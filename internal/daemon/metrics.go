@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,7 @@ type metrics struct {
 	probeLag    prometheus.Histogram
 	probeQueue  *prometheus.HistogramVec
 	transitions *prometheus.CounterVec
+	succeeded   map[health.Type]tally
 	saveFailed  prometheus.Counter
 	notWritten  prometheus.Counter
 
@@ -86,7 +88,17 @@ func newMetrics(d *Daemon) *metrics {
 	for _, where := range append([]string{loopPanic, "instance", "handler"}, loopNames...) {
 		m.panics.WithLabelValues(where) // so that the first panic is a rise, from 0
 	}
+	m.succeeded = make(map[health.Type]tally)
+	for _, t := range []health.Type{health.TypeTCP, health.TypeHTTP, health.TypeExec, health.TypeGRPC} {
+		m.succeeded[t] = tally{m.probes.WithLabelValues(string(t), string(health.Success), ""), m.probeTime.WithLabelValues(string(t))}
+	}
 	return m
+}
+
+// A tally is of the probes of one type that succeed, which are nearly all: they are counted without a look for what is labelled so.
+type tally struct {
+	count prometheus.Counter
+	time  prometheus.Observer
 }
 
 // loopPanic is where a health loop or a probe panics.
@@ -100,6 +112,11 @@ func (m *metrics) healthHooks() health.Hooks {
 			m.probeQueue.WithLabelValues(string(t)).Observe(queued.Seconds())
 		},
 		Probed: func(t health.Type, o health.Outcome, cause string, took time.Duration) {
+			if ok, known := m.succeeded[t]; known && o == health.Success && cause == "" {
+				ok.count.Inc()
+				ok.time.Observe(took.Seconds())
+				return
+			}
 			m.probes.WithLabelValues(string(t), string(o), cause).Inc()
 			m.probeTime.WithLabelValues(string(t)).Observe(took.Seconds())
 		},
@@ -164,7 +181,7 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, in := range c.d.instances.List() {
 		states[string(in.State)]++
-		if h, ok := c.d.health.Snapshot(in.ID); ok {
+		if h, ok := c.d.health.Status(in.ID); ok {
 			statuses[string(h.Status)]++
 		}
 	}
@@ -191,22 +208,18 @@ func (c snapshotCollector) Collect(ch chan<- prometheus.Metric) {
 // collectConsumers adds up the readers of one name: the streams of API clients have none.
 func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
 	type sum struct {
-		lag, resyncs uint64
-		oldest       time.Duration
+		lag    uint64
+		oldest time.Duration
 	}
 	sums := map[string]*sum{}
 	for _, consumer := range c.d.events.Consumers() {
-		name := consumer.Name
-		if name == "" {
-			name = "api"
-		}
+		name := cmp.Or(consumer.Name, "api")
 		s := sums[name]
 		if s == nil {
 			s = new(sum)
 			sums[name] = s
 		}
 		s.lag += consumer.Lag
-		s.resyncs += consumer.Resyncs
 		s.oldest = max(s.oldest, consumer.OldestUnread)
 		if consumer.Name == healthConsumer {
 			s.oldest = max(s.oldest, c.d.mail.oldest())
@@ -215,6 +228,8 @@ func (c snapshotCollector) collectConsumers(ch chan<- prometheus.Metric, gauge f
 	for name, s := range sums {
 		gauge(lagDesc, float64(s.lag), name)
 		gauge(oldestDesc, s.oldest.Seconds(), name)
-		ch <- prometheus.MustNewConstMetric(resyncsDesc, prometheus.CounterValue, float64(s.resyncs), name)
+	}
+	for name, n := range c.d.events.Resyncs() {
+		ch <- prometheus.MustNewConstMetric(resyncsDesc, prometheus.CounterValue, float64(n), cmp.Or(name, "api"))
 	}
 }

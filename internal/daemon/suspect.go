@@ -23,3 +23,17 @@ func (d *Daemon) suspected(what health.Suspicion) {
 		d.log.Error("the event of the suspicion against the host is not on disk", "err", err)
 	}
 }
+
+// unsuspected ends, for whoever reads the log, the suspicion that stood when the last daemon ended: this one begins without.
+func (d *Daemon) unsuspected(ctx context.Context, last health.Suspicion) {
+	if !last.Suspect {
+		return
+	}
+	ended := health.Suspicion{
+		Time: time.Now().UTC().Round(0), Turned: last.Turned, Healthy: last.Healthy,
+		Reason: "the daemon that suspected the host has ended",
+	}
+	if _, err := d.events.Append(ctx, event.TypeHost, "", "", ended); err != nil {
+		d.log.Error("the event of the end of a suspicion against the host is not on disk", "err", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,5 +100,58 @@ func TestHostSuspect(t *testing.T) {
 			t.Errorf("/health says %v, %v", h.HostSuspect, err)
 		}
 		bad.Store(false)
+	}
+}
+
+// A suspicion that stood when a daemon ended is ended in the log by the next, once.
+func TestSuspicionEndsWithItsDaemon(t *testing.T) {
+	dir := t.TempDir()
+	hosts := func(appended ...health.Suspicion) (told []health.Suspicion) {
+		t.Helper()
+		log, err := event.Open(filepath.Join(dir, "events"), event.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		for _, what := range appended {
+			if _, err := log.Append(t.Context(), event.TypeHost, "", "", what); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := log.Follow(log.Oldest(), "test")
+		defer r.Close()
+		for at := log.Oldest(); at.Seq < log.Last().Seq; {
+			e, err := r.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var what health.Suspicion
+			if at = e.ID; e.Type != event.TypeHost {
+				continue
+			}
+			if err := json.Unmarshal(e.Data, &what); err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, what)
+		}
+		return told
+	}
+	live := func() {
+		_, stop := run(t, dir, fake.Surviving{Driver: fake.New(fake.Config{})})
+		stop()
+	}
+	live()
+	if told := hosts(); len(told) != 0 {
+		t.Errorf("told %+v", told)
+	}
+	hosts(health.Suspicion{Turned: 7}, health.Suspicion{Suspect: true, Turned: 6, Watched: 6})
+	live()
+	live()
+	told := hosts()
+	if len(told) != 3 {
+		t.Fatalf("told %+v", told)
+	}
+	if last := told[2]; last.Suspect || last.Turned != 6 || last.Reason == "" || last.Time.IsZero() {
+		t.Errorf("the last is %+v", last)
 	}
 }

@@ -51,8 +51,9 @@ type Log struct {
 	tail    []Event   // the newest, oldest first
 	pending []*entry
 	readers map[*Reader]struct{}
-	news    chan struct{} // closed and replaced at each publication
-	acks    chan struct{} // closed and replaced at each acknowledgement
+	resyncs map[string]uint64 // by consumer: how often its readers were told to list again, those that are closed included
+	news    chan struct{}     // closed and replaced at each publication
+	acks    chan struct{}     // closed and replaced at each acknowledgement
 	closed  bool
 }
 
@@ -91,8 +92,8 @@ func openFiles(fs files, o Options) (*Log, error) {
 	l := &Log{
 		o: o, log: o.Log, fs: fs,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		readers: map[*Reader]struct{}{},
-		news:    make(chan struct{}), acks: make(chan struct{}),
+		readers: map[*Reader]struct{}{}, resyncs: map[string]uint64{},
+		news: make(chan struct{}), acks: make(chan struct{}),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)

@@ -295,6 +295,12 @@ func TestRetention(t *testing.T) {
 	if c := l.Consumers(); c[0].Resyncs != 1 || c[0].Lag != 1 {
 		t.Errorf("consumers %+v", c)
 	}
+	behind.Close()
+	again := l.Follow(ID{}, "behind")
+	if n := l.Resyncs(); n["behind"] != 1 || n["from the files"] != 0 || len(n) != 2 {
+		t.Errorf("resyncs after the reader was closed %v", n)
+	}
+	again.Close()
 	if seqs, resyncs := read(t, l, l.Follow(l.Oldest(), "all")); resyncs != 0 || len(seqs) < 4000 || len(seqs) > 5000 {
 		t.Errorf("all that is kept: %d events, %d resyncs", len(seqs), resyncs)
 	}

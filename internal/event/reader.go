@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,7 @@ func (l *Log) Follow(after ID, consumer string) *Reader {
 		r.acked = ID{l.kept[0].epoch, l.kept[0].first - 1}
 	}
 	l.readers[r] = struct{}{}
+	l.resyncs[consumer] += 0 // it is known from now on
 	return r
 }
 
@@ -167,6 +169,7 @@ func (r *Reader) poll() (Event, bool, <-chan struct{}, error) {
 func (r *Reader) resync() Event {
 	r.lost, r.ahead, r.file = false, nil, ""
 	r.resyncs++
+	r.l.resyncs[r.consumer]++
 	r.next = r.l.last.Seq + 1
 	return Event{ID: r.l.last, Time: time.Now().UTC().Round(0), Type: TypeResync}
 }
@@ -260,6 +263,13 @@ func (l *Log) Consumers() []Consumer {
 	}
 	slices.SortFunc(out, func(a, b Consumer) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// Resyncs tells how often the readers of each name were told to list again, those that were closed included.
+func (l *Log) Resyncs() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.resyncs)
 }
 
 // timeOf is when the event with that number was appended; for one that is not in memory, when its segment began.

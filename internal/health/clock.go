@@ -53,17 +53,21 @@ type clock struct {
 
 func newClock(b Boot) clock { return clock{bootID: b.ID, origin: time.Now(), uptime: b.Uptime()} }
 
-// sinceBoot returns t as time since boot; 0 for the zero time.
+// boot is the first moment that a record can hold.
+func (c clock) boot() time.Time { return c.fromBoot(1) }
+
+// sinceBoot returns t as time since boot; 0 for the zero time, and the first moment for what is said to have been before.
 func (c clock) sinceBoot(t time.Time) time.Duration {
 	if t.IsZero() {
 		return 0
 	}
-	return c.uptime + t.Sub(c.origin)
+	return max(c.uptime+t.Sub(c.origin), 1)
 }
 
 func (c clock) fromBoot(d time.Duration) time.Time {
 	if d == 0 {
 		return time.Time{}
 	}
+	d = max(d, 1) // an earlier version wrote down what a clock that was set made of it
 	return c.origin.Add(d - c.uptime)
 }

@@ -20,7 +20,7 @@ func TestCrash(t *testing.T) {
 		b.crash(old)
 		path := b.journal.path()
 		b.seen(1, Running, pacedPolicy)
-		if s := b.is(StatusUnhealthy); !s.Since.Equal(since) || len(s.Transitions) != 2 || s.ConsecutiveSuccesses != 0 || s.LastError != bad.Reason {
+		if s := b.is(StatusUnhealthy); !s.Since.Equal(since) || len(s.Transitions) != 3 || s.ConsecutiveSuccesses != 0 || s.LastError != bad.Reason {
 			t.Errorf("%+v", s)
 		}
 		b.close()
@@ -219,7 +219,7 @@ func TestSecondWordAfterACrash(t *testing.T) {
 		for range 3 {
 			b.seen(1, Running, otherPaced)
 			time.Sleep(time.Second) // with a success at the entry into Running, and one or more after it
-			if s := b.is(StatusHealthy); s.Stale || len(s.Transitions) != 4 {
+			if s := b.is(StatusHealthy); s.Stale || len(s.Transitions) != 5 {
 				t.Errorf("%+v", s)
 			}
 		}
@@ -277,7 +277,7 @@ func TestUnknownTransitionInTheLog(t *testing.T) {
 		b.open()
 		b.answers(refusal, 0)
 		b.seen(1, Running, pacedPolicy)
-		if s := b.is(StatusHealthy); len(s.Transitions) != 1 || strings.Count(b.log.String(), "does not know") != 1 {
+		if s := b.is(StatusHealthy); len(s.Transitions) != 2 || strings.Count(b.log.String(), "does not know") != 1 {
 			t.Errorf("%+v\nthe log: %s", s, b.log)
 		}
 		time.Sleep(10 * time.Second)

@@ -11,8 +11,9 @@ type crew struct {
 	wg   sync.WaitGroup
 }
 
-// maxIdle is how many wait. Many probes that hang at a time would leave many behind.
-const maxIdle = 64
+// maxIdle is how many wait: as many as thousands of instances have at work at a time, for a new one has its stack grown step by step. Many
+// probes that hang at a time would leave many behind.
+const maxIdle = 128
 
 // A job is what one of the crew does.
 type job interface{ do() }

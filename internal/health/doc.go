@@ -35,7 +35,8 @@
 // The verdict turns healthy when success_threshold successes have come one after the other, and unhealthy when failure_threshold
 // failures that count have. Nothing else moves it: not a pause, not a daemon's restart, not the absence of results.
 //
-// The first status of an instance is no transition. Every later change of what is shown is one, those from and to unknown and
+// The first status of an instance is no transition. Where there is a check it is unknown, for it was Inactive once, whether or not anybody
+// saw that; so the first transition is always that to starting. Every later change of what is shown is one, those from and to unknown and
 // disabled included. A new window that begins in starting, after starting, is none, and leaves Since alone.
 //
 // # Windows
@@ -59,8 +60,8 @@
 //
 // # Grace
 //
-// All of Initializing is grace. From the entry into Running (Observed.Entered) it lasts for start_period, or until the workload is
-// healthy, if that is sooner. If the policy came after the entry it lasts from the moment the loop was told. A probe belongs to it
+// All of Initializing is grace. From the entry into Running (Observed.Entered, but no sooner than the host's boot, and than the
+// record says that it was Initializing, for that clock may be set) it lasts for start_period, or until the workload is healthy, if that is sooner. If the policy came after the entry it lasts from the moment the loop was told. A probe belongs to it
 // by its start; one that starts exactly at its end counts. Failures in it are counted in GraceFailures and shown in LastError,
 // clear the streak of successes, and do nothing else.
 //
@@ -136,16 +137,17 @@
 // (no_conclusive_result): both streaks are cleared, the status keeps its value. The time in which its probe waited for its turn is
 // not counted, and it does not turn stale in it. After a daemon's restart an active one is stale (daemon_restarted) and loses
 // nothing. Both end with the first conclusive result or with the window, not with a pause. A change of staleness is told as a
-// Transition whose From and To are the same, except the beginning of daemon_restarted, which is no news of the instance.
+// Transition whose From and To are the same, except the beginning of daemon_restarted, which is no news of the instance. While it is
+// Inactive none is shown.
 //
 // # When everything fails at once
 //
 // The Set suspects the host when at least five instances, and at least half of those that are watched, have turned from healthy to
-// unhealthy within 30 s (each counted once, the first and the last at most 30 s apart). It ends when half of those who turned,
-// before it or while it stands, are healthy again (one that falls once more is not), and two minutes after the last turn. The turns
-// of before do not count for the next. Set.Suspect tells, and Hooks.Suspected is called when it begins and when it ends; the hook's
+// unhealthy within 30 s (each counted once, the first and the last at most 30 s apart), and fewer than half of these are healthy again. It
+// ends when half of those who turned, before it or while it stands, are healthy again (one that falls once more is not), and two minutes
+// after the last turn. The turns of before do not count for the next. Set.Suspect tells, and Hooks.Suspected is called when it begins and when it ends; the hook's
 // owner writes the event. It is no Transition, for it belongs to no instance, and nothing is derived from it: a daemon starts
-// without suspicion.
+// without suspicion, and ends in the log the one that stood.
 //
 // # Next, exactly
 //

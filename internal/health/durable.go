@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -24,6 +23,9 @@ func (l *loop) load() {
 		}
 		l.adopt(p)
 		l.s = s
+		if s.Phase == Initializing {
+			l.notYet = s.Fresh
+		}
 		l.mu.Lock()
 		l.history = h
 		l.mu.Unlock()
@@ -198,12 +200,7 @@ func (l *loop) write(now time.Time) {
 
 func (l *loop) encode(b []byte) (blob []byte, err error) {
 	defer l.panicked("encoding the health record", &err)
-	if l.policy == nil {
-		if l.policy, err = json.Marshal(l.p); err != nil {
-			panic(err) // a policy can be written
-		}
-	}
-	return encode(b, l.set.clock, l.policy, &l.s, &l.history), nil
+	return encode(b, l.set.clock, l.check.json, &l.s, &l.history), nil
 }
 
 func (l *loop) put(blob []byte) (err error) {

@@ -25,7 +25,7 @@ type flight struct {
 	mu    sync.Mutex
 	err   error         // why its probe is to end; nil: it is not
 	done  chan struct{} // closed with err; nil: nobody asked
-	after []*func()     // called with err
+	after []func()      // called with err; nil: taken back
 }
 
 // An endError is why a probe is to end: in words of our own, and of a kind that the users of a context know.
@@ -55,9 +55,10 @@ func (f *flight) end(why error) {
 		close(f.done)
 	}
 	for _, do := range f.after {
-		f.crew.do(jobFunc(*do))
+		if do != nil {
+			f.crew.do(jobFunc(do))
+		}
 	}
-	f.after = nil
 }
 
 // Deadline is a method of context.Context, as the next three are.
@@ -96,17 +97,15 @@ func (f *flight) AfterFunc(do func()) (stop func() bool) {
 		f.crew.do(jobFunc(do))
 		return func() bool { return false }
 	}
-	entry := &do
-	f.after = append(f.after, entry)
+	i := len(f.after)
+	f.after = append(f.after, do)
 	return func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		for i, e := range f.after {
-			if e == entry {
-				f.after = append(f.after[:i], f.after[i+1:]...)
-				return true
-			}
+		if f.err != nil || f.after[i] == nil {
+			return false
 		}
-		return false
+		f.after[i] = nil
+		return true
 	}
 }

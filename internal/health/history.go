@@ -3,6 +3,7 @@ package health
 import (
 	"slices"
 	"time"
+	"unique"
 )
 
 // How much is kept to be shown.
@@ -21,20 +22,22 @@ type packedResult struct {
 	start    int64 // Unix nanoseconds
 	duration time.Duration
 	window   uint64
-	said     *said // shared: the same words come again and again
+	said     words
 }
 
 type packedTransition struct {
 	time     int64
 	window   uint64
 	n        uint64
-	said     *said
+	said     words
 	from, to uint8 // index into statuses
 	stale    uint8 // index into stales
 	lost     bool  // not persisted
 }
 
-// A said is what was found, in words. It is never changed, for several may point to it.
+// Words are what was found, kept once for all instances: the same come again and again, and what a thousand say is at hand when the next does.
+type words = unique.Handle[said]
+
 type said struct {
 	reason   string
 	output   string
@@ -55,7 +58,7 @@ func index[T comparable](list []T, v T) uint8 { return uint8(max(slices.Index(li
 func (h *history) addResult(r WindowResult) {
 	h.results.add(packedResult{
 		start: r.Start.UnixNano(), duration: r.Duration, window: r.Window,
-		said: h.share(said{reason: r.Reason, output: r.Output, cause: r.Cause, outcome: index(outcomes, r.Outcome), definite: r.Definite}),
+		said: unique.Make(said{reason: r.Reason, output: r.Output, cause: r.Cause, outcome: index(outcomes, r.Outcome), definite: r.Definite}),
 	})
 	if r.Output != "" {
 		h.trim()
@@ -64,7 +67,7 @@ func (h *history) addResult(r WindowResult) {
 
 func (h *history) addTransition(t Transition) {
 	h.transitions.add(packedTransition{
-		time: t.Time.UnixNano(), window: t.Window, n: t.N, said: h.share(said{reason: t.Reason, output: t.Output}),
+		time: t.Time.UnixNano(), window: t.Window, n: t.N, said: unique.Make(said{reason: t.Reason, output: t.Output}),
 		from: index(statuses, t.From), to: index(statuses, t.To), stale: index(stales, t.Stale),
 		lost: t.Persisted != nil && !*t.Persisted,
 	})
@@ -73,50 +76,34 @@ func (h *history) addTransition(t Transition) {
 	}
 }
 
-// share returns what is kept of the same words, if that is: the newest first, for it is likeliest.
-func (h *history) share(w said) *said {
-	for i := h.results.len() - 1; i >= 0; i-- {
-		if old := h.results.at(i).said; *old == w {
-			return old
-		}
-	}
-	for i := h.transitions.len() - 1; i >= 0; i-- {
-		if old := h.transitions.at(i).said; *old == w {
-			return old
-		}
-	}
-	kept := w // only here does it have to outlive the call
-	return &kept
-}
-
 // trim drops the oldest outputs above the bound. Results and transitions have half of it each, and what the other leaves: a workload that
 // flaps shows what its newest failures said, and one that only fails what it said when it turned.
 func (h *history) trim() {
-	ofResults := func(i int) **said { return &h.results.at(i).said }
-	ofTransitions := func(i int) **said { return &h.transitions.at(i).said }
+	ofResults := func(i int) *words { return &h.results.at(i).said }
+	ofTransitions := func(i int) *words { return &h.transitions.at(i).said }
 	transitions := 0
 	for i := range h.transitions.len() {
-		transitions += len((*ofTransitions(i)).output)
+		transitions += len(ofTransitions(i).Value().output)
 	}
 	results := trim(h.results.len(), ofResults, max(keepOutput/2, keepOutput-transitions))
 	trim(h.transitions.len(), ofTransitions, keepOutput-results)
 }
 
 // trim keeps the newest outputs of n entries up to a bound, drops the others, and returns how many bytes are left.
-func trim(n int, of func(i int) **said, bound int) (size int) {
+func trim(n int, of func(i int) *words, bound int) (size int) {
 	for i := n - 1; i >= 0; i-- {
 		w := of(i)
-		if (*w).output == "" {
+		said := w.Value()
+		if said.output == "" {
 			continue
 		}
-		if size+len((*w).output) <= bound {
-			size += len((*w).output)
+		if size+len(said.output) <= bound {
+			size += len(said.output)
 			continue
 		}
 		bound = 0 // what is older goes too
-		short := **w
-		short.output = ""
-		*w = &short
+		said.output = ""
+		*w = unique.Make(said)
 	}
 	return size
 }
@@ -125,9 +112,10 @@ func (h *history) listResults() []WindowResult {
 	list := make([]WindowResult, h.results.len())
 	for i := range list {
 		p := h.results.at(i)
+		said := p.said.Value()
 		list[i] = WindowResult{Window: p.window, Result: Result{
-			Start: time.Unix(0, p.start).UTC(), Duration: p.duration, Outcome: outcomes[p.said.outcome],
-			Reason: p.said.reason, Output: p.said.output, Cause: p.said.cause, Definite: p.said.definite,
+			Start: time.Unix(0, p.start).UTC(), Duration: p.duration, Outcome: outcomes[said.outcome],
+			Reason: said.reason, Output: said.output, Cause: said.cause, Definite: said.definite,
 		}}
 	}
 	return list
@@ -139,8 +127,9 @@ func (h *history) listTransitions() []Transition {
 	list := make([]Transition, h.transitions.len())
 	for i := range list {
 		p := h.transitions.at(i)
+		said := p.said.Value()
 		list[i] = Transition{
-			Time: time.Unix(0, p.time).UTC(), From: statuses[p.from], To: statuses[p.to], Reason: p.said.reason, Output: p.said.output,
+			Time: time.Unix(0, p.time).UTC(), From: statuses[p.from], To: statuses[p.to], Reason: said.reason, Output: said.output,
 			Window: p.window, N: p.n, Stale: stales[p.stale],
 		}
 		if p.lost {

@@ -21,8 +21,8 @@ type loop struct {
 	hash uint64
 	log  *slog.Logger
 
-	p          *Policy // never changed; set by adopt
-	policy     []byte  // the same as JSON, for the record; nil: not made yet
+	check      *shared // the policy in force, set by adopt
+	p          *Policy // the same
 	s          State
 	due        time.Time // of the next probe, as Next said
 	flight     *flight   // the probe in flight; nil: none
@@ -32,6 +32,7 @@ type loop struct {
 	loaded     bool
 	logged     string     // the sum of the policy that the log says was in force, before the controller has spoken; "": the record's was
 	given      time.Time  // of a window that only the log knows of: when its policy came, if that began it
+	notYet     time.Time  // until then it was Initializing, by the record
 	shaken     bool       // a panic was contained, and the loop has not gone on yet
 	agentTold  uint64     // the window in which the log was told that the agent is missing
 	committing chan error // a commit that took too long and is not over; nil: none
@@ -42,12 +43,12 @@ type loop struct {
 	lastSave   bool // the last write has begun
 
 	mail   mailbox
-	alarm  int           // its place among the timers, whose lock is held for it
+	seat   int           // its seat among the alarms, from 1, with the timers' lock held; 0: it has none
 	done   chan struct{} // closed when the loop has ended and nothing of it is left
 	forgot atomic.Bool   // set before it ends: the instance is deleted, so nothing is saved
 
 	mu      sync.Mutex // of what follows, for readers; never held while anything waits
-	shown   State
+	shown   Snapshot   // but for its lists, which are made of history
 	history history
 	changed chan struct{} // closed at the next change; nil: nobody waits
 	waiters []chan<- answer
@@ -189,7 +190,7 @@ func (l *loop) publish(t *Transition, in *Input) {
 		l.tell(t)
 	}
 	l.mu.Lock()
-	l.shown = l.s
+	l.shown = l.s.shown()
 	if in.Kind == Probed {
 		l.history.addResult(WindowResult{Result: in.Result, Window: l.s.Window})
 	}
@@ -262,7 +263,8 @@ func (l *loop) refusal() error {
 
 // seen takes the controller's view, and cuts the probe in flight short if it is no longer wanted.
 func (l *loop) seen(o Observed) {
-	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: o.Entered, Agent: o.Agent, Network: o.Network, Restored: o.Restored}
+	now := time.Now()
+	in := Input{Kind: Seen, Run: o.Run, Phase: o.Phase, Entered: l.possible(now, o.Entered), Agent: o.Agent, Network: o.Network, Restored: l.possible(now, o.Restored)}
 	in.PolicyChanged = l.s.Status != "" && !(l.p.Disabled() && o.Policy.Disabled()) && !l.p.Equal(o.Policy)
 	if sum := l.logged; sum != "" {
 		l.logged = ""
@@ -275,6 +277,9 @@ func (l *loop) seen(o Observed) {
 		in.Entered = later(in.Entered, l.given)
 	}
 	l.adopt(o.Policy)
+	if l.s.Status == "" && o.Phase != Inactive { // it was Inactive before; whether anybody saw that is chance
+		l.s.step(*l.p, now, &Input{Kind: Seen})
+	}
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
 		if f.start.IsZero() { // it was never asked, so there is nothing to wait for or to record
@@ -288,13 +293,24 @@ func (l *loop) seen(o Observed) {
 	}
 }
 
+// possible is when an instance became Running that is said to have at t. That may be of the wall clock, which may have been set since: it
+// was not before the host's boot, nor while the last daemon knew it to be on its way.
+func (l *loop) possible(now, t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(-min(now.Sub(t), now.Sub(later(l.notYet, l.set.clock.boot()))))
+}
+
 // adopt takes a policy.
 func (l *loop) adopt(p Policy) {
 	if l.p.Equal(p) {
 		return
 	}
-	kept := p // only here does it have to outlive the call
-	l.p, l.policy = &kept, nil
+	old := l.check
+	l.check = l.set.policies.take(p)
+	l.p = &l.check.policy
+	l.set.policies.drop(old)
 }
 
 // end has the probe in flight end, and begins nothing more.
@@ -329,6 +345,7 @@ func (l *loop) windUp() {
 	if l.counted {
 		l.set.count(false)
 	}
+	l.set.policies.drop(l.check)
 	l.mu.Lock()
 	l.over = true
 	if l.changed != nil {

@@ -98,10 +98,10 @@ func (p Policy) queues() bool {
 	return p.Type == TypeExec || p.HTTP != nil && p.HTTP.Scheme == "https"
 }
 
-// Equal reports whether two policies are equal after defaults.
+// Equal reports whether two policies are equal after defaults, those that answers leave out included.
 func (p Policy) Equal(q Policy) bool {
 	return p.Type == q.Type && p.Interval == q.Interval && p.Timeout == q.Timeout && p.StartPeriod == q.StartPeriod &&
-		p.StartInterval == q.StartInterval && p.ConfirmInterval == q.ConfirmInterval &&
+		p.StartInterval == q.StartInterval && p.confirm() == q.confirm() &&
 		p.FailureThreshold == q.FailureThreshold && p.SuccessThreshold == q.SuccessThreshold &&
 		same(p.HTTP, q.HTTP, HTTPCheck.equal) && same(p.Exec, q.Exec, ExecCheck.equal) &&
 		same(p.TCP, q.TCP, func(a, b TCPCheck) bool { return a == b }) &&
@@ -113,6 +113,9 @@ func (p Policy) Equal(q Policy) bool {
 func (p Policy) sum() string {
 	if p.Disabled() {
 		return ""
+	}
+	if p.ConfirmInterval == p.defaultConfirm() { // equal policies have one sum
+		p.ConfirmInterval = 0
 	}
 	b, err := p.MarshalJSON()
 	if err != nil {
@@ -145,6 +148,10 @@ func (p Policy) confirm() time.Duration {
 	if p.ConfirmInterval != 0 {
 		return p.ConfirmInterval
 	}
+	return p.defaultConfirm()
+}
+
+func (p Policy) defaultConfirm() time.Duration {
 	return min(p.Interval, max(p.Interval/10, time.Second))
 }
 

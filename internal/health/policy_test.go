@@ -207,6 +207,30 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// A default that is given is no other policy, also where answers leave it out unless it is given; and equal policies have one sum.
+func TestGivenDefaultsAreEqual(t *testing.T) {
+	for _, c := range []struct {
+		a, b  string
+		equal bool
+	}{
+		{`{"tcp":{"port":80}}`, `{"tcp":{"port":80},"confirm_interval":"1s"}`, true},
+		{`{"tcp":{"port":80},"interval":"1m"}`, `{"tcp":{"port":80},"interval":"1m","confirm_interval":"6s"}`, true},
+		{`{"tcp":{"port":80},"interval":"500ms"}`, `{"tcp":{"port":80},"interval":"500ms","confirm_interval":"500ms"}`, true},
+		{`{"tcp":{"port":80}}`, `{"tcp":{"port":80},"timeout":"2s","start_period":"30s","failure_threshold":3}`, true},
+		{`{"tcp":{"port":80}}`, `{"tcp":{"port":80},"confirm_interval":"2s"}`, false},
+		{`{"tcp":{"port":80},"interval":"1m"}`, `{"tcp":{"port":80},"interval":"1m","confirm_interval":"1s"}`, false},
+		{`{"tcp":{"port":80}}`, `{"tcp":{"port":80},"start_interval":"100ms"}`, false}, // the adaptive pace is none of an interval
+	} {
+		p, q := mustParse(t, c.a), mustParse(t, c.b)
+		if p.Equal(q) != c.equal || q.Equal(p) != c.equal || (p.sum() == q.sum()) != c.equal {
+			t.Errorf("%s and %s: equal %v, sums %s and %s; want %v", c.a, c.b, p.Equal(q), p.sum(), q.sum(), c.equal)
+		}
+	}
+	if answer, err := json.Marshal(mustParse(t, `{"tcp":{"port":80},"confirm_interval":"1s"}`)); err != nil || !strings.Contains(string(answer), `"confirm_interval":"1s"`) {
+		t.Errorf("what was given is answered with %s, %v", answer, err)
+	}
+}
+
 // genPolicy returns the JSON of a valid policy that is not none.
 func genPolicy(t *rapid.T) string {
 	obj := make(map[string]any)

@@ -60,7 +60,7 @@ type record struct {
 
 // encode appends the record to b, as encoding/json would write it; policy is the policy's JSON. It is done by hand, for it is done every
 // few seconds for each instance.
-func encode(b []byte, c clock, policy []byte, s *State, h *history) []byte {
+func encode(b []byte, c clock, policy string, s *State, h *history) []byte {
 	w := writer{b: append(b, '{')}
 	w.int("version", recordVersion)
 	w.string("boot", c.bootID)
@@ -118,7 +118,7 @@ func decode(c clock, blob []byte) (Policy, State, history, error) {
 	}
 	s := State{
 		Run: r.Run, Window: r.Window, Phase: r.Phase, Agent: r.Agent, Network: r.Network,
-		Status: r.Status, Last: r.Last, Verdict: r.Verdict, N: r.N, Stale: r.Stale,
+		Status: ours(statuses, r.Status), Last: ours(statuses, r.Last), Verdict: ours(statuses, r.Verdict), N: r.N, Stale: ours(stales, r.Stale),
 		Successes: r.Successes, Failures: r.Failures, GraceFailures: r.GraceFailures,
 		Since: r.Since, CheckedAt: r.CheckedAt, SuccessAt: r.SuccessAt, FailureAt: r.FailureAt, WindowAt: r.WindowAt, Error: r.Error,
 		Gap: r.Gap, Pace: r.Pace, Confirming: r.Confirming, Waiting: r.Waiting,
@@ -138,17 +138,24 @@ func decode(c clock, blob []byte) (Policy, State, history, error) {
 	return r.Policy, s, h, nil
 }
 
+// ours returns the word of list that v is, if it is one: thousands of instances have the same few, at hand when they are compared.
+func ours[T ~string](list []T, v T) T {
+	if i := slices.Index(list, v); i >= 0 {
+		return list[i]
+	}
+	return v
+}
+
 // check refuses a record that this package did not write.
 func (r *record) check() error {
 	if r.Version != recordVersion {
 		return fmt.Errorf("health record of version %d, not %d", r.Version, recordVersion)
 	}
 	known := func(s Status) bool { return s == "" || slices.Contains(statuses, s) }
-	durations := []time.Duration{r.Fresh, r.Entered, r.GraceEnd, r.AgentBy, r.Patience, r.Hello, r.Due, r.CountFrom, r.Gap, r.Pace}
 	switch {
 	case !known(r.Status) || !known(r.Last) || !known(r.Verdict) || !slices.Contains(stales, r.Stale):
 		return fmt.Errorf("health record with an unknown status")
-	case min(r.Successes, r.Failures, r.GraceFailures) < 0 || slices.Min(durations) < 0:
+	case min(r.Successes, r.Failures, r.GraceFailures) < 0 || min(r.Gap, r.Pace) < 0:
 		return fmt.Errorf("health record with a negative number")
 	}
 	for _, w := range r.Results {

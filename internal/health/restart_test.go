@@ -11,6 +11,34 @@ import (
 )
 
 // A daemon that is restarted goes on: no new window, no flip, no storm, and stale until the first conclusive result.
+// One that stopped, or is paused, before a result came after a restart is not stale; one that goes on is, until the result.
+func TestOneThatIsNotProbedIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.close()
+		b.open()
+		b.answers(good, time.Second)
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusHealthy); !s.Stale || s.StaleReason != StaleRestarted {
+			t.Errorf("after the restart %+v", s)
+		}
+		b.seen(1, Inactive, pacedPolicy)
+		if s := b.is(StatusUnknown); s.Stale || s.StaleReason != "" {
+			t.Errorf("while it does not run %+v", s)
+		}
+		b.seen(1, Running, pacedPolicy)
+		if s := b.is(StatusHealthy); !s.Stale || s.StaleReason != StaleRestarted {
+			t.Errorf("once it goes on %+v", s)
+		}
+		time.Sleep(2 * time.Second)
+		if s := b.is(StatusHealthy); s.Stale {
+			t.Errorf("after a result %+v", s)
+		}
+	})
+}
+
 func TestDaemonRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

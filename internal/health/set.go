@@ -21,16 +21,18 @@ type Set struct {
 	cancel context.CancelFunc
 	loopWG sync.WaitGroup
 
-	crew    crew
-	timers  timers
-	queue   *queue
-	suspect *suspect
-	flying  atomic.Int64 // probes in flight
-	watched atomic.Int64
-	active  atomic.Int64 // Unix nanoseconds of the last step of any loop
+	crew     crew
+	timers   timers
+	policies policies
+	queue    *queue
+	suspect  *suspect
+	flying   atomic.Int64 // probes in flight
+	watched  atomic.Int64
+	active   atomic.Int64 // Unix nanoseconds of the last step of any loop
 
 	mu     sync.Mutex
 	loops  map[string]*loop
+	news   chan struct{} // closed at the next loop that is made; nil: nobody waits
 	closed bool
 }
 
@@ -72,6 +74,19 @@ func (s *Set) Forget(id string) {
 	}
 }
 
+// Release ends the loop of an instance that may be about to be deleted, and returns when nothing of it is left; its record is written as Close
+// writes it. The next Sync goes on from there. It must overlap no other call of Sync, Forget or Release for the instance.
+func (s *Set) Release(id string) {
+	s.mu.Lock()
+	l := s.loops[id]
+	delete(s.loops, id)
+	s.mu.Unlock()
+	if l != nil {
+		l.mail.bring(ending)
+		<-l.done
+	}
+}
+
 // Snapshot returns what was published last of an instance; false if it was never Synced.
 func (s *Set) Snapshot(id string) (Snapshot, bool) {
 	l := s.loop(id, false)
@@ -79,6 +94,15 @@ func (s *Set) Snapshot(id string) (Snapshot, bool) {
 		return Snapshot{}, false
 	}
 	return l.snapshot()
+}
+
+// Status is Snapshot without Results and Transitions, which are most of what that costs: for who asks often, or of many.
+func (s *Set) Status(id string) (Snapshot, bool) {
+	l := s.loop(id, false)
+	if l == nil {
+		return Snapshot{}, false
+	}
+	return l.status()
 }
 
 // CheckNow joins the probe in flight, or runs one, and returns its result. It returns ErrUnknown, ErrNoPolicy, ErrInactive or
@@ -134,13 +158,21 @@ func (s *Set) InFlight() int { return int(s.flying.Load()) }
 func (s *Set) Queued() int { return s.queue.len() }
 
 // Changed returns a channel that is closed at the next published change of an instance (a result, a phase, a transition), or when
-// it is forgotten. Take it before the Snapshot. For one that is unknown it is closed already.
+// it is forgotten. Take it before the Snapshot. For one that is unknown it is closed when one becomes known, whichever: who waits asks
+// again then.
 func (s *Set) Changed(id string) <-chan struct{} {
-	l := s.loop(id, false)
-	if l == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch l := s.loops[id]; {
+	case l != nil:
+		return l.changes()
+	case s.closed:
 		return closedChannel
 	}
-	return l.changes()
+	if s.news == nil {
+		s.news = make(chan struct{})
+	}
+	return s.news
 }
 
 // Watched returns how many instances are active and have a policy.
@@ -154,6 +186,7 @@ func (s *Set) LastActivity() time.Time { return time.Unix(0, s.active.Load()) }
 func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
+	s.told()
 	s.cancel()
 	for _, l := range s.loops {
 		l.mail.bring(ending)
@@ -177,8 +210,17 @@ func (s *Set) loop(id string, start bool) *loop {
 	if l == nil && start && !s.closed {
 		l = newLoop(s, id)
 		s.loops[id] = l
+		s.told()
 	}
 	return l
+}
+
+// told wakes those who wait for an instance that was unknown. The caller holds s.mu.
+func (s *Set) told() {
+	if s.news != nil {
+		close(s.news)
+		s.news = nil
+	}
 }
 
 func (s *Set) logger(id string) *slog.Logger {
@@ -189,7 +231,8 @@ func (s *Set) logger(id string) *slog.Logger {
 }
 
 func newLoop(s *Set, id string) *loop {
-	l := &loop{p: new(Policy), set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{})}
+	l := &loop{set: s, id: id, hash: hashID(id), log: s.logger(id), done: make(chan struct{}), check: s.policies.take(Policy{})}
+	l.p = &l.check.policy
 	l.mail.loop = l
 	s.loopWG.Add(1)
 	return l

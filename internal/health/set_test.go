@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,37 @@ func TestLife(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// The first transition does not depend on whether anybody saw the instance before it was started.
+func TestFirstTransition(t *testing.T) {
+	for name, c := range map[string]struct {
+		seen   []Phase
+		policy string
+		want   string
+	}{
+		"created, then on its way": {[]Phase{Inactive, Initializing}, pacedPolicy, "unknown>starting"},
+		"on its way":               {[]Phase{Initializing}, pacedPolicy, "unknown>starting"},
+		"running":                  {[]Phase{Running}, pacedPolicy, "unknown>starting"},
+		"without a check":          {[]Phase{Running}, "null", ""},
+		"created only":             {[]Phase{Inactive}, pacedPolicy, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.answers(good, time.Hour)
+			for _, phase := range c.seen {
+				b.seen(1, phase, c.policy)
+			}
+			if got := b.journal.path(); got != c.want {
+				t.Errorf("%s: %q, want %q", name, got, c.want)
+			}
+			for _, moved := range b.snapshot().Transitions {
+				if moved.Reason != "the instance started" {
+					t.Errorf("%s: %+v", name, moved)
+				}
+			}
+		})
+	}
 }
 
 // An update that changes nothing asks nothing and tells nobody.
@@ -231,7 +263,7 @@ func TestNetworkComes(t *testing.T) {
 		b.probed(0, time.Minute, time.Minute)
 		time.Sleep(time.Nanosecond)
 		b.probed(0, time.Minute, time.Minute, 69*time.Second)
-		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 0 {
+		if s := b.is(StatusStarting); len(s.Results) != 4 || s.Results[2].Window != 2 || len(s.Transitions) != 1 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -347,13 +379,13 @@ func TestEndedLoopsAreNotRung(t *testing.T) {
 		b.seen(1, Running, pacedPolicy)
 		b.is(StatusHealthy)
 		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 1 {
+		if n := len(b.timers.alarms.heap); n != 1 {
 			t.Errorf("%d are to be rung", n)
 		}
 		b.timers.mu.Unlock()
 		b.Forget("a")
 		b.timers.mu.Lock()
-		if n := len(b.timers.heap); n != 0 {
+		if n := len(b.timers.alarms.heap); n != 0 {
 			t.Errorf("%d are to be rung after the end", n)
 		}
 		b.timers.mu.Unlock()
@@ -377,6 +409,33 @@ func TestCheckIsTakenAwayAndBack(t *testing.T) {
 		b.close()
 		if got := b.journal.path(); got != "unknown>starting starting>healthy healthy>disabled disabled>starting" {
 			t.Error(got)
+		}
+	})
+}
+
+// Status is Snapshot but for the histories, and makes nothing on the heap.
+func TestStatusIsTheSnapshotWithoutHistories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		if _, ok := b.Status("a"); ok {
+			t.Error("one that is unknown has a status")
+		}
+		b.seen(0, Inactive, pacedPolicy)
+		b.seen(1, Running, pacedPolicy)
+		b.is(StatusHealthy)
+		b.answers(refusal, ms)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		want := b.is(StatusUnhealthy)
+		if len(want.Results) == 0 || len(want.Transitions) != 3 || want.Changes != want.Transitions[2].N {
+			t.Errorf("%+v", want)
+		}
+		want.Results, want.Transitions = nil, nil
+		if got, ok := b.Status("a"); !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		if n := testing.AllocsPerRun(100, func() { b.Status("a") }); n > 0 && !raceDetector {
+			t.Errorf("%v allocations", n)
 		}
 	})
 }

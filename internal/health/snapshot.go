@@ -64,7 +64,7 @@ type Observed struct {
 	Run     uint64 // grows by one each time the instance starts: a new Run is a new window
 	Phase   Phase
 	Policy  Policy
-	Entered time.Time // entry into Phase; zero, or in the future: now
+	Entered time.Time // entry into Phase, by the monotonic clock if that is known; zero, or in the future: now
 	// Agent says that the guest agent has said HELLO in this run, Network that a frame has come from the guest since its start or its
 	// restore. What a check waited for, and now is there, asks for a probe.
 	Agent   bool
@@ -90,6 +90,7 @@ type Snapshot struct {
 	WindowStartedAt      time.Time
 	Stale                bool
 	StaleReason          string
+	Changes              uint64         // transitions so far, those that are not kept any more included
 	Results              []WindowResult // newest last, at most 64
 	Transitions          []Transition   // newest last, at most 64
 }
@@ -124,14 +125,35 @@ type Transition struct {
 func (l *loop) snapshot() (Snapshot, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &l.shown
+	s := l.shown
+	s.Results, s.Transitions = l.history.listResults(), l.history.listTransitions()
+	return s, s.Status != ""
+}
+
+// status is snapshot without the lists.
+func (l *loop) status() (Snapshot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shown, l.shown.Status != ""
+}
+
+// shown is what a person can see of a state, but for the lists.
+func (s *State) shown() Snapshot {
 	return Snapshot{
 		Status: s.Status, LastStatus: s.Last, Since: s.Since,
 		ConsecutiveSuccesses: s.Successes, ConsecutiveFailures: s.Failures, GraceFailures: s.GraceFailures,
 		LastCheckedAt: s.CheckedAt, LastSuccessAt: s.SuccessAt, LastFailureAt: s.FailureAt, LastError: s.Error,
-		WindowStartedAt: s.WindowAt, Stale: s.Stale != "", StaleReason: s.Stale,
-		Results: l.history.listResults(), Transitions: l.history.listTransitions(),
-	}, s.Status != ""
+		WindowStartedAt: s.WindowAt, Stale: s.stale() != "", StaleReason: s.stale(),
+		Changes: s.N,
+	}
+}
+
+// stale is why what is shown rests on results that are too old. Of one that is not probed nothing new is expected.
+func (s *State) stale() string {
+	if s.Phase == Inactive {
+		return ""
+	}
+	return s.Stale
 }
 
 // closedChannel is what nobody has to wait for.

@@ -20,6 +20,7 @@ type Suspicion struct {
 	Turned  int       `json:"turned_unhealthy"`  // instances so far
 	Healthy int       `json:"healthy_again"`     // of these
 	Watched int       `json:"watched,omitempty"` // instances, when it arose
+	Reason  string    `json:"reason,omitempty"`  // why it ends, where these numbers do not say so
 }
 
 // A suspect reads transitions, and keeps the suspicion. A daemon's start begins without one.
@@ -40,8 +41,9 @@ type suspect struct {
 
 // A fall is the turn of one instance.
 type fall struct {
-	id string
-	at time.Time
+	id   string
+	at   time.Time
+	well bool // it is healthy again
 }
 
 func newSuspect(tell func(Suspicion)) *suspect { return &suspect{tell: tell} }
@@ -76,21 +78,30 @@ func (s *suspect) fell(id string, now time.Time, watched int) {
 		return
 	}
 	s.recent = slices.DeleteFunc(s.recent, func(f fall) bool { return f.id == id || now.Sub(f.at) > suspectWithin })
-	s.recent = append(s.recent, fall{id, now})
-	if n := len(s.recent); n < suspectLeast || 2*n < watched {
+	s.recent = append(s.recent, fall{id: id, at: now})
+	n, well := len(s.recent), 0
+	for _, f := range s.recent {
+		if f.well {
+			well++
+		}
+	}
+	if n < suspectLeast || 2*n < watched || 2*well >= n { // the last would end it at once
 		return
 	}
-	s.turned, s.well = make(map[string]bool), 0
+	s.turned, s.well = make(map[string]bool), well
 	for _, f := range s.recent {
-		s.turned[f.id] = false
+		s.turned[f.id] = f.well
 	}
 	s.recent = nil
 	s.timer = time.AfterFunc(suspectFor, s.expire)
-	s.announce(Suspicion{Time: wall(now), Suspect: true, Turned: len(s.turned), Watched: watched})
+	s.announce(Suspicion{Time: wall(now), Suspect: true, Turned: n, Healthy: well, Watched: watched})
 }
 
 // rose takes that an instance is healthy.
 func (s *suspect) rose(id string, now time.Time) {
+	if i := slices.IndexFunc(s.recent, func(f fall) bool { return f.id == id }); i >= 0 {
+		s.recent[i].well = true
+	}
 	if well, ok := s.turned[id]; !ok || well {
 		return
 	}

@@ -105,6 +105,22 @@ func TestSuspicionArises(t *testing.T) {
 		w.falls(10, 1)
 		w.is(true, Suspicion{Suspect: true, Turned: 5, Watched: 10})
 	})
+	bubble("one after the other, each well again", func(w *watch) {
+		for i := range 5 {
+			w.falls(10, i)
+			time.Sleep(time.Second)
+			w.is(false)
+			w.rises(i)
+		}
+		w.falls(10, 5, 6, 7, 8) // nine, of which five are well
+		w.is(false)
+		w.falls(10, 9)
+		w.is(false)
+		w.falls(10, 1) // one that was
+		w.is(true, Suspicion{Suspect: true, Turned: 10, Healthy: 4, Watched: 10})
+		w.rises(9)
+		w.is(false, Suspicion{Turned: 10, Healthy: 5})
+	})
 	bubble("only what was healthy", func(w *watch) {
 		for i := range 10 {
 			for _, from := range []Status{StatusStarting, StatusUnknown} {

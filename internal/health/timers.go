@@ -1,7 +1,6 @@
 package health
 
 import (
-	"container/heap"
 	"sync"
 	"time"
 )
@@ -9,48 +8,37 @@ import (
 // Timers ring loops at the times that they said. One timer of Go's serves them all: one for each would wake a goroutine of its own
 // each time, and thousands of instances ring all the time.
 type timers struct {
-	mu    sync.Mutex
-	timer *time.Timer // nil: none was ever set
-	next  time.Time   // when it rings; zero: it does not
-	heap  alarms
-	over  bool
-}
-
-// An alarm is when a loop is to be rung.
-type alarm struct {
-	at   time.Time
-	loop *loop
+	mu     sync.Mutex
+	timer  *time.Timer // nil: none was ever set
+	next   time.Time   // when it rings; zero: it does not
+	origin time.Time   // what alarms count from
+	alarms alarms
+	over   bool
 }
 
 // set has l rung at a time, zero for never, and no more at the one before it.
 func (t *timers) set(l *loop, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	place := l.alarm - 1
+	if t.origin.IsZero() {
+		t.origin = at
+	}
 	switch {
 	case t.over:
 	case at.IsZero():
-		if place >= 0 {
-			heap.Remove(&t.heap, place)
-		}
-	case place < 0:
-		t.heap = append(t.heap, alarm{at, l})
-		l.alarm = len(t.heap)
-		heap.Fix(&t.heap, l.alarm-1) // heap.Push would have to be given a pointer
-	case t.heap[place].at.Equal(at):
+		t.alarms.drop(l)
 	default:
-		t.heap[place].at = at
-		heap.Fix(&t.heap, place)
+		t.alarms.set(l, at.Sub(t.origin))
 	}
 	t.arm()
 }
 
 // arm sets the timer for the first of all, unless it rings sooner anyway.
 func (t *timers) arm() {
-	if len(t.heap) == 0 {
+	if len(t.alarms.heap) == 0 {
 		return
 	}
-	first := t.heap[0].at
+	first := t.origin.Add(t.alarms.heap[0].at)
 	if !t.next.IsZero() && !first.Before(t.next) {
 		return
 	}
@@ -70,9 +58,11 @@ func (t *timers) ring() {
 		return
 	}
 	t.next = time.Time{}
-	for now := time.Now(); len(t.heap) > 0 && !t.heap[0].at.After(now); {
-		l := t.heap[0].loop
-		heap.Pop(&t.heap)
+	for now := time.Since(t.origin); ; {
+		l := t.alarms.due(now)
+		if l == nil {
+			break
+		}
 		l.mail.bring(bell)
 	}
 	t.arm()
@@ -85,27 +75,4 @@ func (t *timers) close() {
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-}
-
-// Alarms are a heap, the soonest first. Each loop knows its place, from 1; 0: it has none.
-type alarms []alarm
-
-func (h alarms) Len() int           { return len(h) }
-func (h alarms) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-
-func (h alarms) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].loop.alarm, h[j].loop.alarm = i+1, j+1
-}
-
-// Push is heap.Push's, which nobody calls.
-func (h *alarms) Push(any) { panic("alarms are appended") }
-
-// Pop is heap.Pop's; what it returns is nothing that anybody needs.
-func (h *alarms) Pop() any {
-	last := len(*h) - 1
-	(*h)[last].loop.alarm = 0
-	(*h)[last] = alarm{}
-	*h = (*h)[:last]
-	return nil
 }

@@ -16,7 +16,7 @@ func (l *loop) rung() bool {
 	return rung
 }
 
-// Loops are rung at the times that were said last, all that are, no sooner and no more; and each knows its place.
+// Loops are rung at the times that were said last, all that are, no sooner and no more; and each knows its seat.
 func TestTimers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ts timers
@@ -29,6 +29,7 @@ func TestTimers(t *testing.T) {
 		check := func(step int) {
 			ts.mu.Lock()
 			defer ts.mu.Unlock()
+			a := &ts.alarms
 			for i, l := range loops {
 				rung := l.rung()
 				if at, ok := want[l]; rung != (ok && !at.After(time.Now())) {
@@ -37,15 +38,22 @@ func TestTimers(t *testing.T) {
 				if rung {
 					delete(want, l)
 				}
-				if _, ok := want[l]; ok != (l.alarm != 0) || ok && ts.heap[l.alarm-1] != (alarm{want[l], l}) {
-					t.Fatalf("step %d: loop %d has place %d, with %v", step, i, l.alarm, want[l])
+				at, ok := want[l]
+				if ok != (l.seat != 0) {
+					t.Fatalf("step %d: loop %d has seat %d, with %v", step, i, l.seat, at)
+				}
+				if ok {
+					s := a.seats[l.seat-1]
+					if s.loop != l || a.heap[s.place] != (alarm{at.Sub(ts.origin), l.seat - 1}) {
+						t.Fatalf("step %d: loop %d has %+v, with %v", step, i, s, at)
+					}
 				}
 			}
-			if len(ts.heap) != len(want) {
-				t.Fatalf("step %d: %d alarms for %d", step, len(ts.heap), len(want))
+			if len(a.heap) != len(want) || len(a.free)+len(want) != len(a.seats) || len(a.seats) > len(loops) {
+				t.Fatalf("step %d: %d alarms and %d seats, %d of them free, for %d", step, len(a.heap), len(a.seats), len(a.free), len(want))
 			}
-			for _, gone := range ts.heap[len(ts.heap):cap(ts.heap)] {
-				if gone.loop != nil {
+			for _, n := range a.free {
+				if a.seats[n].loop != nil {
 					t.Fatalf("step %d: a loop is kept that is not rung", step)
 				}
 			}
@@ -133,8 +141,8 @@ func TestTimersClosed(t *testing.T) {
 		time.Sleep(time.Minute)
 		ts.ring() // which waited for the lock while it was closed
 		synctest.Wait()
-		if l.rung() || late.rung() || late.alarm != 0 {
-			t.Errorf("rung after the end; place %d", late.alarm)
+		if l.rung() || late.rung() || late.seat != 0 {
+			t.Errorf("rung after the end; seat %d", late.seat)
 		}
 		var unused timers
 		unused.close()

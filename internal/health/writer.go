@@ -14,8 +14,8 @@ type writer struct {
 	day  int64 // since 1970, of the time that was written last
 	date [len("2006-01-02")]byte
 
-	said     *said // of the result or the transition that was written last
-	from, to int   // where its words are in b
+	said     words // of the result that was written last
+	from, to int   // where they are in b
 }
 
 // name begins a field, or a list's element: it is followed by its value.
@@ -75,12 +75,12 @@ func (w *writer) list(n int, element func(i int)) {
 func (w *writer) result(r *packedResult) {
 	w.moment(r.start)
 	w.int("duration", int64(r.duration))
-	w.again(r.said, func() {
-		w.string("outcome", string(outcomes[r.said.outcome]))
-		w.words("reason", r.said.reason)
-		w.words("output", r.said.output)
-		w.words("cause", r.said.cause)
-		w.given("definite", r.said.definite)
+	w.again(r.said, func(said said) {
+		w.string("outcome", string(outcomes[said.outcome]))
+		w.words("reason", said.reason)
+		w.words("output", said.output)
+		w.words("cause", said.cause)
+		w.given("definite", said.definite)
 	})
 	w.uint("window", r.window)
 }
@@ -90,8 +90,9 @@ func (w *writer) transition(t *packedTransition) {
 	w.moment(t.time)
 	w.string("from", string(statuses[t.from]))
 	w.string("to", string(statuses[t.to]))
-	w.words("reason", t.said.reason)
-	w.words("output", t.said.output)
+	said := t.said.Value()
+	w.words("reason", said.reason)
+	w.words("output", said.output)
 	if t.lost {
 		w.b = append(w.name("persisted"), "false"...)
 	}
@@ -105,13 +106,13 @@ func (w *writer) transition(t *packedTransition) {
 }
 
 // again writes what was found, which most often is what was found before, too: then it is there.
-func (w *writer) again(s *said, write func()) {
+func (w *writer) again(s words, write func(said)) {
 	if s == w.said {
 		w.b = append(w.b, w.b[w.from:w.to]...)
 		return
 	}
 	w.said, w.from = s, len(w.b)
-	write()
+	write(s.Value())
 	w.to = len(w.b)
 }
 

@@ -3,6 +3,7 @@ package health
 import (
 	"encoding/json"
 	"testing"
+	"unique"
 )
 
 // A string is what encoding/json makes of it; what needs no escape is not shown to that.
@@ -32,13 +33,13 @@ func TestAppendString(t *testing.T) {
 
 // Words that are there already are copied, and others are not taken for them.
 func TestWordsAgain(t *testing.T) {
-	one, other := new(said), new(said)
+	one, other := unique.Make(said{reason: "one"}), unique.Make(said{reason: "other"})
 	w := writer{b: []byte(`{"before":1`)}
 	made := 0
-	for _, s := range []*said{one, one, one, other, other, one} {
-		w.again(s, func() {
+	for _, s := range []words{one, one, one, other, other, one} {
+		w.again(s, func(s said) {
 			made++
-			w.words(map[*said]string{one: "one", other: "other"}[s], "words")
+			w.words(s.reason, "words")
 		})
 	}
 	const want = `{"before":1,"one":"words","one":"words","one":"words","other":"words","other":"words","one":"words"`

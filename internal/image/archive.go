@@ -143,14 +143,14 @@ func store1(ctx context.Context, r io.Reader, size int64, st *staging, early *bu
 		return member{}, err
 	}
 	defer f.Close()
-	var written func(int64)
+	var pass func([]byte)
 	var following *follower
 	if size > windowSize { // else it is read again in no time
-		following = follow(ctx, f, early)
+		following = follow(ctx, early)
 		defer following.drop()
-		written = following.written
+		pass = following.pass
 	}
-	w := newSideWriter(f, written)
+	w := newSideWriter(f, pass)
 	defer w.stop()
 	if _, err := w.ReadFrom(r); err != nil {
 		return member{}, err
@@ -161,7 +161,7 @@ func store1(ctx context.Context, r io.Reader, size int64, st *staging, early *bu
 	}
 	m.size = w.n
 	if following != nil {
-		m.early = following.end()
+		m.early = following.finish()
 	}
 	return m, f.Close()
 }

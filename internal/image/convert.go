@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
-	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+	"golang.org/x/sync/errgroup"
 )
 
 // build makes a candidate's disk and blobs and puts them in their places.
@@ -25,14 +24,20 @@ func (s *Store) build(ctx context.Context, c *candidate, st *staging, report fun
 	if err := flatten(ctx, c.layers, f, s.o.Limits, report); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	var rest errgroup.Group // of which most is to wait for the host's disk
+	rest.Go(f.Sync)
+	rest.Go(func() error { return s.describe(ctx, c) })
+	if c.last {
+		rest.Go(func() error { st.clear(f.Name()); return nil })
+	}
+	if err := errors.Join(rest.Wait(), f.Close()); err != nil {
 		return err
 	}
 	return s.install(ctx, c, f.Name())
 }
 
-// install puts a finished disk and what describes it in their places: the disk last, for it is what counts.
-func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
+// describe puts what says what a disk is in its place. Sweep leaves it alone for as long as the job lasts.
+func (s *Store) describe(ctx context.Context, c *candidate) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if ctx.Err() != nil {
@@ -43,6 +48,16 @@ func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
 		if err := s.files.WriteFile(blobsDir+"/"+hash.Hex, blob); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// install puts a finished disk in its place, last of all, for it is what counts.
+func (s *Store) install(ctx context.Context, c *candidate, disk string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := os.Rename(disk, s.diskPath(c.digest)); err != nil {
 		return err
@@ -68,8 +83,6 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-const heldSize = 32 << 20
-
 // flatten writes what inflated layers show over each other to f, an empty file, as an ext4 file system.
 func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, report func(Progress)) error {
 	root, err := stack(ctx, layers, limits)
@@ -80,22 +93,19 @@ func flatten(ctx context.Context, layers []*layer, f *os.File, limits Limits, re
 	if err != nil {
 		return err
 	}
+	c, err := newChart(p)
+	if err != nil {
+		return err
+	}
 	open, err := openLayers(p, layers)
 	if err != nil {
 		return err
 	}
 	defer closeLayers(open)
-	// The writer throws 32 KB away for each file. Beside memory that is held, and never touched, the collector lets that come to some
-	// more megabytes before it looks at everything; what it cost goes back at the end of the job.
-	held := make([]byte, heldSize)
-	defer runtime.KeepAlive(held)
-	m := newMeter(Writing, p.bytes, report)
-	o := newOutline(ctx, p, open, m)
-	d := newDiskFile(ctx, f, o.marks, open, m)
+	d := newDiskFile(ctx, f, open, newMeter(Writing, p.bytes, report))
 	defer d.stop()
-	err = tar2ext4.ConvertTarToExt4(o, d, tar2ext4.MaximumDiskSize(p.diskSize()))
-	if err == nil {
-		err = d.finish(o.issued)
+	if err = c.write(d); err == nil {
+		err = d.finish()
 	}
 	switch {
 	case ctx.Err() != nil:

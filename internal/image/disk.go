@@ -3,8 +3,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -12,9 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
-
-// The disk's block, of which one that is all zeros needs no room on the host.
-const blockSize = 4096
 
 // What a disk in work takes in memory, whatever its size: two copiers, and two pieces for each of them.
 const (
@@ -26,19 +21,17 @@ const (
 
 var zeros [blockSize]byte
 
-// A diskFile is a new file that the writer of the file system writes mostly once from its beginning to its end. What it writes
-// is cut into pieces; copiers put the content of files where a piece has tickets for it, and the piece into the file. Zeros
-// beyond everything written so far become holes. Its methods are for one goroutine.
+// A diskFile is a new file that is written from its beginning to its end, in blocks. It is cut into pieces, into which copiers put the content
+// of files, and which they put into the file; blocks that are all zeros become holes. But for the copiers it is for one goroutine.
 type diskFile struct {
 	ctx    context.Context // ends with the first copier that fails, too
 	f      *os.File
-	marks  *tickets
 	layers []*openLayer
 	m      *meter
 
-	pos  int64
-	size int64 // everything beyond is zeros
-	seen int   // tickets
+	next *piece // that is being filled; may be nil
+	size int64  // with it
+	err  error  // the first one; nothing is written after it
 
 	work    *errgroup.Group
 	todo    chan *piece
@@ -52,10 +45,9 @@ type diskFile struct {
 
 // A piece is a part of the disk on its way to the file.
 type piece struct {
-	at    int64 // where it belongs
-	buf   []byte
-	fresh bool // nothing was there before
-	runs  []run
+	at   int64 // where it belongs
+	buf  []byte
+	runs []run
 }
 
 // A run is content of one file that a piece misses.
@@ -66,8 +58,8 @@ type run struct {
 	from int64 // in the file
 }
 
-func newDiskFile(ctx context.Context, f *os.File, marks *tickets, layers []*openLayer, m *meter) *diskFile {
-	d := &diskFile{f: f, marks: marks, layers: layers, m: m, free: make(chan *piece, maxPieces)}
+func newDiskFile(ctx context.Context, f *os.File, layers []*openLayer, m *meter) *diskFile {
+	d := &diskFile{f: f, layers: layers, m: m, free: make(chan *piece, maxPieces)}
 	d.work, d.ctx = errgroup.WithContext(ctx)
 	d.todo = make(chan *piece, maxPieces)
 	for range copiers {
@@ -76,72 +68,89 @@ func newDiskFile(ctx context.Context, f *os.File, marks *tickets, layers []*open
 	return d
 }
 
-// Write takes p over, and returns before it is in the file.
-func (d *diskFile) Write(p []byte) (int, error) {
-	if d.pos < d.size { // what is there may still be on its way
-		if err := d.settle(); err != nil {
-			return 0, err
-		}
-	}
-	for done := 0; done < len(p); {
-		next, err := d.piece()
-		if err != nil {
-			return done, err
-		}
-		part := p[done:min(len(p), done+pieceSize)]
-		next.at, next.fresh, next.runs = d.pos, d.pos >= d.size, next.runs[:0]
-		next.buf = next.buf[:len(part)]
-		if err := d.take(next, part); err != nil {
-			return done, err
-		}
-		done += len(part)
-		d.pos += int64(len(part))
-		d.size = max(d.size, d.pos)
-		d.todo <- next // which has room for all pieces
-	}
-	return len(p), nil
+// block is the next block of the disk, all zeros, to be written into before the next call. After an error nobody reads it.
+func (d *diskFile) block() []byte {
+	b := d.room(blockSize)
+	clear(b)
+	return b
 }
 
-// piece waits for one that is free.
-func (d *diskFile) piece() (*piece, error) {
-	if d.made < maxPieces {
-		d.made++
-		return &piece{buf: make([]byte, pieceSize)}, nil
+// skip leaves so many blocks as they are: zeros.
+func (d *diskFile) skip(blocks int64) {
+	d.hand()
+	d.size += blocks * blockSize
+}
+
+// content is the next blocks of the disk: what is in the file n.
+func (d *diskFile) content(n *placed) {
+	if n.offset < 0 {
+		d.told(n)
+		return
 	}
-	select {
-	case p := <-d.free:
-		return p, nil
-	case <-d.ctx.Done():
-		return nil, d.failed()
+	for from := int64(0); from < n.size && d.err == nil; {
+		rest := n.size - from
+		b := d.room((rest + blockSize - 1) &^ (blockSize - 1))
+		here := int(min(rest, int64(len(b))))
+		d.next.runs = append(d.next.runs, run{at: len(d.next.buf) - len(b), n: here, file: n, from: from})
+		clear(b[here:])
+		from += int64(here)
 	}
 }
 
-// take copies b into next, but what tickets stand for.
-func (d *diskFile) take(next *piece, b []byte) error {
-	plain := 0 // from here to at, there are no tickets
-	for at := int(-d.pos & (blockSize - 1)); at < len(b); at += blockSize {
-		block := b[at:min(len(b), at+blockSize)]
-		file, from, ok := d.marks.read(block)
-		if !ok {
-			continue
-		}
-		n := int(min(blockSize, file.size-from))
-		if n > len(block) {
-			return fmt.Errorf("the writer of the file system tears the block at %d apart", d.pos+int64(at))
-		}
-		copy(next.buf[plain:], b[plain:at])
-		plain = at + n
-		d.seen++
-		if i := len(next.runs) - 1; i >= 0 {
-			if last := &next.runs[i]; last.file == file && last.at+last.n == at && last.from+int64(last.n) == from {
-				last.n += n
-				continue
-			}
-		}
-		next.runs = append(next.runs, run{at: at, n: n, file: file, from: from})
+// told writes content that does not lie in the layer in one piece, for who reads the layer as a tar.
+func (d *diskFile) told(n *placed) {
+	r, err := d.layers[n.layer].entry(n.entry)
+	d.fail(err)
+	r = &metered{ctx: d.ctx, r: r, m: d.m}
+	for left := n.size; left > 0 && d.err == nil; left -= blockSize {
+		_, err := io.ReadFull(r, d.block()[:min(left, blockSize)])
+		d.fail(err)
 	}
-	copy(next.buf[plain:], b[plain:])
-	return nil
+}
+
+// room is the next part of the disk, of at most so many bytes and at least a block.
+func (d *diskFile) room(most int64) []byte {
+	if d.next != nil && len(d.next.buf) == cap(d.next.buf) {
+		d.hand()
+	}
+	if d.next == nil {
+		d.next = d.piece()
+		d.next.at, d.next.buf, d.next.runs = d.size, d.next.buf[:0], d.next.runs[:0]
+	}
+	from := len(d.next.buf)
+	n := min(most, int64(cap(d.next.buf)-from))
+	d.next.buf = d.next.buf[:from+int(n)]
+	d.size += n
+	return d.next.buf[from:]
+}
+
+// hand gives what is there of a piece to the copiers.
+func (d *diskFile) hand() {
+	if d.next != nil && d.err == nil {
+		d.todo <- d.next // which has room for all pieces
+	}
+	d.next = nil
+}
+
+// piece waits for one that is free. After an error it is one that goes nowhere.
+func (d *diskFile) piece() *piece {
+	if d.err == nil && d.made == maxPieces {
+		select {
+		case p := <-d.free:
+			return p
+		case <-d.ctx.Done():
+			d.fail(d.stop())
+			d.fail(context.Cause(d.ctx))
+		}
+	}
+	d.made++
+	return &piece{buf: make([]byte, pieceSize)}
+}
+
+func (d *diskFile) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
 }
 
 // copy puts pieces into the file until there are no more.
@@ -185,20 +194,18 @@ func (d *diskFile) put(p *piece) error {
 
 // split says how many of the bytes from at on are alike: zeros to be skipped, or data to be written in one go.
 func (p *piece) split(at int) (skip bool, n int) {
-	for at+n < len(p.buf) {
-		chunk := min(len(p.buf)-at-n, int(blockSize-(p.at+int64(at+n))%blockSize))
-		hole := p.fresh && bytes.Equal(p.buf[at+n:at+n+chunk], zeros[:chunk])
+	for ; at+n < len(p.buf); n += blockSize {
+		hole := bytes.Equal(p.buf[at+n:at+n+blockSize], zeros[:])
 		if n > 0 && hole != skip {
 			break
 		}
 		skip = hole
-		n += chunk
 	}
 	return skip, n
 }
 
 // flush has the host begin with writing out, so that little is left to wait for in the end. It is advice: what cannot be written is
-// told by finish.
+// told by fsync.
 func (d *diskFile) flush(n int64) {
 	d.mu.Lock()
 	d.unsynced += n
@@ -238,64 +245,6 @@ func (r *nearReader) read(f *os.File, b []byte, at int64) error {
 	return nil
 }
 
-func (d *diskFile) Read(p []byte) (int, error) {
-	if err := d.settle(); err != nil {
-		return 0, err
-	}
-	if d.pos >= d.size {
-		return 0, io.EOF
-	}
-	p = p[:min(int64(len(p)), d.size-d.pos)]
-	n, err := d.f.ReadAt(p, d.pos)
-	if err == io.EOF { // a hole at the end is not in the file yet
-		clear(p[n:])
-		n, err = len(p), nil
-	}
-	d.pos += int64(n)
-	return n, err
-}
-
-func (d *diskFile) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += d.pos
-	case io.SeekEnd:
-		offset += d.size
-	}
-	if offset < 0 {
-		return 0, errors.New("seek before the beginning of the disk")
-	}
-	d.pos = offset
-	return offset, nil
-}
-
-// settle waits until everything that was written is in the file.
-func (d *diskFile) settle() error {
-	var all []*piece
-	defer func() {
-		for _, p := range all {
-			d.free <- p
-		}
-	}()
-	for range d.made {
-		select {
-		case p := <-d.free:
-			all = append(all, p)
-		case <-d.ctx.Done():
-			return d.failed()
-		}
-	}
-	return nil
-}
-
-// failed is why a copier, or everything, has ended.
-func (d *diskFile) failed() error {
-	if err := d.stop(); err != nil {
-		return err
-	}
-	return context.Cause(d.ctx)
-}
-
 // stop ends the copiers, and returns what went wrong with one.
 func (d *diskFile) stop() error {
 	if !d.stopped {
@@ -305,16 +254,11 @@ func (d *diskFile) stop() error {
 	return d.work.Wait()
 }
 
-// finish gives the file its size and puts it on the host's disk, once content has come for so many tickets.
-func (d *diskFile) finish(tickets int) error {
+// finish gives the file its size, once everything is in it.
+func (d *diskFile) finish() error {
+	d.hand()
 	if err := d.stop(); err != nil {
 		return err
 	}
-	if d.seen != tickets {
-		return fmt.Errorf("the writer of the file system laid out %d of %d blocks", d.seen, tickets)
-	}
-	if err := d.f.Truncate(d.size); err != nil {
-		return err
-	}
-	return d.f.Sync()
+	return d.f.Truncate(d.size)
 }

@@ -25,8 +25,8 @@
 //
 // How a disk is made: the headers of the inflated layers are read into trees (tree.go), if possible while the layers arrive (early.go).
 // The trees are laid over each other (overlay.go); the result is put in the order in which it can be written while each layer is read
-// once more (plan.go), and described to the writer of the file system (outline.go), while the files' content goes from the layers
-// to the disk beside it (disk.go). Memory grows with the number of files, never with their size. See
+// once more (plan.go), and each file gets its place (chart.go). Then the file system is written from its first block to its last (ext4.go), while
+// the files' content goes from the layers to the disk beside it (disk.go). Memory grows with the number of files, never with their size. See
 // docs/design/0010-from-tar-to-disk.md.
 //
 // The package knows nothing of instances but what Options.InUse tells it, and leaves it to internal/registry how a registry is

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
-	"sync"
+	"iter"
 	"sync/atomic"
 )
 
@@ -20,7 +19,7 @@ func newEarlyBudget() *budget {
 	return &budget{limits: Limits{Entries: earlyEntries, Names: earlyNames}}
 }
 
-// An earlyTree is the tree of a layer, made while the layer was written to its file. There may be none, and it is taken once.
+// An earlyTree is the tree of a layer, made while the layer arrived. There may be none, and it is taken once.
 type earlyTree struct{ tree atomic.Pointer[layerTree] }
 
 // take returns the tree, as that of the layer with this index, and charges b with it; nil where there is none.
@@ -45,79 +44,71 @@ func (dir *inode) belongTo(layer int) {
 	}
 }
 
-// A follower reads the entries of a layer in a file that another goroutine still writes. What goes wrong is no matter: the layer is
-// read again by who needs it, and says so.
+// A follower reads the entries of a layer as its bytes pass: it goes on whenever there are more, and is no goroutine. What goes wrong is no
+// matter: the layer is read again by who needs it, and says so.
 type follower struct {
-	f    *os.File
-	done chan struct{}
-	tree *layerTree
+	resume func() (struct{}, bool)
+	stop   func()
+	pause  func(struct{}) bool
+	tree   *layerTree
 
-	mu    sync.Mutex
-	grown sync.Cond
-	size  int64
-	whole bool
-	gone  bool
+	piece []byte // what passes
+	end   int64  // of it, in the layer
+	pos   int64  // what is read next
+	whole bool   // nothing comes after it
 }
 
-var errUnfinished = errors.New("the layer is not written any more")
+var errUnfinished = errors.New("the layer does not arrive any more")
 
-// follow begins. The follower is to be ended with end or drop, before f is closed.
-func follow(ctx context.Context, f *os.File, b *budget) *follower {
-	w := &follower{f: f, done: make(chan struct{})}
-	w.grown.L = &w.mu
-	go func() {
-		defer close(w.done)
+// follow begins. The follower is to be ended with finish or drop.
+func follow(ctx context.Context, b *budget) *follower {
+	w := &follower{}
+	w.resume, w.stop = iter.Pull(func(pause func(struct{}) bool) {
+		w.pause = pause
 		t := newLayerTree(0, b)
 		if err := readEntries(ctx, w, t.add); err != nil {
 			_ = b.take(-t.entries, -t.names)
 			return
 		}
 		w.tree = t
-	}()
+	})
 	return w
 }
 
-// written says how much is there.
-func (w *follower) written(size int64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.size = size
-	w.grown.Broadcast()
+// pass takes the next bytes of the layer, for as long as the call.
+func (w *follower) pass(b []byte) {
+	w.piece, w.end = b, w.end+int64(len(b))
+	w.resume()
 }
 
-// ReadAt waits until all of b, or the end, is there.
-func (w *follower) ReadAt(b []byte, at int64) (int, error) {
-	w.mu.Lock()
-	for !w.whole && !w.gone && w.size < at+int64(len(b)) {
-		w.grown.Wait()
+// Read pauses until there is something to be read.
+func (w *follower) Read(b []byte) (int, error) {
+	for w.pos >= w.end {
+		if w.whole {
+			return 0, io.EOF
+		}
+		if !w.pause(struct{}{}) {
+			return 0, errUnfinished
+		}
 	}
-	gone := w.gone
-	w.mu.Unlock()
-	if gone {
-		return 0, errUnfinished
-	}
-	return w.f.ReadAt(b, at)
+	n := copy(b, w.piece[int64(len(w.piece))-(w.end-w.pos):])
+	w.pos += int64(n)
+	return n, nil
 }
 
-// end waits for the tree; everything is written.
-func (w *follower) end() *earlyTree {
-	w.mu.Lock()
+// Seek lets content pass that nobody reads.
+func (w *follower) Seek(offset int64, whence int) (int64, error) {
+	return seekOn(&w.pos, offset, whence)
+}
+
+// finish returns the tree; everything has passed.
+func (w *follower) finish() *earlyTree {
 	w.whole = true
-	w.grown.Broadcast()
-	w.mu.Unlock()
-	<-w.done
+	w.resume()
 	e := &earlyTree{}
 	e.tree.Store(w.tree)
 	return e
 }
 
-// drop ends what end did not.
-func (w *follower) drop() {
-	w.mu.Lock()
-	w.gone = true
-	w.grown.Broadcast()
-	w.mu.Unlock()
-	<-w.done
-}
-
-var _ io.ReaderAt = (*follower)(nil)
+// drop ends what finish did not.
+func (w *follower) drop() { w.stop() }

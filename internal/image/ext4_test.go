@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -108,8 +107,6 @@ func readDisk(t testing.TB, name string) view {
 	}
 	return d.v
 }
-
-var le = binary.LittleEndian
 
 type disk struct {
 	f              *os.File

@@ -11,7 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -21,12 +22,12 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// Content of every size that a ticket may or may not fit in, and around the sizes of blocks, windows and pieces.
+// Content around the sizes of blocks, windows and pieces.
 func TestSizesOfContent(t *testing.T) {
 	want := make(map[string][]byte)
 	var lower, upper []entry
 	for _, base := range []int{0, blockSize, windowSize / 4, windowSize, pieceSize, maxPieces*pieceSize + blockSize} {
-		for _, more := range []int{-ticketSize, -1, 0, 1, ticketSize - 1, ticketSize, ticketSize + 1} {
+		for _, more := range []int{-100, -1, 0, 1, 100} {
 			if base+more < 0 {
 				continue
 			}
@@ -64,16 +65,22 @@ func TestSizesOfContent(t *testing.T) {
 // flattened is the disk of layers; their trees are made while they are written, or after that.
 func flattened(t *testing.T, early bool, tars ...[]byte) []byte {
 	t.Helper()
+	return must(os.ReadFile(diskOf(t, written(t, early, tars...)).Name()))
+}
+
+// written are layers that have arrived.
+func written(t *testing.T, early bool, tars ...[]byte) []*layer {
+	t.Helper()
 	dir := t.TempDir()
 	var layers []*layer
 	for i, b := range tars {
 		f := must(os.Create(filepath.Join(dir, fmt.Sprint(i))))
 		l := &layer{number: i + 1, plain: f.Name()}
-		w := follow(t.Context(), f, newEarlyBudget())
-		side := newSideWriter(f, w.written)
+		w := follow(t.Context(), newEarlyBudget())
+		side := newSideWriter(f, w.pass)
 		must(io.Copy(side, bytes.NewReader(b)))
 		must(side.finish())
-		if l.early = w.end(); (l.early.tree.Load() == nil) != !soundTar(b) {
+		if l.early = w.finish(); (l.early.tree.Load() == nil) != !soundTar(b) {
 			t.Errorf("layer %d: the tree that was made on the way is %v", i, l.early.tree.Load())
 		}
 		if !early {
@@ -82,16 +89,21 @@ func flattened(t *testing.T, early bool, tars ...[]byte) []byte {
 		must(0, f.Close())
 		layers = append(layers, l)
 	}
-	f := must(os.Create(filepath.Join(dir, "disk")))
-	defer f.Close()
+	return layers
+}
+
+func diskOf(t *testing.T, layers []*layer) *os.File {
+	t.Helper()
+	f := must(os.Create(filepath.Join(t.TempDir(), "disk")))
+	t.Cleanup(func() { f.Close() })
 	if err := flatten(t.Context(), layers, f, Limits{}.withDefaults(), func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
-	return must(os.ReadFile(f.Name()))
+	return f
 }
 
 func soundTar(b []byte) bool {
-	return readEntries(context.Background(), bytes.NewReader(b), newLayerTree(0, newEarlyBudget()).add) == nil
+	return readEntries(context.Background(), newWindow(bytes.NewReader(b)), newLayerTree(0, newEarlyBudget()).add) == nil
 }
 
 // A tree that is made while the layer arrives is the one that is made when it is there, and a disk is the same each time.
@@ -116,11 +128,9 @@ func TestEarlyTreeTooLarge(t *testing.T) {
 	}
 	b := &budget{limits: Limits{Entries: 19, Names: 1000}}
 	tree := func(entries []entry) *layerTree {
-		f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
-		defer f.Close()
-		w := follow(t.Context(), f, b)
-		w.written(int64(must(f.Write(layerTar(entries...)))))
-		return w.end().tree.Load()
+		w := follow(t.Context(), b)
+		w.pass(layerTar(entries...))
+		return w.finish().tree.Load()
 	}
 	if tree(entries) != nil {
 		t.Error("there is a tree beyond the bound")
@@ -133,13 +143,30 @@ func TestEarlyTreeTooLarge(t *testing.T) {
 	}
 }
 
+// A follower makes the same of a layer in whatever pieces it passes.
+func TestFollowerPieces(t *testing.T) {
+	for _, c := range stacks {
+		for i, b := range c.tars() {
+			want := newLayerTree(0, newEarlyBudget())
+			must(0, readEntries(t.Context(), newWindow(bytes.NewReader(b)), want.add))
+			for _, n := range []int{1, 511, 512, 513, 5000, len(b)} {
+				w := follow(t.Context(), newEarlyBudget())
+				for piece := range slices.Chunk(b, n) {
+					w.pass(bytes.Clone(piece))
+				}
+				if got := w.finish().tree.Load(); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s, layer %d, in pieces of %d: %v", c.name, i, n, got)
+				}
+			}
+		}
+	}
+}
+
 // A follower whose layer is never whole ends.
 func TestFollowerDropped(t *testing.T) {
-	f := must(os.Create(filepath.Join(t.TempDir(), "layer")))
-	defer f.Close()
 	b := newEarlyBudget()
-	w := follow(t.Context(), f, b)
-	w.written(int64(must(f.Write(layerTar(file("a", "x"), file("b", "x"))[:1536]))))
+	w := follow(t.Context(), b)
+	w.pass(layerTar(file("a", "x"), file("b", "x"))[:1536])
 	w.drop()
 	if w.tree != nil || b.entries.Load() != 0 {
 		t.Errorf("it left %v and %d entries", w.tree, b.entries.Load())
@@ -185,37 +212,39 @@ func TestSideWriterFails(t *testing.T) {
 	}
 }
 
-// A diskFile behaves as a file does, whatever its copiers still have to do.
+// A diskFile holds what was written to it, block by block, with holes where there are zeros.
 func TestDiskFile(t *testing.T) {
-	f := must(os.Create(filepath.Join(t.TempDir(), "disk")))
+	dir := t.TempDir()
+	data := randomBytes(3 * pieceSize / 2)
+	must(0, os.WriteFile(filepath.Join(dir, "layer"), data, 0o600))
+	l := &openLayer{f: must(os.Open(filepath.Join(dir, "layer")))}
+	defer l.f.Close()
+	f := must(os.Create(filepath.Join(dir, "disk")))
 	defer f.Close()
-	d := newDiskFile(t.Context(), f, newTickets(), nil, newMeter(Writing, 0, func(Progress) {}))
+	d := newDiskFile(t.Context(), f, []*openLayer{l}, newMeter(Writing, 0, func(Progress) {}))
 	defer d.stop()
 	random := rand.New(rand.NewPCG(1, 2))
 	var want []byte
-	for i := range 300 {
-		at := len(want)
-		if i%3 == 2 {
-			at = random.IntN(len(want))
-		}
-		b := randomBytes(random.IntN(3 * pieceSize / 2))
-		if i%2 == 1 {
-			clear(b)
-		}
-		must(d.Seek(int64(at), io.SeekStart))
-		must(d.Write(b))
-		want = append(want[:at:at], append(b, want[min(len(want), at+len(b)):]...)...)
-		if i%50 == 0 {
-			must(d.Seek(0, io.SeekStart))
-			if got := must(io.ReadAll(d)); !bytes.Equal(got, want) {
-				t.Fatalf("after %d writes it reads otherwise", i+1)
+	for len(want) < 16<<20 {
+		switch n := random.IntN(4); n {
+		case 0:
+			for range random.IntN(200) {
+				b := randomBytes(random.IntN(blockSize))
+				copy(d.block(), b)
+				want = append(append(want, b...), make([]byte, blockSize-len(b))...)
 			}
-		}
-		if len(want) > 16<<20 {
-			break
+		case 1:
+			n := random.IntN(200)
+			d.skip(int64(n))
+			want = append(want, make([]byte, n*blockSize)...)
+		default:
+			from := random.IntN(len(data))
+			n := random.IntN(len(data) - from)
+			d.content(&placed{inode: &inode{offset: int64(from), size: int64(n)}})
+			want = append(append(want, data[from:from+n]...), make([]byte, -n&(blockSize-1))...)
 		}
 	}
-	if err := d.finish(0); err != nil {
+	if err := d.finish(); err != nil {
 		t.Fatal(err)
 	}
 	if got := must(os.ReadFile(f.Name())); !bytes.Equal(got, want) {
@@ -223,50 +252,29 @@ func TestDiskFile(t *testing.T) {
 	}
 }
 
-// A file system writer that lays files out in another way than in whole blocks is found out.
-func TestDiskFileTorn(t *testing.T) {
-	at := func(data string) (*diskFile, *tickets) {
+// What goes wrong with a layer, or with everything, ends a disk, however much of it is to come.
+func TestDiskFileFails(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errAbandoned)
+	for _, c := range []struct {
+		ctx   context.Context
+		files int
+		size  int64
+		want  error
+	}{{t.Context(), 1, 6, io.EOF}, {t.Context(), 3, 100 << 20, io.EOF}, {ctx, 1, 5, errAbandoned}, {ctx, 10_000, 5, errAbandoned}} {
 		dir := t.TempDir()
-		must(0, os.WriteFile(filepath.Join(dir, "layer"), []byte(data), 0o600))
+		must(0, os.WriteFile(filepath.Join(dir, "layer"), []byte("short"), 0o600)) // or it was cut off meanwhile
 		l := &openLayer{f: must(os.Open(filepath.Join(dir, "layer")))}
 		f := must(os.Create(filepath.Join(dir, "disk")))
-		t.Cleanup(func() { l.f.Close(); f.Close() })
-		marks := newTickets()
-		marks.files = []*placed{{inode: &inode{size: int64(len(data))}}}
-		return newDiskFile(t.Context(), f, marks, []*openLayer{l}, newMeter(Writing, int64(len(data)), func(Progress) {})), marks
-	}
-	data := strings.Repeat("data", blockSize/2)
-	block := make([]byte, blockSize)
-
-	d, marks := at(data)
-	marks.put(block, 0, 1)
-	must(d.Write(block))
-	if err := d.finish(1); err != nil {
-		t.Error(err)
-	}
-	if got := must(os.ReadFile(d.f.Name())); string(got) != data[blockSize:] {
-		t.Errorf("a block of %d bytes is not the content of the file", len(got))
-	}
-
-	d, marks = at(data)
-	marks.put(block, 0, 0)
-	must(d.Write(block))
-	if err := d.finish(2); err == nil {
-		t.Error("a block that is missing is not missed")
-	}
-
-	d, marks = at(data)
-	marks.put(block, 0, 0)
-	if _, err := d.Write(block[:100]); err == nil {
-		t.Error("half a block is taken")
-	}
-	must(0, d.stop())
-
-	d, marks = at("short")
-	marks.files[0].size = blockSize // or the layer was cut off meanwhile
-	marks.put(block, 0, 0)
-	must(d.Write(block))
-	if err := d.finish(1); !errors.Is(err, io.EOF) {
-		t.Errorf("content that is not there: %v", err)
+		d := newDiskFile(c.ctx, f, []*openLayer{l}, newMeter(Writing, 0, func(Progress) {}))
+		for range c.files {
+			d.content(&placed{inode: &inode{size: c.size}})
+		}
+		if err := d.finish(); !errors.Is(err, c.want) {
+			t.Errorf("%d files of %d bytes: %v, want %v", c.files, c.size, err, c.want)
+		}
+		d.stop()
+		l.f.Close()
+		f.Close()
 	}
 }

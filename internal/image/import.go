@@ -36,6 +36,7 @@ type candidate struct {
 	manifest []byte
 	layers   []*layer
 	urls     map[string]bool // the layers, by their digests in hexadecimal, of which a manifest says that they are elsewhere
+	last     bool            // nobody needs what is staged after it
 	job      *job            // while one works for it; guarded by Store.mu
 }
 
@@ -99,6 +100,7 @@ func (s *Store) importAll(ctx context.Context, r io.Reader, o ImportOptions) ([]
 	}
 	s.enter(imp, found)
 	defer s.leave(imp)
+	found[len(found)-1].last = true
 	for _, c := range found {
 		if c.digest == "" {
 			if err := s.identify(ctx, c, st, report); err != nil {

@@ -93,9 +93,9 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, early *
 		r: src, left: left, plain: limits.Plain,
 		max: max(l.blob.size*limits.Ratio, limits.RatioMin), compressed: l.blob.size,
 	}
-	follower := follow(ctx, out, early)
+	follower := follow(ctx, early)
 	defer follower.drop()
-	w := newSideWriter(out, follower.written)
+	w := newSideWriter(out, follower.pass)
 	defer w.stop()
 	if err := copyJudged(w, bound, limits.Entries); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (l *layer) inflate(ctx context.Context, st *staging, limits Limits, early *
 	if err != nil {
 		return err
 	}
-	l.early = follower.end()
+	l.early = follower.finish()
 	return errors.Join(out.Close(), l.verified(out.Name(), bound.n, sum))
 }
 
@@ -187,11 +187,10 @@ func (l *layer) each(ctx context.Context, f func(h *tar.Header, n int, offset in
 		return err
 	}
 	defer file.Close()
-	return readEntries(ctx, file, f)
+	return readEntries(ctx, newWindow(file), f)
 }
 
-func readEntries(ctx context.Context, file io.ReaderAt, f func(h *tar.Header, n int, offset int64) error) error {
-	src := newWindow(file)
+func readEntries(ctx context.Context, src io.ReadSeeker, f func(h *tar.Header, n int, offset int64) error) error {
 	tr := tar.NewReader(src)
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
@@ -204,7 +203,11 @@ func readEntries(ctx context.Context, file io.ReaderAt, f func(h *tar.Header, n 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := f(h, n, src.pos); err != nil {
+		at, err := src.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		if err := f(h, n, at); err != nil {
 			return err
 		}
 	}
@@ -280,11 +283,13 @@ func (w *window) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Seek serves what archive/tar asks for: where it is, and how to go on from there.
-func (w *window) Seek(offset int64, whence int) (int64, error) {
-	if whence != io.SeekCurrent || w.pos+offset < 0 {
+func (w *window) Seek(offset int64, whence int) (int64, error) { return seekOn(&w.pos, offset, whence) }
+
+// seekOn serves what archive/tar asks for: where a reader is, and how to go on from there.
+func seekOn(pos *int64, offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || *pos+offset < 0 {
 		return 0, errors.ErrUnsupported
 	}
-	w.pos += offset
-	return w.pos, nil
+	*pos += offset
+	return *pos, nil
 }

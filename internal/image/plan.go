@@ -4,16 +4,15 @@ import (
 	"archive/tar"
 	"cmp"
 	"slices"
-	"time"
 )
 
-// What an ext4 file system, and the writer that is used here, cannot hold.
+// What an ext4 file system, as it is written here, cannot hold.
 const (
 	maxMajor = 1<<12 - 1
 	maxMinor = 1<<20 - 1
 	maxID    = 1<<32 - 2
-	maxLinks = 65000     // names of one file, and directories in one directory
-	maxFile  = 339 << 27 // bytes of one file: the extents that the writer gets right
+	maxLinks = 65000                                  // names of one file, and directories in one directory
+	maxFile  = maxLeafExtents * maxExtent * blockSize // bytes of one file
 	lostDir  = "lost+found"
 )
 
@@ -35,6 +34,7 @@ type placed struct {
 	parent *placed // nil for the root
 	name   string
 	first  *placed // of a further name: the one that was written before
+	place          // on the disk
 }
 
 func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
@@ -109,8 +109,8 @@ func (p *plan) place(n *placed) error {
 
 // diskSize is a size in bytes that the disk cannot exceed. What is not used costs nothing but a few descriptors.
 func (p *plan) diskSize() int64 {
-	const group = 32768 * blockSize
-	size := p.blocks*blockSize + p.inodes*256
+	const group = groupSize * blockSize
+	size := p.blocks*blockSize + p.inodes*inodeSize
 	return size + size/8 + 4*group
 }
 
@@ -133,32 +133,4 @@ func (n *placed) path() string {
 		}
 	}
 	return string(b)
-}
-
-// header describes n to the writer.
-func (n *placed) header() *tar.Header {
-	h := &tar.Header{Format: tar.FormatPAX, Name: "./" + n.path()}
-	if n.first != nil {
-		h.Typeflag, h.Linkname = tar.TypeLink, n.first.path()
-		return h
-	}
-	t := diskTime(n.mtime)
-	h.Typeflag, h.Mode, h.Uid, h.Gid = n.kind, n.mode, n.uid, n.gid
-	h.ModTime, h.AccessTime, h.ChangeTime = t, t, t
-	h.Linkname, h.Devmajor, h.Devminor, h.Size = n.link, n.major, n.minor, n.size
-	h.PAXRecords = paxXattrs(n.xattrs)
-	if h.PAXRecords == nil && t.Nanosecond() == 0 {
-		h.Format = tar.FormatGNU // which says this in one block, where PAX takes three
-	}
-	return h
-}
-
-// diskTime is the time that makes the writer put t on the disk. It writes seconds as 34 bits where ext4 has the lower
-// 32 with their sign and, beside them, how often 2³² is to be added (inode.i_mtime and i_mtime_extra): right until
-// 2038, wrong after it and before 1970. The times that can be said so end in 1901 and 2310.
-func diskTime(t time.Time) time.Time {
-	const first, last = -1 << 31, 1<<33 + 1<<31 - 1
-	sec := min(max(t.Unix(), first), last)
-	epoch := (sec - int64(int32(sec))) >> 32
-	return time.Unix(int64(uint32(sec))|epoch<<32, int64(t.Nanosecond()))
 }

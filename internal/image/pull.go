@@ -284,7 +284,7 @@ func (s *Store) pull(p *pull) error {
 	}
 	s.mu.Lock()
 	s.leaveLine(p)
-	p.converting = true
+	p.converting, c.last = true, true
 	s.notify()
 	s.mu.Unlock()
 	if err := s.convertOnce(p.ctx, c, st, func(Progress) {}); err != nil {

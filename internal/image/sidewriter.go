@@ -11,11 +11,11 @@ import (
 // A sideWriter writes to a file, and hashes, in a goroutine of its own, so that what comes can be read or inflated beside that.
 // It is for one goroutine, and is to be stopped.
 type sideWriter struct {
-	f       *os.File
-	h       hash.Hash
-	written func(int64) // is told, by that goroutine, how much is in the file; may be nil
-	n       int64       // bytes in the file
-	err     error       // why there are no more
+	f    *os.File
+	h    hash.Hash
+	pass func([]byte) // looks at what is written, in the caller's goroutine; may be nil
+	n    int64        // bytes in the file
+	err  error        // why there are no more
 
 	buf  []byte      // what was not handed over yet
 	todo chan []byte // nil while there is no goroutine
@@ -29,8 +29,11 @@ const (
 	sidePieces = 4
 )
 
-func newSideWriter(f *os.File, written func(int64)) *sideWriter {
-	return &sideWriter{f: f, h: sha256.New(), written: written, buf: make([]byte, 0, 4<<10)}
+func newSideWriter(f *os.File, pass func([]byte)) *sideWriter {
+	if pass == nil {
+		pass = func([]byte) {}
+	}
+	return &sideWriter{f: f, h: sha256.New(), pass: pass, buf: make([]byte, 0, 4<<10)}
 }
 
 func (s *sideWriter) Write(p []byte) (int, error) {
@@ -83,6 +86,7 @@ func (s *sideWriter) room() error {
 		return s.err
 	default:
 	}
+	s.pass(s.buf)
 	s.todo <- s.buf // which has room for all pieces
 	select {
 	case b := <-s.free:
@@ -110,9 +114,6 @@ func (s *sideWriter) put(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.written != nil {
-		s.written(s.n)
-	}
 	s.h.Write(b)
 	return nil
 }
@@ -121,6 +122,7 @@ func (s *sideWriter) put(b []byte) error {
 func (s *sideWriter) finish() (string, error) {
 	s.stop()
 	if s.err == nil {
+		s.pass(s.buf)
 		s.err = s.put(s.buf)
 	}
 	return hex.EncodeToString(s.h.Sum(nil)), s.err

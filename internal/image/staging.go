@@ -41,6 +41,16 @@ func (st *staging) release() {
 	}
 }
 
+// clear removes everything but one file: who needed it has it.
+func (st *staging) clear(keep string) {
+	files, _ := os.ReadDir(st.dir)
+	for _, f := range files {
+		if name := filepath.Join(st.dir, f.Name()); name != keep {
+			_ = os.Remove(name) // release has another go
+		}
+	}
+}
+
 // create makes a new file, for reading and writing.
 func (st *staging) create() (*os.File, error) {
 	st.mu.Lock()

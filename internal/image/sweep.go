@@ -67,12 +67,20 @@ func (s *Store) needed() map[string]bool {
 			keep[hex] = true
 		}
 	}
+	var making []*candidate
 	for _, j := range s.jobs {
-		for _, l := range j.candidate.layers {
+		making = append(making, j.candidate)
+	}
+	s.mu.Unlock()
+	for _, c := range making {
+		for _, blob := range [][]byte{c.config, c.manifest} {
+			hash, _ := digestOf(blob)
+			keep[hash.Hex] = true
+		}
+		for _, l := range c.layers {
 			keep[l.blob.sha256] = true
 		}
 	}
-	s.mu.Unlock()
 	for digest := range all {
 		s.mu.Lock()
 		free := !named[digest] && s.claims[digest] == 0 && !s.orphans[digest]

@@ -2,8 +2,10 @@ package image
 
 import (
 	"archive/tar"
+	"cmp"
 	"encoding/binary"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -20,13 +22,12 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
-// What the ext4 writer has room for: the rest of an inode and one block (compactext4's own sums).
+// What the disk has room for: the rest of an inode and one block, each but for a header and for the zeros after the last.
 const (
-	xattrInodeRoom = 256 - 152 - 8
-	xattrBlockRoom = 4096 - 36
+	xattrHeader    = 32 // of a block
+	xattrInodeRoom = inodeSize - inodeUsed - 4 - 4
+	xattrBlockRoom = blockSize - xattrHeader - 4
 	xattrEntry     = 16
-	// Its order of the attributes in a block is right for a short list only, and the kernel searches by that order.
-	maxBlockXattrs = 12
 )
 
 // readXattrs takes an entry's extended attributes from its PAX records, as the disk will have them.
@@ -68,26 +69,87 @@ func possibleXattr(name string, kind byte) bool {
 	return name == aclAccess && kind != tar.TypeSymlink || name == aclDefault && kind == tar.TypeDir
 }
 
-// fitXattrs sees that the disk has room for a file's attributes, which the writer places in the order of their names.
+// fitXattrs sees that the disk has room for a file's attributes.
 func fitXattrs(xattrs map[string]string) error {
-	inode, block, inBlock := xattrInodeRoom, xattrBlockRoom, 0
-	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
-		short := name[strings.IndexByte(name, '.')+1:]
-		if name == aclAccess || name == aclDefault {
-			short = ""
-		}
-		size := xattrEntry + (len(short)+3)&^3 + (len(xattrs[name])+3)&^3
-		switch {
-		case inode >= size:
-			inode -= size
-		case block >= size && inBlock < maxBlockXattrs:
-			block -= size
-			inBlock++
-		default:
-			return badLayer("its extended attributes do not fit (%d bytes are possible): %s", xattrBlockRoom, quote(name))
-		}
+	if _, _, beyond := splitXattrs(xattrs); beyond != "" {
+		return badLayer("its extended attributes do not fit (%d bytes are possible): %s", xattrBlockRoom, quote(beyond))
 	}
 	return nil
+}
+
+// An xattr is an attribute as the disk has it, a number standing for the beginning of its name.
+type xattr struct {
+	prefix byte
+	name   string
+	value  string
+}
+
+func (x xattr) size() int { return xattrEntry + (len(x.name)+3)&^3 + x.room() }
+
+// room is what its value takes.
+func (x xattr) room() int { return (len(x.value) + 3) &^ 3 }
+
+func newXattr(name, value string) xattr {
+	switch name {
+	case aclAccess:
+		return xattr{2, "", value}
+	case aclDefault:
+		return xattr{3, "", value}
+	}
+	space, rest, _ := strings.Cut(name, ".")
+	return xattr{map[string]byte{"user": 1, "trusted": 4, "security": 6}[space], rest, value}
+}
+
+// splitXattrs says which attributes go into the inode, and which into a block of their own: in the order of their names, wherever there is room. The
+// kernel searches a block, and only that, by another order. beyond is the first name that there is no room for.
+func splitXattrs(xattrs map[string]string) (inode, block []xattr, beyond string) {
+	inodeRoom, blockRoom := xattrInodeRoom, xattrBlockRoom
+	for _, name := range slices.Sorted(maps.Keys(xattrs)) {
+		x := newXattr(name, xattrs[name])
+		switch size := x.size(); {
+		case size <= inodeRoom:
+			inode = append(inode, x)
+			inodeRoom -= size
+		case size <= blockRoom:
+			block = append(block, x)
+			blockRoom -= size
+		default:
+			return nil, nil, name
+		}
+	}
+	slices.SortFunc(block, func(a, b xattr) int {
+		return cmp.Or(cmp.Compare(a.prefix, b.prefix), cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name))
+	})
+	return inode, block, ""
+}
+
+// putXattrs writes attributes from the beginning of b on, and their values before its end. Where a value is counts from before bytes before b.
+func putXattrs(b []byte, xattrs []xattr, before int) {
+	end := len(b)
+	e := b
+	for _, x := range xattrs {
+		end -= x.room()
+		copy(b[end:], x.value)
+		e[0], e[1] = byte(len(x.name)), x.prefix
+		le.PutUint16(e[2:], uint16(before+end))
+		le.PutUint32(e[8:], uint32(len(x.value)))
+		le.PutUint32(e[12:], x.hash())
+		copy(e[xattrEntry:], x.name)
+		e = e[x.size()-x.room():]
+	}
+}
+
+// hash is what the kernel compares attributes by, before it shares a block of them between files.
+func (x xattr) hash() uint32 {
+	var h uint32
+	for i := range len(x.name) {
+		h = bits.RotateLeft32(h, 5) ^ uint32(x.name[i])
+	}
+	value := append([]byte(x.value), 0, 0, 0)
+	for ; len(value) > 3; value = value[4:] {
+		h = bits.RotateLeft32(h, 16) ^ le.Uint32(value)
+	}
+	return h
 }
 
 // An access control list is handed around in one form (linux/posix_acl_xattr.h) and lies on an ext4 disk in another
@@ -112,16 +174,4 @@ func diskACL(value string) (string, error) {
 		}
 	}
 	return string(disk), nil
-}
-
-// paxXattrs are the PAX records that say xattrs.
-func paxXattrs(xattrs map[string]string) map[string]string {
-	if len(xattrs) == 0 {
-		return nil
-	}
-	records := make(map[string]string, len(xattrs))
-	for name, value := range xattrs {
-		records[xattrPrefix+name] = value
-	}
-	return records
 }

@@ -131,7 +131,7 @@ func checkSpec(spec Spec) ([]machine.Port, error) {
 			return nil, err
 		}
 	}
-	if err := checkPolicy(spec); err != nil {
+	if err := CheckPolicy(spec); err != nil {
 		return nil, err
 	}
 	return checkPorts(spec.Ports)
@@ -144,7 +144,8 @@ func checkEnv(name, value string) error {
 	return nil
 }
 
-func checkPolicy(spec Spec) error {
+// CheckPolicy refuses a health check that the instance could never make. Its error is an *api.Error.
+func CheckPolicy(spec Spec) error {
 	if spec.HealthCheck == nil || !spec.NoNetwork || !spec.HealthCheck.NeedsNetwork() {
 		return nil
 	}
@@ -383,6 +384,12 @@ func (o *owner) remove(graceful bool, reason string) error {
 	if err := o.end(graceful); err != nil {
 		return err
 	}
+	stays := o.s.c.Leaving(o.id)
+	defer func() { // also when something panics
+		if !o.over {
+			stays()
+		}
+	}()
 	next := o.rec
 	next.Deleting = true
 	data := event.Deleted{Reason: reason}

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/instance"
@@ -90,6 +92,38 @@ func TestTheImagesCheckOutlivesTheDaemon(t *testing.T) {
 	h.close(s)
 	s = h.open()
 	see(images)
+}
+
+// An update with a policy that is equal to the one in force changes nothing, whosever that is.
+func TestAnEqualPolicyChangesNothing(t *testing.T) {
+	h := newHost(t)
+	h.config = func(c *instance.Config) {
+		c.Images = &checkedImages{check: `{"Test":["CMD","ok"],"Interval":20000000000}`}
+	}
+	s := h.open()
+	made := started(t, s, "web", "sleep")
+	const images = "ok every 20s image"
+	if got := policyOf(made); got != images {
+		t.Fatalf("made with %q", got)
+	}
+	inForce, _ := made.Spec.Policy()
+	given := inForce
+	given.ConfirmInterval = 2 * time.Second // the default
+	since := h.events.Last()
+	for _, p := range []health.Policy{inForce, given} {
+		now, err := s.Update(t.Context(), "web", instance.Update{HealthCheck: &instance.HealthUpdate{Policy: &p}})
+		if got := policyOf(now); err != nil || got != images {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if told := h.told(since); slices.Contains(told, "updated") {
+		t.Errorf("told is %v", told)
+	}
+	given.Interval = 21 * time.Second
+	now, err := s.Update(t.Context(), "web", instance.Update{HealthCheck: &instance.HealthUpdate{Policy: &given}})
+	if got := policyOf(now); err != nil || got != "ok every 21s request" {
+		t.Errorf("%q, %v", got, err)
+	}
 }
 
 // A check that no record could hold is left out, and the instance runs.

@@ -88,10 +88,12 @@ func (s Spec) Policy() (health.Policy, Source) {
 
 // An Instance is one instance as it was published last: a value, never changed after it was handed out.
 type Instance struct {
-	ID        string    `json:"id"`
-	Spec      Spec      `json:"spec"`
-	State     State     `json:"state"`
-	Since     time.Time `json:"since"` // entry into State
+	ID    string    `json:"id"`
+	Spec  Spec      `json:"spec"`
+	State State     `json:"state"`
+	Since time.Time `json:"since"` // entry into State
+	// Entered is the same by the monotonic clock, where it was this process that saw it: the other clock may have been set since. Zero: it was not.
+	Entered   time.Time `json:"-"`
 	CreatedAt time.Time `json:"created_at"`
 	StartedAt time.Time `json:"started_at,omitzero"` // the last run's
 	RunningAt time.Time `json:"running_at,omitzero"`

@@ -2,7 +2,9 @@ package instance_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/machine"
@@ -29,6 +31,25 @@ func TestAgentReady(t *testing.T) {
 	}
 	if stopped, err := s.Stop(t.Context(), "web"); err != nil || stopped.Agent {
 		t.Errorf("%+v, %v", stopped, err)
+	}
+}
+
+// When an instance became what it is is known by a clock that nobody sets, too, unless another daemon saw it.
+func TestEntered(t *testing.T) {
+	h := newHost(t)
+	h.survives()
+	s := h.open()
+	made := create(t, s, "web", "sleep")
+	for _, in := range []instance.Instance{made, await(t, s, made.ID, instance.Running)} {
+		monotonic := strings.Contains(in.Entered.String(), " m=")
+		if apart := in.Entered.Round(0).Sub(in.Since); !monotonic || apart.Abs() > time.Millisecond {
+			t.Errorf("%s since %v, entered %v", in.State, in.Since, in.Entered)
+		}
+	}
+	h.close(s)
+	s = h.open()
+	if in, err := s.Find("web"); err != nil || in.State != instance.Running || !in.Entered.IsZero() || in.Since.IsZero() {
+		t.Errorf("taken back: %+v, %v", in, err)
 	}
 }
 

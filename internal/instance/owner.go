@@ -289,7 +289,8 @@ func (o *owner) publish(i Instance) {
 func (o *owner) step(to State) (record, event.StateChange) {
 	next := o.rec
 	next.Instance.State = to
-	next.Instance.Since = now()
+	next.Instance.Entered = time.Now()
+	next.Instance.Since = next.Instance.Entered.UTC().Round(0)
 	next.Instance.Unreachable = ""
 	next.Stopping = to == Unknown && o.rec.Instance.State == Shutdown
 	return next, event.StateChange{From: string(o.rec.Instance.State), To: string(to)}

@@ -181,7 +181,7 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 		}
 	case n.Kind == machine.Started && o.rec.Instance.State == Initializing:
 		next, c := o.step(Running)
-		next.Instance.Since = o.startedAt(n.Time)
+		next.Instance.Since, next.Instance.Entered = o.startedAt(n.Time)
 		next.Instance.RunningAt = next.Instance.Since
 		o.happened(next, change{event.TypeState, c})
 		o.log.Info("running", "after", o.sinceStart(n.Time))
@@ -193,13 +193,13 @@ func (o *owner) notice(n machine.Notice, ok bool) {
 }
 
 // startedAt is when the program was started, by the machine's word, which may be of a time when no daemon listened. A word that cannot be
-// true, because a clock was set or there is none, is replaced by now.
-func (o *owner) startedAt(said time.Time) time.Time {
-	t, in := now(), o.rec.Instance
+// true, because a clock was set or there is none, is replaced by now. The second is the same by the monotonic clock.
+func (o *owner) startedAt(said time.Time) (since, entered time.Time) {
+	t, in := time.Now(), o.rec.Instance
 	if said.Before(in.StartedAt) || said.Before(in.BootedAt) || said.After(t) {
-		return t
+		return t.UTC().Round(0), t
 	}
-	return said.UTC().Round(0)
+	return said.UTC().Round(0), t.Add(-t.Sub(said))
 }
 
 // sinceStart is how long after the run's start something was. A machine that was taken back tells of what was long ago.
@@ -416,7 +416,7 @@ func (o *owner) known() {
 	}
 	next, c := o.step(to) // its notices say more
 	if to == Running {
-		next.Instance.Since = ran
+		next.Instance.Since, next.Instance.Entered = ran, time.Time{}
 	}
 	o.happened(next, change{event.TypeState, c})
 }

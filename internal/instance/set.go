@@ -44,6 +44,10 @@ type Config struct {
 	NetworkUp func(id string)
 	// Unwritten is told when an instance changed, or went, without an event because the disk refused it. It must not wait; may be nil.
 	Unwritten func(id string)
+	// Leaving is called before the deletion of an instance is committed, from the instance's own goroutine, and waited for: whoever tells
+	// of the instance is to have told all by its return, which must not wait for the instance. stays is called when it was not deleted
+	// after all. May be nil.
+	Leaving func(id string) (stays func())
 	// Hinted is told that the guest's agent says that a port began, or ceased, to be listened on. It must not wait; may be nil.
 	Hinted func(id string, port uint16, listening bool)
 }
@@ -87,6 +91,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	}
 	if c.Unwritten == nil {
 		c.Unwritten = func(string) {}
+	}
+	if c.Leaving == nil {
+		c.Leaving = func(string) func() { return func() {} }
 	}
 	s := &Set{
 		c: c, log: c.Log, store: root, ctx: context.WithoutCancel(ctx), closing: make(chan struct{}),

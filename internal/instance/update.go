@@ -79,10 +79,12 @@ func (o *owner) update(u Update) error {
 		if err != nil {
 			return err
 		}
-		if !samePolicy(spec.HealthCheck, policy) {
+		given := *spec
+		given.HealthCheck = policy
+		if !sameInForce(*spec, given) {
 			fields = append(fields, "health_check")
 			spec.HealthCheck = policy
-			if err := checkPolicy(*spec); err != nil {
+			if err := CheckPolicy(*spec); err != nil {
 				return err
 			}
 		}
@@ -104,9 +106,9 @@ func (o *owner) update(u Update) error {
 	return nil
 }
 
-func samePolicy(a, b *health.Policy) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Equal(*b)
+// sameInForce reports whether the same is checked by both: then an update changes nothing, and the check stays whose it was.
+func sameInForce(a, b Spec) bool {
+	before, _ := a.Policy()
+	after, _ := b.Policy()
+	return before.Equal(after)
 }

@@ -195,9 +195,9 @@ func outsideUDP(t testing.TB) (addr string, c *net.UDPConn) {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after 20 s: %s", what)
+			t.Fatalf("not after a minute: %s", what)
 		}
 	}
 }
@@ -248,13 +248,14 @@ func TestOutboundFailuresLookReal(t *testing.T) {
 		{"no descriptors", syscall.EMFILE, "203.0.113.10:80", syscall.ECONNREFUSED},
 	} {
 		w.set(func() { w.fail = tt.fail })
-		start := time.Now()
+		late, start := kept(), time.Now()
 		_, err := g.connect(soon(t), tt.addr)
+		took, worst := time.Since(start), late()
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
-		if took := time.Since(start); took > 900*time.Millisecond { // a second is the guest's first retry
-			t.Errorf("%s: only after %v", tt.name, took)
+		if took > 900*time.Millisecond+3*worst { // a second is the guest's first retry
+			t.Errorf("%s: only after %v, where the host keeps a ticker waiting %v", tt.name, took, worst)
 		}
 	}
 	if told := w.reasons(); !strings.Contains(told, "the host could not connect: too many open files") || !strings.Contains(told, "--allow-net 10.0.0.1/32") {

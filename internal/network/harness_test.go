@@ -189,11 +189,34 @@ func soon(t testing.TB) context.Context {
 	return ctx
 }
 
+// kept measures by how much a ticker of this process is late at most, until the function that it returns is called: what the host keeps from
+// everybody, and so from the stacks here, which take turns.
+func kept() func() time.Duration {
+	const every = 5 * time.Millisecond
+	done, result := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var worst time.Duration
+		for due := time.Now().Add(every); ; due = time.Now().Add(every) {
+			select {
+			case <-time.After(time.Until(due)):
+				worst = max(worst, time.Since(due))
+			case <-done:
+				result <- max(worst, time.Since(due))
+				return
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(done)
+		return <-result
+	}
+}
+
 // noGoroutinesLeft fails the test if, after everything else, a goroutine of this package or of gVisor is still there.
 func noGoroutinesLeft(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for {
 			left := goroutines()
 			if len(left) == 0 {

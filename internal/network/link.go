@@ -46,15 +46,16 @@ type link struct {
 	mu      sync.Mutex
 	pending []byte // frames with their lengths
 	stopped bool
-	wake    chan struct{} // holds one token while pending is not empty
-	done    chan struct{}
+	news    sync.Cond // pending is not empty any more, or the link has stopped
 	lost    atomic.Uint64
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)
 
 func newLink(rw io.ReadWriteCloser, mtu int, id stations) *link {
-	return &link{rw: rw, mtu: uint32(mtu), id: id, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &link{rw: rw, mtu: uint32(mtu), id: id}
+	l.news.L = &l.mu
+	return l
 }
 
 // WritePackets implements stack.LinkWriter. A packet that finds no room is counted and lost, as on any card.
@@ -79,15 +80,24 @@ func (l *link) enqueue(size int, parts ...[]byte) bool {
 		l.lost.Add(1)
 		return false
 	}
+	if len(l.pending) == 0 {
+		l.news.Signal()
+	}
 	l.pending = binary.BigEndian.AppendUint32(l.pending, uint32(size))
 	for _, p := range parts {
 		l.pending = append(l.pending, p...)
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 	return true
+}
+
+// await returns once something waits; false: the link has stopped.
+func (l *link) await() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.pending) == 0 && !l.stopped {
+		l.news.Wait()
+	}
+	return !l.stopped
 }
 
 // take returns everything that waits, and keeps spent, which was written, to collect what comes next.
@@ -104,16 +114,9 @@ func (l *link) take(spent []byte) []byte {
 
 func (l *link) writeLoop() {
 	var out []byte
-	for {
-		select {
-		case <-l.done:
-			return
-		case <-l.wake:
-		}
+	for l.await() {
 		runtime.Gosched() // whoever this frame was written for may have one that goes with it, as a request with the last of the handshake
-		if out = l.take(out); len(out) == 0 {
-			continue // it went with the write before
-		}
+		out = l.take(out)
 		if _, err := l.rw.Write(out); err != nil {
 			if !errors.Is(err, syscall.EPIPE) { // of that the reader learns by itself, and tells
 				l.stop() // half a frame may have gone
@@ -132,7 +135,7 @@ func (l *link) stop() {
 	}
 	l.stopped = true
 	l.pending = nil
-	close(l.done)
+	l.news.Signal()
 	l.rw.Close()
 }
 

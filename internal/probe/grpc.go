@@ -59,6 +59,11 @@ func (t Target) grpc(s *span, p health.Policy) health.Result {
 	return r
 }
 
+// callLimit is how long the server may work on the call. The time of a probe is measured here, where it is known what the host kept from
+// it: a server that ended the call by itself at the timeout would have that charged, and would answer rather than be late. It is for a
+// server whose client is lost. In milliseconds gRPC takes eight digits, which four times the longest timeout, an hour, has.
+func callLimit(timeout time.Duration) time.Duration { return MaxFactor*timeout + time.Second }
+
 // callBytes is everything that is sent before the server speaks: preface, settings, and the call. A client need not wait for the
 // server's settings, and until they come the defaults hold, which have room for this.
 func callBytes(c *health.GRPCCheck, version string, timeout time.Duration) []byte {
@@ -72,8 +77,7 @@ func callBytes(c *health.GRPCCheck, version string, timeout time.Duration) []byt
 		{":method", "POST"}, {":scheme", "http"}, {":path", checkPath},
 		{":authority", net.JoinHostPort("localhost", strconv.Itoa(int(c.Port)))},
 		{"te", "trailers"},
-		// In milliseconds of at most eight digits; the longest timeout, an hour, has seven.
-		{"grpc-timeout", strconv.FormatInt(max(1, timeout.Milliseconds()), 10) + "m"},
+		{"grpc-timeout", strconv.FormatInt(callLimit(timeout).Milliseconds(), 10) + "m"},
 		{"content-type", "application/grpc"},
 		{"user-agent", "hale-probe/" + version},
 	} {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ type asked struct {
 
 func (a asked) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > 2*time.Second {
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > callLimit(2*time.Second) {
 		a.t.Errorf("deadline %v", deadline)
 	}
 	if got := fmt.Sprint(md["user-agent"], md[":authority"], r.Service); !strings.HasPrefix(got, "[hale-probe/1.2.3] [localhost:") || !strings.HasSuffix(got, "]é") {
@@ -103,6 +104,41 @@ func TestGRPCErrors(t *testing.T) {
 		found(t, checkGRPC(t, serveGRPC(t, s), `,"service":"é"`), health.Failure, c.reason)
 	}
 	found(t, checkGRPC(t, serveGRPC(t, grpc.NewServer()), ""), health.Failure, "does not implement grpc.health.v1.Health (UNIMPLEMENTED)")
+}
+
+// A slowHealth answers after a while, unless the call was ended before that.
+type slowHealth struct {
+	grpc_health_v1.UnimplementedHealthServer
+	after time.Duration
+}
+
+func (h slowHealth) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	select {
+	case <-time.After(h.after):
+		return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING}, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// The server does not end the call at the timeout: it is the probe that does, and one that goes on because the host kept it from running
+// gets the answer.
+func TestGRPCTimeIsTheProbes(t *testing.T) {
+	begin := func(after time.Duration) int {
+		s := grpc.NewServer()
+		grpc_health_v1.RegisterHealthServer(s, slowHealth{after: after})
+		return serveGRPC(t, s)
+	}
+	port := begin(time.Hour)
+	found(t, Run(t.Context(), loopback, policy(t, `{"grpc":{"port":%d},"timeout":"100ms"}`, port)), health.Failure, fmt.Sprintf("timeout after 100ms: no answer to the gRPC call on port %d", port))
+
+	starved := loopback
+	starved.RunDelay = delays(900)
+	r := Run(t.Context(), starved, policy(t, `{"grpc":{"port":%d},"timeout":"200ms"}`, begin(300*time.Millisecond)))
+	found(t, r, health.Success, "the server is SERVING")
+	if most := strconv.FormatInt(callLimit(time.Hour).Milliseconds(), 10); len(most) > 8 {
+		t.Errorf("gRPC takes no timeout of %s ms", most)
+	}
 }
 
 // hears is a server that reads the call, all of it, and then does what it likes.
@@ -268,7 +304,7 @@ func TestHostileGRPC(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			reason := strings.ReplaceAll(c.reason, "%d", fmt.Sprint(c.port))
-			r := Run(t.Context(), loopback, policy(t, `{"timeout":"300ms","grpc":{"port":%d}}`, c.port))
+			r := Run(t.Context(), loopback, policy(t, `{"timeout":%q,"grpc":{"port":%d}}`, timeoutFor(c.reason), c.port))
 			if reason == "!" { // which bound it meets first is the library's to say
 				if r.Outcome != health.Failure || r.Definite || strings.HasPrefix(r.Reason, "timeout") {
 					t.Errorf("%+v", r)

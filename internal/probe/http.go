@@ -46,7 +46,7 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 		x = exchanges.Get().(*exchange)
 		defer x.free()
 	}
-	x.span, x.target, x.check, x.raw.Conn, x.conn = s, &t, p.HTTP, conn, &x.raw
+	x.span, x.target, x.check, x.raw.Conn, x.conn = s, t, p.HTTP, conn, &x.raw
 	r := x.run()
 	r.Duration = time.Since(s.start)
 	if x.answered && s.drain() {
@@ -58,7 +58,7 @@ func (t Target) http(s *span, p health.Policy) health.Result {
 // An exchange is one request and its answer.
 type exchange struct {
 	span     *span
-	target   *Target
+	target   Target
 	check    *health.HTTPCheck
 	raw      counted  // the connection
 	conn     net.Conn // what is spoken through: raw, or TLS over it
@@ -70,7 +70,7 @@ type exchange struct {
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (x *exchange) free() {
-	x.span, x.target, x.check, x.raw, x.conn, x.answered = nil, nil, nil, counted{}, nil, false
+	x.span, x.target, x.check, x.raw, x.conn, x.answered = nil, Target{}, nil, counted{}, nil, false
 	exchanges.Put(x)
 }
 

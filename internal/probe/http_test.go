@@ -189,7 +189,7 @@ func TestHostileServers(t *testing.T) {
 			if strings.Contains(reason, "%d") {
 				reason = fmt.Sprintf(reason, c.port)
 			}
-			found(t, Run(t.Context(), loopback, policy(t, `{"timeout":"300ms","http":{"port":%d,%s}}`, c.port, c.check)), health.Failure, reason)
+			found(t, Run(t.Context(), loopback, policy(t, `{"timeout":%q,"http":{"port":%d,%s}}`, timeoutFor(reason), c.port, c.check)), health.Failure, reason)
 		})
 	}
 }

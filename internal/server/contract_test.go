@@ -120,7 +120,7 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 	must(err)
 	store, err := image.Open(dir+"/images", image.Options{Registry: registries})
 	must(err)
-	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events, Grace: 4 * time.Second})
+	set, err := instance.Open(ctx, instance.Config{Dir: dir + "/instances", Driver: fake.New(fake.Config{}), Images: images{store}, Events: events, Grace: 10 * time.Second})
 	must(err)
 	checks := health.NewSet(health.Config{Journal: journal{}, Probe: func(ctx context.Context, id string, p health.Policy, started func()) health.Result {
 		m, err := set.Machine(id)

@@ -170,6 +170,9 @@ func specOf(q api.CreateInstanceRequest, now time.Time) (instance.Spec, error) {
 	}
 	spec.HealthCheck = f.healthCheck(q.HealthCheck)
 	spec.Override = f.healthOverride(q.HealthCheckOverride, given(q.HealthCheck))
+	if e, refused := errors.AsType[*api.Error](instance.CheckPolicy(spec)); refused {
+		f = append(f, e.Details...)
+	}
 	return spec, f.err()
 }
 
@@ -388,7 +391,7 @@ func (f *faults) healthOverride(raw json.RawMessage, whole bool) *health.Overrid
 		return nil
 	}
 	if o != nil && whole {
-		f.add("invalid_health_check", field, "excludes health_check: give one of the two")
+		f.add(codeHealthCheck, field, "excludes health_check: give one of the two")
 	}
 	return o
 }
@@ -397,10 +400,10 @@ func (f *faults) healthOverride(raw json.RawMessage, whole bool) *health.Overrid
 func (f *faults) policy(field string, err error) {
 	refused, ok := errors.AsType[*health.PolicyError](err)
 	if !ok {
-		f.add("invalid_health_check", field, err.Error())
+		f.add(codeHealthCheck, field, err.Error())
 		return
 	}
 	for _, fault := range refused.Faults {
-		f.add("invalid_health_check", fault.Field, fault.Message)
+		f.add(codeHealthCheck, fault.Field, fault.Message)
 	}
 }

@@ -85,7 +85,7 @@ func TestCreateIsRefusedByItsFields(t *testing.T) {
 		{`{"image":"a","health_check":{"http":{"port":0},"interval":"1ms"}}`, "invalid_health_check", "health_check.http.port health_check.interval"},
 		{`{"image":"a","health_check":{"tcp":{"port":80},"exec":{"command":["a"]}}}`, "invalid_health_check", "health_check"},
 		{`{"image":"a","health_check":{"tcp":{"port":80},"colour":"red"}}`, "invalid_health_check", "health_check.colour"},
-		{`{"name":"A","health_check":{"tcp":{}}}`, "invalid_request", "health_check.tcp.port image name"},
+		{`{"name":"A","health_check":{"tcp":{}}}`, "invalid_health_check", "health_check.tcp.port image name"},
 	} {
 		_, err := asked([]byte(tc.body))
 		if code, fields := refusal(err); code != tc.code || strings.Join(fields, " ") != tc.fields {

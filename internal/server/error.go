@@ -84,10 +84,9 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 
 // policyBody names every fault of a health check that was refused.
 func policyBody(p *health.PolicyError) api.ErrorBody {
-	const code = "invalid_health_check"
-	b := api.ErrorBody{Code: code, Message: p.Error()}
+	b := api.ErrorBody{Code: codeHealthCheck, Message: p.Error()}
 	for _, f := range p.Faults {
-		b.Details = append(b.Details, api.Detail{Code: code, Message: f.Message, Field: f.Field})
+		b.Details = append(b.Details, api.Detail{Code: codeHealthCheck, Message: f.Message, Field: f.Field})
 	}
 	return b
 }
@@ -152,16 +151,22 @@ func (f *faults) add(code, field, message string) {
 func (f *faults) invalid(field, message string)     { f.add("invalid_request", field, message) }
 func (f *faults) unsupported(field, message string) { f.add("unsupported", field, message) }
 
-// err is nil where there are none. The code of the whole is that of the first.
+// codeHealthCheck is that of a refusal which names something of a health check, whatever else it names.
+const codeHealthCheck = "invalid_health_check"
+
+// err is nil where there are none. The code of the whole is that of the first, unless a health check is refused too.
 func (f faults) err() error {
 	if len(f) == 0 {
 		return nil
 	}
-	message := f[0].Field + ": " + f[0].Message
+	code, message := f[0].Code, f[0].Field+": "+f[0].Message
 	for _, d := range f[1:] {
 		message += "; " + d.Field + ": " + d.Message
+		if d.Code == codeHealthCheck {
+			code = d.Code
+		}
 	}
-	return &api.Error{Kind: api.Invalid, Code: f[0].Code, Message: message, Details: f, NoRetry: true}
+	return &api.Error{Kind: api.Invalid, Code: code, Message: message, Details: f, NoRetry: true}
 }
 
 // invalid is a refusal of one parameter.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/registry/registrytest"
+	"github.com/halevm/hale/internal/server"
 )
 
 // A slowRegistry has the image app:v1 of team, answers as the repository's name says, and can be told to.
@@ -94,13 +95,13 @@ func (a asker) ask(method, path, body string) answered {
 }
 
 // inBubble runs a test against a handler whose registry is at localhost:5000.
-func inBubble(t *testing.T, test func(t *testing.T, a asker, reg *slowRegistry)) {
+func inBubble(t *testing.T, test func(t *testing.T, a asker, reg *slowRegistry), edit ...func(*server.Config)) {
 	t.Helper()
 	reg := newSlowRegistry(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := registrytest.New(t)
 		n.Serve("localhost:5000", reg)
-		w, handler := newHandler(t, n.Client())
+		w, handler := newHandler(t, n.Client(), edit...)
 		test(t, asker{t, w, handler}, reg)
 	})
 }

@@ -150,7 +150,7 @@ func TestBodiesThatNeverCome(t *testing.T) {
 		}
 		t.Cleanup(func() { conn.Close() })
 		fmt.Fprintf(conn, "%s\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", head)
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(25 * time.Second)) // before the half minute is over
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", head, err)

@@ -192,6 +192,41 @@ func TestRefusedHealthCheckLeavesNothing(t *testing.T) {
 	}
 }
 
+// A refusal of a health check is one also where something else is wrong, too: each fault has its own code, and the whole that of the check.
+func TestRefusedWithSomethingElse(t *testing.T) {
+	w := newWorld(t)
+	w.create("kept")
+	const bad = `"health_check":{"http":{"port":0}}`
+	for _, c := range []struct{ method, path, body, fields string }{
+		{"POST", "/instances", `{"image":"app","name":"NO",` + bad + `}`, "name health_check.http.port"},
+		{"POST", "/instances", `{"image":"app","gpu":{"profile":"x"},` + bad + `}`, "gpu health_check.http.port"},
+		{"POST", "/instances", `{"image":"app","name":"NO","network":{"enabled":false},"health_check":{"tcp":{"port":80}}}`, "name health_check.tcp"},
+		{"POST", "/instances", `{"image":"app","vcpus":-1,"health_check":{"tcp":{"port":80}},"health_check_override":{"interval":"1s"}}`, "vcpus health_check_override"},
+		{"PATCH", "/instances/kept", `{"env":{"=":"x"},` + bad + `}`, "health_check.http.port env.="},
+		{"PATCH", "/instances/kept", `{"restart_policy":{"policy":"always"},` + bad + `}`, "restart_policy health_check.http.port"},
+	} {
+		resp, body := w.call(c.method, c.path, w.bearer, strings.NewReader(c.body))
+		var told api.ErrorBody
+		if err := json.Unmarshal(body, &told); err != nil {
+			t.Fatal(err)
+		}
+		var fields []string
+		for _, d := range told.Details {
+			fields = append(fields, d.Field)
+			if (d.Code == "invalid_health_check") != strings.HasPrefix(d.Field, "health_check") {
+				t.Errorf("%s: %+v", c.body, d)
+			}
+		}
+		if got := strings.Join(fields, " "); resp.StatusCode != http.StatusBadRequest || told.Code != "invalid_health_check" || got != c.fields {
+			t.Errorf("%s: %d %s of %q, want %q", c.body, resp.StatusCode, told.Code, got, c.fields)
+		}
+	}
+	_, metrics := w.call("GET", "/metrics", w.bearer, nil)
+	if want := `hale_http_requests_total{code="invalid_health_check",method="POST",route="/instances",status="400"} 4`; !strings.Contains(string(metrics), want) {
+		t.Errorf("the metrics lack %s", want)
+	}
+}
+
 // TestHealthChecksAtTheirBounds sends what is just within the rules, and what means "unset".
 func TestHealthChecksAtTheirBounds(t *testing.T) {
 	w := newWorld(t)

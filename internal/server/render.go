@@ -92,11 +92,16 @@ func printable(s string) string {
 
 // healthStatus is an instance's health as it is now.
 func (s *Server) healthStatus(in instance.Instance) api.InstanceHealthStatus {
-	return renderStatus(s.snapshot(in))
+	return renderStatus(s.status(in))
 }
 
-func (s *Server) snapshot(in instance.Instance) health.Snapshot {
-	h, ok := s.config.Health.Snapshot(in.ID)
+// status is the health of an instance without its history.
+func (s *Server) status(in instance.Instance) health.Snapshot {
+	return s.shown(in, s.config.Health.Status)
+}
+
+func (s *Server) shown(in instance.Instance, look func(id string) (health.Snapshot, bool)) health.Snapshot {
+	h, ok := look(in.ID)
 	if !ok {
 		return health.Snapshot{Status: unseenStatus(in), Since: in.Since}
 	}
@@ -111,6 +116,7 @@ func seen(in instance.Instance, h health.Snapshot) health.Snapshot {
 	switch h.Status {
 	case health.StatusStarting, health.StatusHealthy, health.StatusUnhealthy:
 		h.Status, h.LastStatus, h.Since = health.StatusUnknown, h.Status, in.Since
+		h.Stale, h.StaleReason = false, ""
 	}
 	return h
 }
@@ -125,7 +131,7 @@ func renderStatus(h health.Snapshot) api.InstanceHealthStatus {
 }
 
 func (s *Server) renderHealth(in instance.Instance) api.InstanceHealth {
-	h := s.snapshot(in)
+	h := s.shown(in, s.config.Health.Snapshot)
 	st := renderStatus(h)
 	out := api.InstanceHealth{
 		Status: st.Status, LastStatus: st.LastStatus, Since: st.Since,

@@ -84,15 +84,13 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 	for {
 		changed, judged := s.config.Instances.Changed(in.ID), s.config.Health.Changed(in.ID)
 		now := s.lookAt(in, g)
+		if g.health != "" && now.health.Stale && !asked { // also where it is as wanted: that may be long ago
+			asked = true
+			s.config.Health.Ask(in.ID)
+		}
 		if now.reached || now.hopeless != "" || now.deleted {
 			finishWait(w, now, false)
 			return
-		}
-		if !asked && g.health != "" {
-			if h, ok := s.config.Health.Snapshot(in.ID); ok && h.Stale {
-				asked = true
-				s.config.Health.Ask(in.ID)
-			}
 		}
 		select {
 		case <-changed:
@@ -120,7 +118,7 @@ func (s *Server) lookAt(known instance.Instance, g goal) waited {
 	if errors.Is(err, api.NotFound) {
 		return waited{instance: known, deleted: true}
 	}
-	return g.look(in, s.snapshot(in))
+	return g.look(in, s.status(in))
 }
 
 // unseenStatus is the status of an instance that the health controller has not taken up yet.

@@ -44,12 +44,15 @@ func TestAGoalIsComparedWithOneMoment(t *testing.T) {
 
 // Health may not have heard yet that an instance is not active any more: it is unknown all the same.
 func TestOneThatIsNotActiveIsUnknown(t *testing.T) {
-	known := health.Snapshot{Status: health.StatusHealthy}
+	known := health.Snapshot{Status: health.StatusHealthy, Stale: true, StaleReason: health.StaleRestarted}
 	for state, want := range map[instance.State]health.Status{
 		instance.Initializing: health.StatusHealthy, instance.Running: health.StatusHealthy,
 		instance.Shutdown: health.StatusUnknown, instance.Stopped: health.StatusUnknown, instance.Unknown: health.StatusUnknown,
 	} {
 		h := seen(instance.Instance{State: state}, known)
+		if stale := want != health.StatusUnknown; h.Stale != stale || (h.StaleReason != "") != stale {
+			t.Errorf("%s: stale %v %q", state, h.Stale, h.StaleReason)
+		}
 		if h.Status != want || (want == health.StatusUnknown) != (h.LastStatus == health.StatusHealthy) {
 			t.Errorf("%s: %s, before that %q", state, h.Status, h.LastStatus)
 		}

@@ -104,14 +104,16 @@ func (r *run) told() (kinds []machine.NoticeKind, exit machine.Exit) {
 
 // A guest that hangs between its HELLO and the program's start does not stay so for ever.
 func TestBootIsBoundedBehindHello(t *testing.T) {
-	r, _, control := puppeteer(t, time.Second)
+	r, _, control := puppeteer(t, 2*time.Second)
 	go agent(t, control, false)
 	r.toTheEnd()
 	kinds, exit := r.told()
 	if len(kinds) != 2 || kinds[0] != machine.AgentReady {
 		t.Errorf("told %v", kinds)
 	}
-	if exit.Reason != machine.BootTimeout || !strings.HasPrefix(exit.Message, "the guest agent came up, and did not start the program within 1s: in 1") {
+	_, in, _ := strings.Cut(exit.Message, "the guest agent came up, and did not start the program within 2s: in ")
+	in, _, _ = strings.Cut(in, " ")
+	if took, err := time.ParseDuration(in); exit.Reason != machine.BootTimeout || err != nil || took < 2*time.Second { // more where the host kept it waiting
 		t.Errorf("ended with %+v", exit)
 	}
 }
@@ -129,10 +131,10 @@ func TestBootIsBoundedBeforeHello(t *testing.T) {
 
 // Neither deadline is for a program that runs.
 func TestBootIsOver(t *testing.T) {
-	const deadline = 500 * time.Millisecond
+	const deadline = 2 * time.Second // and the agent is there at once, as soon as the host lets it
 	r, vm, control := puppeteer(t, deadline)
 	go agent(t, control, true)
-	defer time.AfterFunc(3*deadline, func() { vm.Kill() }).Stop()
+	defer time.AfterFunc(5*deadline/2, func() { vm.Kill() }).Stop()
 	r.toTheEnd()
 	if kinds, exit := r.told(); len(kinds) != 3 || kinds[1] != machine.Started || exit.Reason == machine.BootTimeout {
 		t.Errorf("told %v, ended with %+v", kinds, exit)
@@ -220,7 +222,7 @@ func TestAKillDoesNotWaitForALook(t *testing.T) {
 		t.Error(err)
 	}
 	<-ended
-	if took := time.Since(begun); took > lookTimeout/2 {
+	if took := time.Since(begun); took > lookTimeout*4/5 {
 		t.Errorf("it was killed after %v", took)
 	}
 	if _, exit := r.told(); exit.Reason != machine.Killed {

@@ -38,7 +38,7 @@ func TestServedWithoutDescriptors(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: was.Max}); err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	hello := protocol.Hello{MinVersion: 1, MaxVersion: 3, Secret: "secret", Role: protocol.RoleControl}
 	if err := protocol.WriteJSON(conn, protocol.KindHello, hello); err != nil {
 		t.Fatal(err)

@@ -133,7 +133,7 @@ func dialControl(t *testing.T, d *runDir) net.Conn {
 	if w.Version != protocol.MaxVersion || w.Build != "test" {
 		t.Errorf("the welcome is %+v", w)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 
@@ -303,7 +303,7 @@ func TestExecEndsWithItsClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	var credit protocol.ExecCredit
 	if err := protocol.Expect(conn, protocol.KindCredit, &credit); err != nil || credit.Bytes < 5 {
 		t.Fatalf("%+v, %v: want credit for some input", credit, err)

@@ -191,7 +191,7 @@ func takeBack(t *testing.T, version string) {
 		select {
 		case n := <-m.Notices():
 			return n
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("no notice came")
 			return machine.Notice{}
 		}
@@ -291,7 +291,7 @@ func TestOtherDaemons(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			var w protocol.Welcome
 			hello := protocol.Hello{MinVersion: tt.least, MaxVersion: tt.most, Secret: secret, Role: protocol.RoleControl}
 			if err := errors.Join(protocol.WriteJSON(conn, protocol.KindHello, hello), protocol.Expect(conn, protocol.KindWelcome, &w)); err != nil || w.Version != tt.spoken {

@@ -67,7 +67,7 @@ func TestLinesAreToldOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Close()
-	old.SetDeadline(time.Now().Add(10 * time.Second))
+	old.SetDeadline(time.Now().Add(time.Minute))
 	var w protocol.Welcome
 	protocol.WriteJSON(old, protocol.KindHello, protocol.Hello{MinVersion: 1, MaxVersion: 1, Secret: secret, Role: protocol.RoleControl})
 	if err := protocol.Expect(old, protocol.KindWelcome, &w); err != nil || w.Error != nil || w.Version != 1 {
@@ -94,7 +94,7 @@ func TestLinesAreToldOnce(t *testing.T) {
 		t.Errorf("whoever comes later is told %+v", n)
 	}
 	first.Close()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // until the shim has seen it
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // until the shim has seen it
 		s.mu.Lock()
 		n := len(s.conns)
 		s.mu.Unlock()

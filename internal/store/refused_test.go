@@ -20,9 +20,10 @@ func TestDraftsOfAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	const size = 1 << 20 // larger than what the test's own files are, for the limit is the process's
 	d := r.Drafted("x", time.Hour)
 	for i := range 6 {
-		if err := d.Write(bytes.Repeat([]byte{'a' + byte(i)}, 3500), false); err != nil {
+		if err := d.Write(bytes.Repeat([]byte{'a' + byte(i)}, size), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,14 +34,14 @@ func TestDraftsOfAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &was)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 3600, Max: was.Max}); err != nil { // as a disk that is full: a part is written
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size + size/2, Max: was.Max}); err != nil { // as a disk that is full: a part is written
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if err := d.Write(bytes.Repeat([]byte("x"), 5000), false); err == nil {
+		if err := d.Write(bytes.Repeat([]byte("x"), 2*size), false); err == nil {
 			t.Fatal("it was not refused")
 		}
-		if got, err := d.Read(1 << 20); err != nil || got[0] != 'f' {
+		if got, err := d.Read(size); err != nil || got[0] != 'f' {
 			t.Errorf("after %d that were refused %q is read, %v", i+1, got[:1], err)
 		}
 	}

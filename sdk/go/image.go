@@ -3,6 +3,7 @@ package hale
 import (
 	"context"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (c *Client) DeleteImage(ctx context.Context, name string) error {
 // An Import says how an image is imported; all of it is optional.
 type Import struct {
 	Name string // the reference to give to the image; "": the one that the file names
-	Size int64  // of the file in bytes, where it is known
+	Size int64  // of the file in bytes, where it is known; an *os.File says it itself
 	// Progress is told how many bytes have been sent, as they are, from one goroutine.
 	Progress func(sent int64)
 }
@@ -62,6 +63,8 @@ func (c *Client) ImportImage(ctx context.Context, r io.Reader, i Import) (api.Im
 	}
 	if i.Size > 0 {
 		req.ContentLength = i.Size
+	} else if f, ok := r.(*os.File); ok {
+		req.ContentLength = rest(f)
 	}
 	req.Header.Set("Expect", "100-continue") // what would be refused at once is not sent first
 	img, err := call[api.Image](c, req, nil)
@@ -71,6 +74,19 @@ func (c *Client) ImportImage(ctx context.Context, r io.Reader, i Import) (api.Im
 		}
 	}
 	return img, err
+}
+
+// rest is how many bytes a file has from where it is read next; 0 where it cannot say.
+func rest(f *os.File) int64 {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0
+	}
+	return max(0, info.Size()-at)
 }
 
 // An upload is the body of an import: it counts what is sent and remembers why its reader failed.

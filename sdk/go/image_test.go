@@ -6,6 +6,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,6 +52,31 @@ func TestImport(t *testing.T) {
 				t.Errorf("progress ended at %v, want %d", told, size)
 			}
 		})
+	}
+}
+
+// TestImportFile: a file says itself how much of it is left, whatever was read of it.
+func TestImportFile(t *testing.T) {
+	var length int64
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		length = r.ContentLength
+		io.Copy(io.Discard, r.Body)
+		answer(http.StatusCreated, `{}`)(w, r)
+	})
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, make([]byte, 100<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.CopyN(io.Discard, f, 1<<10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ImportImage(t.Context(), f, Import{}); err != nil || length != 99<<10 {
+		t.Errorf("announced %d bytes of %d: %v", length, 99<<10, err)
 	}
 }
 

@@ -190,10 +190,10 @@ test('the life of an instance', async () => {
   assert.deepEqual(made.env, { GREETING: 'hello' });
   assert.equal(made.health_status.status, 'starting');
 
-  const running = await client.instances.wait(made.id, { state: 'Running', timeout: '10s' });
+  const running = await client.instances.wait(made.id, { state: 'Running', timeout: '1m' });
   shape(running, { state: states, timed_out: 'boolean', 'state_error?': 'string | null' }, 'wait');
   assert.deepEqual([running.state, running.timed_out], ['Running', false]);
-  const well = await client.instances.wait(made.id, { health: 'healthy', timeout: '10s' });
+  const well = await client.instances.wait(made.id, { health: 'healthy', timeout: '1m' });
   assert.equal(well.health_status.status, 'healthy');
 
   const now = isInstance(await client.instances.get('life'));

@@ -167,7 +167,7 @@ func importImage(url, bearer string) error {
 	if _, err := call("POST", url+"/images/import", bearer, &archive); err != nil {
 		return err
 	}
-	body, err := call("GET", url+"/images/docker.io%2Flibrary%2Fcompat:latest?wait=30s", bearer, nil)
+	body, err := call("GET", url+"/images/docker.io%2Flibrary%2Fcompat:latest?wait=3m", bearer, nil)
 	if err == nil && !bytes.Contains(body, []byte(`"ready"`)) {
 		err = fmt.Errorf("the image is not ready: %s", body)
 	}

@@ -174,6 +174,13 @@ func (x *test) checkSlot(s *slot) {
 	if err != nil && !errors.Is(err, api.NotFound) {
 		x.Fatal(err)
 	}
+	// A daemon is ready before it has heard of a machine whose shim the host keeps from answering.
+	for deadline := time.Now().Add(patience); there && x.Survive && in.State == api.InstanceStateUnknown && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+		if in, err = x.Instance(x.Context(), s.name); err != nil {
+			x.Fatal(err)
+		}
+	}
 	must := was.id != "" && was.pending != "delete"
 	may := was.id != "" || was.pending == "create"
 	if must && !there || there && !may {

@@ -66,7 +66,7 @@ func TestInputThatNobodyReads(t *testing.T) {
 	}
 	start := time.Now()
 	eventually(t, "the program is gone", func() bool { return h.run("deaf", "/workload", "count", "deaf") == "0" })
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 30*time.Second { // an exec within; nothing but its client's end would end it for ten minutes
 		t.Errorf("the program went %v after its client", took)
 	}
 	eventually(t, "the daemon holds what it held before", func() bool { return len(h.descriptors()) <= len(files) && h.goroutines() <= goroutines })

@@ -32,7 +32,7 @@ func TestFloods(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			h := *h
 			h.t = t
-			in := h.create(api.CreateInstanceRequest{Name: "flood-" + what, Entrypoint: []string{"/workload", "spew", what, "20"}})
+			in := h.create(api.CreateInstanceRequest{Name: "flood-" + what, Entrypoint: []string{"/workload", "spew", what, "30"}}) // until after all that is measured
 			h.await(in.ID, api.InstanceStateRunning)
 			daemon := h.daemon.Process.Pid
 			quiet := privateMemory(t, daemon)

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
@@ -36,7 +35,7 @@ func inNamespace(t *testing.T) bool {
 	if os.Getenv(mark) == t.Name() {
 		return true
 	}
-	args := append(mountNamespace(), os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-test.timeout", "5m")
+	args := append(mountNamespace(), os.Args[0], "-test.v", "-test.run", "^"+t.Name()+"$", "-test.timeout", "15m")
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), mark+"="+t.Name())
 	out, err := cmd.CombinedOutput()
@@ -95,7 +94,7 @@ func TestFullDisk(t *testing.T) {
 		fill(leave)
 		img, err := h.ImportImage(t.Context(), bytes.NewReader(big), hale.Import{Name: "big"})
 		if err == nil {
-			img, err = h.Image(t.Context(), img.Name, time.Minute)
+			img, err = h.Image(t.Context(), img.Name, imagePatience)
 			if err == nil && img.Status == api.ImageStatusFailed && img.Error != nil {
 				err = errors.New(*img.Error)
 			}

@@ -210,7 +210,7 @@ func (h *host) stop() {
 
 // end deletes everything, ends the daemon, and looks for leftovers.
 func (h *host) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	list, err := h.Instances(ctx, hale.InstanceFilter{})
 	if err != nil {
@@ -241,7 +241,7 @@ func (h *host) load(ref string) {
 	defer f.Close()
 	img, err := h.ImportImage(h.t.Context(), f, hale.Import{})
 	if err == nil {
-		img, err = h.Image(h.t.Context(), img.Name, time.Minute)
+		img, err = h.Image(h.t.Context(), img.Name, imagePatience)
 	}
 	if err != nil || img.Status != api.ImageStatusReady {
 		h.t.Fatalf("import %s: %v %v", ref, img.Status, err)
@@ -269,6 +269,9 @@ func (h *host) create(r api.CreateInstanceRequest) api.Instance {
 
 // bootPatience is how long a machine may take to come up here: under emulation, beside others. One that hangs is given up by its shim before.
 const bootPatience = 6 * time.Minute
+
+// imagePatience is how long an image may take to become one.
+const imagePatience = 5 * time.Minute
 
 // await waits for a state, and counts a machine that came up.
 func (h *host) await(ref string, state api.InstanceState) api.Instance {

@@ -16,23 +16,26 @@ func TestExecChecks(t *testing.T) {
 	h.create(api.CreateInstanceRequest{Name: "box", Cmd: []string{"sleep"}, HealthCheck: check(`{"exec":{"command":["/workload","print","ok"]}}`)})
 	h.awaitHealth("box", api.HealthStateHealthy)
 	booted.Add(1)
-	const pace = `"interval":"200ms","timeout":"1s","start_period":"0s","failure_threshold":2`
+	const pace = `"interval":"200ms","start_period":"0s","failure_threshold":2`
+	// What is not to run into its timeout has a long one, which whoever waited for what was left behind would run into all the same: that is there
+	// for an hour.
+	const soon, patient = `,"timeout":"1s"`, `,"timeout":"30s"`
 	for _, c := range []struct {
-		exec   string
+		exec   string // the command, and the timeout
 		want   api.HealthState
 		reason string
 		long   time.Duration // no probe takes longer
 	}{
 		// A child in a session of its own holds the output open; without cgroups it would live on, and nobody would get an exit.
-		{`"command":["/workload","linger"]`, api.HealthStateUnhealthy, "timeout after 1s: the command was killed", 3 * time.Second},
-		{`"command":["/workload","abandon"]`, api.HealthStateHealthy, "exit code 0", time.Second},
-		{`"command":["/workload","spew","output","100"]`, api.HealthStateUnhealthy, "timeout after 1s: the command was killed", 3 * time.Second},
-		{`"command":["/no/such/program"]`, api.HealthStateUnhealthy, "command not found", time.Second},
-		{`"command":["/workload","print"],"user":"nobody-of-this-name"`, api.HealthStateUnhealthy, `no user "nobody-of-this-name"`, time.Second},
-		{`"command":["/workload","print"],"working_dir":"/no/such/directory"`, api.HealthStateUnhealthy, "/no/such/directory: no such file", time.Second},
-		{`"command":["/workload","print","well"]`, api.HealthStateHealthy, "exit code 0", time.Second},
+		{`{"command":["/workload","linger"]}` + soon, api.HealthStateUnhealthy, "timeout after 1s: the command was killed", 15 * time.Second},
+		{`{"command":["/workload","abandon"]}` + patient, api.HealthStateHealthy, "exit code 0", 15 * time.Second},
+		{`{"command":["/workload","spew","output","100"]}` + soon, api.HealthStateUnhealthy, "timeout after 1s: the command was killed", 15 * time.Second},
+		{`{"command":["/no/such/program"]}` + patient, api.HealthStateUnhealthy, "command not found", 15 * time.Second},
+		{`{"command":["/workload","print"],"user":"nobody-of-this-name"}` + patient, api.HealthStateUnhealthy, `no user "nobody-of-this-name"`, 15 * time.Second},
+		{`{"command":["/workload","print"],"working_dir":"/no/such/directory"}` + patient, api.HealthStateUnhealthy, "/no/such/directory: no such file", 15 * time.Second},
+		{`{"command":["/workload","print","well"]}` + patient, api.HealthStateHealthy, "exit code 0", 15 * time.Second},
 	} {
-		got := h.judged("box", `{`+pace+`,"exec":{`+c.exec+`}}`, c.want, c.reason)
+		got := h.judged("box", `{`+pace+`,"exec":`+c.exec+`}`, c.want, c.reason)
 		window := got.Results[len(got.Results)-1].Window
 		for _, r := range got.Results {
 			if r.Window != window {

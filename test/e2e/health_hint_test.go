@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/health"
 )
 
 // A toggled is a machine whose program listens where it is told to.
@@ -87,31 +86,33 @@ func (g toggled) turned(want api.HealthState, since time.Time) time.Time {
 	return health.Transitions[i].Time
 }
 
-// events are those of the instance so far, of a type.
+// events are those of the instance so far, of a type: an event is in the log before anybody sees what it tells, and in the order of what happened,
+// so before that of a tag.
 func (g toggled) events(typ string) (n int) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 500*time.Millisecond)
-	defer cancel()
-	for e, err := range g.Events(ctx, "") {
+	if _, err := g.UpdateInstance(g.t.Context(), "web", api.UpdateInstanceRequest{Tags: api.Tags{"asked": fmt.Sprint(time.Now().UnixNano())}}); err != nil {
+		g.t.Fatal(err)
+	}
+	logs, err := filepath.Glob(filepath.Join(g.dir, "events", "*.log"))
+	if err != nil || len(logs) == 0 {
+		g.t.Fatalf("no log of events: %v", err)
+	}
+	for _, name := range logs {
+		b, err := os.ReadFile(name)
 		if err != nil {
-			if !errors.Is(err, context.DeadlineExceeded) {
-				g.t.Error(err)
-			}
-			break
+			g.t.Fatal(err)
 		}
-		if e.Type == typ {
-			n++
-		}
+		n += strings.Count(string(b), fmt.Sprintf(`"type":%q,"instance":%q`, typ, g.in.ID))
 	}
 	return n
 }
 
 // One machine through all that its listener can do. Intervals are so long that only a hint can be the reason of what comes soon.
 func TestHintsOnARealMachine(t *testing.T) {
-	const slow = `{"http":{"port":80},"interval":"30s","start_period":"30s"}`
-	g := newToggled(t, `{"http":{"port":80},"start_period":"30s"}`)
+	const slow = `{"http":{"port":80},"interval":"1m","start_period":"30s"}`
+	g := newToggled(t, `{"http":{"port":80},"start_period":"60s"}`)
 
-	// A start of 20 s, with a grace of 30: healthy soon after, and never unhealthy.
+	// A start of 20 s, with a grace of 60: healthy soon after, and never unhealthy.
 	time.Sleep(time.Until(g.in.StartedAt.Add(20 * time.Second)))
 	before := g.health()
 	if before.Status != api.HealthStateStarting || before.GraceFailures == 0 {
@@ -127,9 +128,9 @@ func TestHintsOnARealMachine(t *testing.T) {
 
 	// The same policy again, in other words: no window, no event, no probe.
 	before, events := g.health(), g.events("health")
-	same := g.update(`{"http":{"port":80,"path":"/"},"interval":"10000ms"}`)
+	same := g.update(`{"http":{"port":80,"path":"/"},"interval":"10000ms","start_period":"1m"}`)
 	time.Sleep(time.Second)
-	if now := g.health(); !same.WindowStartedAt.Equal(*before.WindowStartedAt) || !now.LastCheckedAt.Equal(*before.LastCheckedAt) || g.events("health") != events {
+	if now := g.health(); events == 0 || !same.WindowStartedAt.Equal(*before.WindowStartedAt) || !now.LastCheckedAt.Equal(*before.LastCheckedAt) || g.events("health") != events {
 		t.Errorf("an equal policy was more than none:\n%+v\n%+v", before, now)
 	}
 
@@ -151,7 +152,7 @@ func TestHintsOnARealMachine(t *testing.T) {
 	ceased := g.order("/cease?at=:80")
 	took := g.turned(api.HealthStateUnhealthy, ceased).Sub(ceased)
 	t.Logf("unhealthy %v after it ceased to listen", took)
-	if took > 15*time.Second {
+	if took > 40*time.Second {
 		t.Errorf("unhealthy only after %v", took)
 	}
 	if reason := text(g.health().LastError); !strings.Contains(reason, "refused") || strings.Contains(reason, "127.0.0.1") {
@@ -164,7 +165,7 @@ func TestHintsOnARealMachine(t *testing.T) {
 	began = g.order("/listen?at=:80")
 	took = g.turned(api.HealthStateHealthy, began).Sub(began)
 	t.Logf("with the next daemon healthy %v after it began to listen", took)
-	if took > 5*time.Second {
+	if took > 30*time.Second {
 		t.Errorf("healthy only after %v", took)
 	}
 
@@ -185,18 +186,20 @@ func TestNothingIsSentBeforeTheGuestHasANetwork(t *testing.T) {
 	in := h.create(api.CreateInstanceRequest{Name: "web", HealthCheck: check(`{"http":{"port":80}}`)})
 	h.awaitHealth("web", api.HealthStateHealthy)
 	booted.Add(1)
-	health, err := h.InstanceHealth(t.Context(), "web")
+	seen, err := h.InstanceHealth(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ready := h.agentReady(in)
-	results := slices.Clone(health.Results)
+	results := slices.Clone(seen.Results)
 	slices.SortFunc(results, func(a, b api.HealthResult) int { return a.Time.Compare(b.Time) })
-	inconclusive := 0
+	inconclusive := 0 // for want of what is to be waited for: that a host was starved is another matter
 	for i, r := range results {
 		t.Logf("%v after its start: %s in %.1f ms: %s", r.Time.Sub(in.CreatedAt).Round(time.Millisecond), r.Outcome+r.Cause, r.DurationMs, r.Reason)
 		if r.Outcome == "inconclusive" {
-			inconclusive++
+			if r.Cause != health.CauseStarved {
+				inconclusive++
+			}
 		} else if r.Time.Before(ready.Add(-10 * time.Millisecond)) { // two clocks' readings, of one host
 			t.Errorf("result %d is of a probe at %v, before the agent's HELLO at %v", i, r.Time, ready)
 		}
@@ -206,7 +209,7 @@ func TestNothingIsSentBeforeTheGuestHasANetwork(t *testing.T) {
 	}
 }
 
-// agentReady is when the agent of an instance said HELLO, by the instance's own log.
+// agentReady is when the agent of an instance said HELLO, by the instance's own log, whose line may be written later than that: "after" is its shim's word.
 func (h *host) agentReady(in api.Instance) time.Time {
 	h.t.Helper()
 	b, err := os.ReadFile(filepath.Join(h.dir, "instances", in.ID, "hale.log"))
@@ -217,15 +220,12 @@ func (h *host) agentReady(in api.Instance) time.Time {
 		if !strings.Contains(line, "guest agent ready") {
 			continue
 		}
-		var at string
-		if _, err := fmt.Sscanf(line, "time=%s ", &at); err != nil {
+		_, said, _ := strings.Cut(strings.TrimSpace(line), " after=")
+		after, err := time.ParseDuration(said)
+		if err != nil {
 			h.t.Fatalf("%q: %v", line, err)
 		}
-		t, err := time.Parse(time.RFC3339Nano, at)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		return t
+		return h.find(in.ID).StartedAt.Add(after)
 	}
 	h.t.Fatalf("no HELLO in\n%s", b)
 	return time.Time{}

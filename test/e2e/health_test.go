@@ -129,7 +129,7 @@ func TestBreakAndMend(t *testing.T) {
 	if !same.WindowStartedAt.Equal(*before.WindowStartedAt) {
 		t.Error("an equal policy began a new window")
 	}
-	changed, err := h.UpdateInstance(t.Context(), "web", api.UpdateInstanceRequest{HealthCheck: check(`{"tcp":{"port":81},"interval":"500ms","start_period":"500ms","failure_threshold":1}`)})
+	changed, err := h.UpdateInstance(t.Context(), "web", api.UpdateInstanceRequest{HealthCheck: check(`{"tcp":{"port":81},"interval":"500ms","start_period":"3s","failure_threshold":1}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestAgentUnbound(t *testing.T) {
 	in := h.create(api.CreateInstanceRequest{
 		Name: "web", Cmd: []string{"serve", ":80"},
 		Network:     &api.InstanceNetworkRequest{Ports: []api.PortMapping{{GuestPort: 80}}},
-		HealthCheck: check(`{"exec":{"command":["/workload","print","ok"]},"interval":"200ms","timeout":"200ms","failure_threshold":3}`),
+		HealthCheck: check(`{"exec":{"command":["/workload","print","ok"]},"interval":"200ms","timeout":"5s","failure_threshold":3}`),
 	})
 	h.awaitHealth("web", api.HealthStateHealthy)
 	booted.Add(1)

@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -70,7 +69,7 @@ func TestHostileArchives(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			img, err := h.ImportImage(t.Context(), c.archive, hale.Import{Name: "hostile"})
 			if err == nil {
-				img, err = h.Image(t.Context(), img.Name, time.Minute)
+				img, err = h.Image(t.Context(), img.Name, imagePatience)
 			}
 			if c.refused == "" && c.name != "cut off" {
 				if err != nil || img.Status != api.ImageStatusReady {

@@ -161,7 +161,8 @@ func TestFourMachinesAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// Killing QEMU or a shim is told within a second, and touches nobody else.
+// Killing QEMU or a shim is told within a second, and touches nobody else. Three are let run in turn until it is told, as soon as the host lets them:
+// the one that ends, who waits for its end, and who is told.
 func TestKilledFromOutside(t *testing.T) {
 	h := newHost(t, workload)
 	for _, name := range []string{"qemu", "shim", "bystander"} {
@@ -173,13 +174,15 @@ func TestKilledFromOutside(t *testing.T) {
 	}
 	told := func(name string, victim int, reason string, gone ...int) {
 		t.Helper()
+		late := lateness(t)
 		killed := time.Now()
 		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		in := h.await(name, api.InstanceStateStopped)
-		if took := in.StoppedAt.Sub(killed); took > time.Second {
-			t.Errorf("%s: it took %v to be told", name, took)
+		_, worst := late()
+		if took := in.StoppedAt.Sub(killed); took > time.Second+3*worst {
+			t.Errorf("%s: it took %v to be told, and the host keeps a ticker waiting %v", name, took, worst)
 		}
 		if in.ExitReason != reason || text(in.StateError) == "" {
 			t.Errorf("%s: %s, %q", name, in.ExitReason, text(in.StateError))

@@ -70,7 +70,7 @@ func TestOutbound(t *testing.T) {
 				if !strings.Contains(got, "connection refused") {
 					t.Errorf("from a guest %s %s: %q", network, addr, got)
 				}
-				if took > 3*time.Second {
+				if took > 10*time.Second { // of which an exec takes some; who is not refused waits for five
 					t.Errorf("%s %s is refused only after %v", network, addr, took)
 				}
 			}
@@ -288,14 +288,14 @@ func TestOutboundFlood(t *testing.T) {
 		}
 		lags.add(health.Results)
 	}
-	host, _ := late()
+	_, host := late()
 	wg.Wait()
 	p50, p99, worst := lags.percentiles()
 	t.Logf("connections: %s; datagrams: %s", outs[0], outs[1])
 	disk = diskUse(t, h.dir) - disk
 	t.Logf("the flood's shim: %.1f MB private before, %.1f MB at most; the daemon %.1f MB more; the disk %.1f MB more",
 		float64(quiet)/(1<<20), float64(most)/(1<<20), float64(grown)/(1<<20), float64(disk)/(1<<20))
-	t.Logf("the other instance: %d probes, lag p50 %v, p99 %v, at most %v (5%% of the interval among it), of a ticker in this process p99 %v; status %s",
+	t.Logf("the other instance: %d probes, lag p50 %v, p99 %v, at most %v (5%% of the interval among it), a ticker in this process is late by at most %v; status %s",
 		len(lags.all), p50, p99, worst, host, h.awaitHealth("watched", api.HealthStateHealthy).Status)
 	if most > floodPrivate {
 		t.Errorf("the shim has %d bytes of private memory, more than %d", most, floodPrivate)
@@ -304,7 +304,7 @@ func TestOutboundFlood(t *testing.T) {
 		t.Errorf("the daemon has %d bytes of private memory more than before, and %d bytes more are on the disk", grown, disk)
 	}
 	if p99 > floodLag+host {
-		t.Errorf("the lag's p99 is %v, more than %v", p99, floodLag)
+		t.Errorf("the lag's p99 is %v, more than %v, and the host keeps a ticker waiting %v", p99, floodLag, host)
 	}
 	if n := len(lags.all); n < 100 {
 		t.Errorf("%d probes are too few to say anything", n)

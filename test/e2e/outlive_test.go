@@ -22,6 +22,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/leak"
+	hale "github.com/halevm/hale/sdk/go"
 	"github.com/halevm/hale/test/e2e/numbered"
 )
 
@@ -117,7 +118,7 @@ func (d *download) to(mark int64) {
 // reaches waits for it to have got so much.
 func (d *download) reaches(t *testing.T, mark int64) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); d.got.Load() < mark; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); d.got.Load() < mark; time.Sleep(5 * time.Millisecond) {
 		select {
 		case err := <-d.done:
 			t.Fatalf("the download ended: %v", err)
@@ -147,15 +148,16 @@ func TestKilledUnderTransfers(t *testing.T) {
 	const short, long = 128 * mb, 384 * mb
 	begun := time.Now()
 	first, second := h.download(in, short), h.download(in, long)
-	first.to(short)
+	first.to(short / 2) // that it is not over before the daemon is killed
 	second.to(256 * mb)
 	second.reaches(t, 32*mb)
 	carried := []int64{h.number("GET", in, "/carried")}
-	if first.got.Load() >= short {
-		t.Fatal("the short download is over already: the test shows nothing")
-	}
+	first.to(short)
 	h.kill()
 	atKill := [2]int64{first.got.Load(), second.got.Load()}
+	if atKill[0] >= short {
+		t.Fatal("the short download was over already: the test shows nothing")
+	}
 	if err := <-first.done; err != nil {
 		t.Errorf("the download that no daemon saw end: %v", err)
 	}
@@ -221,8 +223,9 @@ func TestKilledUnderTransfers(t *testing.T) {
 
 // How fast a guest may write without a daemon, of what it may with one.
 const (
-	pourWith    = 10 * time.Second // before the daemon dies, and again after the next one came
-	pourWithout = 30 * time.Second
+	pourTurns   = 3  // with a daemon and without: what else the host does is beside both
+	pourWith    = 5  // seconds of a turn
+	pourWithout = 10 // more than any buffer holds
 	pourLeast   = 0.8
 )
 
@@ -239,22 +242,33 @@ func TestOutputWithoutADaemon(t *testing.T) {
 		return err == nil && s != "0"
 	})
 	var most int64
-	measure := func(during time.Duration) float64 {
+	measure := func(seconds int) (rates []float64) {
 		t.Helper()
-		at, start := h.number("GET", in, "/poured"), time.Now()
-		for time.Since(start) < during {
-			time.Sleep(100 * time.Millisecond)
-			most = max(most, sizeOf(t, filepath.Join(h.dir, "instances", in.ID, "vm/log"), "app"))
+		for range seconds {
+			at, start := h.number("GET", in, "/poured"), time.Now()
+			for time.Since(start) < time.Second {
+				time.Sleep(100 * time.Millisecond)
+				most = max(most, sizeOf(t, filepath.Join(h.dir, "instances", in.ID, "vm/log"), "app"))
+			}
+			rates = append(rates, float64(h.number("GET", in, "/poured")-at)/1e6/time.Since(start).Seconds())
 		}
-		return float64(h.number("GET", in, "/poured")-at) / 1e6 / time.Since(start).Seconds()
+		return rates
 	}
-	before := measure(pourWith)
-	h.kill()
-	without := measure(pourWithout)
-	h.start(nil)
-	after := measure(pourWith)
-	ratio := without / ((before + after) / 2)
-	t.Logf("MB/s with a daemon %.1f and %.1f, without one for %v %.1f: ×%.2f; app.log took at most %.1f MB", before, after, pourWithout, without, ratio, float64(most)/1e6)
+	var with, without []float64
+	for range pourTurns {
+		with = append(with, measure(pourWith)...)
+		h.kill()
+		without = append(without, measure(pourWithout)...)
+		h.start(nil)
+	}
+	with = append(with, measure(pourWith)...)
+	// Of single seconds: in some the host is somebody else's.
+	slices.Sort(with)
+	slices.Sort(without)
+	one, none := with[len(with)/2], without[len(without)/2]
+	ratio := none / one
+	t.Logf("MB/s in the median second with a daemon %.1f (%.1f to %.1f), without one %.1f (%.1f to %.1f): ×%.2f; app.log took at most %.1f MB",
+		one, with[0], with[len(with)-1], none, without[0], without[len(without)-1], ratio, float64(most)/1e6)
 	if ratio < pourLeast {
 		t.Errorf("without a daemon it writes at %.0f%% of the rate, want %.0f%%", ratio*100, pourLeast*100)
 	}
@@ -281,7 +295,8 @@ func sizeOf(t *testing.T, dir, prefix string) (sum int64) {
 	return sum
 }
 
-// backIn is how long a daemon may take, from the start of its process, to have six machines back.
+// backIn is how long a daemon may take, from the start of its process, to have six machines back, on a host that keeps nobody waiting. It, a shim
+// and an agent are asked in turn, twice.
 const backIn = 2 * time.Second
 
 // Six machines are all there for whoever asks the next daemon.
@@ -295,13 +310,15 @@ func TestSixMachinesAreTakenBack(t *testing.T) {
 		h.await(id, api.InstanceStateRunning)
 	}
 	h.kill()
+	late := lateness(t)
 	begun := time.Now()
 	h.start(nil)
 	ready := time.Now()
 	for _, id := range ids {
-		in, err := h.Instance(t.Context(), id)
-		if err != nil || in.State != api.InstanceStateRunning {
-			t.Fatalf("%s is %s, %v", id, in.State, err)
+		// At once, unless the host keeps its shim waiting for longer than the daemon waits before it is ready.
+		w, err := h.WaitInstance(t.Context(), id, hale.Wait{State: api.InstanceStateRunning, Timeout: time.Minute})
+		if err != nil || w.State != api.InstanceStateRunning {
+			t.Fatalf("%s is %s, %v", id, w.State, err)
 		}
 		// Its agent answers, by its shim.
 		if st, err := h.StatPath(t.Context(), id, "/workload", true); err != nil || !st.IsFile {
@@ -310,8 +327,8 @@ func TestSixMachinesAreTakenBack(t *testing.T) {
 	}
 	back := time.Since(begun)
 	t.Logf("six machines answer %v after the daemon was started, %v after it was ready", back.Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
-	if back > backIn {
-		t.Errorf("it took %v, want %v", back, backIn)
+	if _, worst := late(); back > backIn+6*worst {
+		t.Errorf("it took %v, want %v, and the host keeps a ticker waiting %v", back, backIn, worst)
 	}
 
 	// What they hold is known, and so is what is left of one that dies when no daemon sees it.

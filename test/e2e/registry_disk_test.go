@@ -189,7 +189,7 @@ func (d *smallDisk) pulled(ref string) api.Image {
 	d.t.Helper()
 	img, err := d.PullImage(d.t.Context(), api.CreateImageRequest{Name: ref})
 	if err == nil {
-		img, err = d.Image(d.t.Context(), ref, time.Minute)
+		img, err = d.Image(d.t.Context(), ref, imagePatience)
 	}
 	if err != nil {
 		d.t.Fatal(err)
@@ -229,7 +229,7 @@ func TestPullOnAFullDisk(t *testing.T) {
 	arrived(t, d.Client, ref, size/2)
 	room = d.fill(0)
 	g.open()
-	got, err := d.Image(t.Context(), ref, time.Minute)
+	got, err := d.Image(t.Context(), ref, imagePatience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestKilledInMidPull(t *testing.T) {
 	h.daemon.Wait()
 	g.open()
 	h.start(nil)
-	img, err := h.Image(t.Context(), ref, time.Minute)
+	img, err := h.Image(t.Context(), ref, imagePatience)
 	if err != nil || img.Status != api.ImageStatusReady || img.Tags["k"] != "v" {
 		t.Errorf("%+v, %v", img, err)
 	}

@@ -122,7 +122,7 @@ func TestRunFromARegistry(t *testing.T) {
 
 	h := newHost(t)
 	start := time.Now()
-	out, said, err := h.hale("run", "--name", "web", "-m", "256MB", "-p", "80", "--health-http", ":80/", "--health-interval", "500ms", "--wait", "--timeout", "90s", registry+"/nginx")
+	out, said, err := h.hale("run", "--name", "web", "-m", "256MB", "-p", "80", "--health-http", ":80/", "--health-interval", "500ms", "--wait", "--timeout", bootPatience.String(), registry+"/nginx")
 	if err != nil || out != "web\n" {
 		t.Fatalf("hale run: %v, %q\n%s\n%s", err, out, said, h.console("web"))
 	}
@@ -137,7 +137,7 @@ func TestRunFromARegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := http.Client{Transport: transport, Timeout: time.Minute}
 	resp, err := client.Get("http://" + published(in))
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,6 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # One package at a time: they would only take each other's processors. The driver's conformance test is beside the driver.
 # Without cgo, as hale is built: a shim in a test shuts in all its threads at once.
-CGO_ENABLED=0 go test -tags "e2e${HALE_E2E_TAGS:+,$HALE_E2E_TAGS}" -count=1 -timeout 25m -p 1 -v "$@" ./test/e2e ./internal/daemon ./internal/hypervisor/qemu | tee "$log" |
+CGO_ENABLED=0 go test -tags "e2e${HALE_E2E_TAGS:+,$HALE_E2E_TAGS}" -count=1 -timeout 60m -p 1 -v "$@" ./test/e2e ./internal/daemon ./internal/hypervisor/qemu | tee "$log" |
 	grep --line-buffered -vE '^(=== (RUN|PAUSE|CONT|NAME)|\s+--- PASS)'
 awk '/^machines booted: /{n+=$3} END{printf "machines booted in all: %d\n", n}' "$log"

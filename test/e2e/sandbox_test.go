@@ -568,7 +568,7 @@ func TestPlantedLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	unchanged("the logs' directory, while it runs")
-	if took := time.Since(started); took > 5*time.Second {
+	if took := time.Since(started); took > 30*time.Second { // who opens a fifo, or follows, waits for ever
 		t.Errorf("it took %v", took)
 	}
 }

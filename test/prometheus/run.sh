@@ -7,4 +7,4 @@ prometheus=$PWD/.cache/prometheus
 tools/unpack.sh prometheus usr/bin/prometheus "$prometheus"
 
 export HALE_BIN=$PWD/bin/hale HALE_PROMETHEUS=$prometheus/usr/bin/prometheus HALE_PROMTOOL=$prometheus/usr/bin/promtool
-go test -tags prometheus -count=1 -timeout 3m "$@" ./test/prometheus
+go test -tags prometheus -count=1 -timeout 30m "$@" ./test/prometheus

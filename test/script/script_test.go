@@ -8,6 +8,7 @@
 //	capture NAME REGEXP        sets a variable to what a group matches in the last standard output
 //	listen FILE NAME           begins `hale events --json` into a file, and returns when it follows: an update of NAME has come through
 //	watch NAME REGEXP          begins `hale health -w NAME`, waits for a line, and ends it with Ctrl-C, which must be 130
+//	heard FILE REGEXP          waits until a line of FILE, which listen began, matches
 //	hangup                     ends it with Ctrl-C, which must be 130
 package script
 
@@ -71,6 +72,7 @@ func TestScripts(t *testing.T) {
 			"fetch":   fetch,
 			"capture": capture,
 			"listen":  listen,
+			"heard":   heard,
 			"hangup":  hangup,
 			"watch":   watch,
 		},
@@ -203,7 +205,7 @@ func startDaemon(env *testscript.Env) error {
 	env.Setenv("DAEMON_URL", strings.Fields(line)[4])
 	env.Defer(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		killer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		defer killer.Stop()
 		if err := cmd.Wait(); err != nil {
 			b, _ := os.ReadFile(log.Name())
@@ -243,7 +245,7 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: fetch [-status N] URL")
 	}
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(args[0])
 	if neg {
 		if err == nil {
@@ -291,7 +293,7 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Stdout = out
 	ts.Check(cmd.Start())
 	*ts.Value(listening{}).(**exec.Cmd) = cmd
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		ts.Check(ts.Exec("hale", "update", args[1], "--ttl", "1h"))
 		if info, err := os.Stat(file); err != nil || info.Size() > 0 {
 			ts.Check(err)
@@ -299,6 +301,19 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("no event of an update came")
+		}
+	}
+}
+
+func heard(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: heard FILE REGEXP")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	for deadline := time.Now().Add(time.Minute); !re.MatchString(ts.ReadFile(args[0])); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("no line of %s matches %q:\n%s", args[0], args[1], ts.ReadFile(args[0]))
 		}
 	}
 }
@@ -324,7 +339,7 @@ func watch(ts *testscript.TestScript, neg bool, args []string) {
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
-	killer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	killer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	defer killer.Stop()
 	found := false
 	lines := bufio.NewScanner(out)

@@ -191,7 +191,7 @@ func (l *lines) next(t *testing.T) string {
 func TestATimeoutKillsTheCommandAndItsChildren(t *testing.T) {
 	l := newLab(t, sleeper)
 	l.running()
-	exit, out, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "sleep 1000 & echo $!; sleep 1000"}, Timeout: 300 * time.Millisecond}, "")
+	exit, out, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "sleep 1000 & echo $!; sleep 1000"}, Timeout: patience}, "")
 	if exit.Code != 124 || !exit.TimedOut || exit.Lingering {
 		t.Errorf("%+v", exit)
 	}
@@ -280,7 +280,7 @@ func TestCapture(t *testing.T) {
 	if got := string(exit.Output); len(got) != 40 || !strings.HasSuffix(got, "19999\n20000\nthe last words\n") {
 		t.Errorf("captured %q", got)
 	}
-	exit, _, _ = l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "echo before; sleep 1000"}, Capture: 4096, Timeout: 300 * time.Millisecond}, "")
+	exit, _, _ = l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "echo before; sleep 1000"}, Capture: 4096, Timeout: patience}, "")
 	if !exit.TimedOut || string(exit.Output) != "before\n" {
 		t.Errorf("%+v, output %q", exit, exit.Output)
 	}
@@ -344,7 +344,7 @@ func childSleeps(t *testing.T) bool {
 func TestEndlessOutputIsBounded(t *testing.T) {
 	l := newLab(t, sleeper)
 	l.running()
-	exit, _, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "yes & yes >&2"}, Capture: 4096, Timeout: 300 * time.Millisecond}, "")
+	exit, _, _ := l.exec(machine.ExecRequest{Argv: []string{"sh", "-c", "yes & yes >&2"}, Capture: 4096, Timeout: patience}, "")
 	if !exit.TimedOut || len(exit.Output) != 4096 || strings.Trim(string(exit.Output), "y\n") != "" {
 		t.Errorf("%+v", exit)
 	}

@@ -22,6 +22,9 @@ import (
 // host, whose root is the image here. A limit only ends a test that hangs.
 const limit = 30 * time.Second
 
+// patience is what is waited for in vain, and long enough for a busy host to do before that what is to be done.
+const patience = 2 * time.Second
+
 // A testMachine is a machine whose root is this host's, and that ends by saying so.
 type testMachine struct {
 	booted   chan protocol.Boot
@@ -159,7 +162,10 @@ func (l *lab) off() string {
 	case <-time.After(limit):
 		l.t.Fatal("the machine is not switched off")
 	}
-	l.cable.host[protocol.OutputPort].SetReadDeadline(time.Now())
+	// All that was written is there to be read: who reads it comes to its end, and not before.
+	if err := l.cable.guest[protocol.OutputPort].(*net.UnixConn).CloseWrite(); err != nil {
+		l.t.Error(err)
+	}
 	<-l.drained
 	return l.output.String()
 }

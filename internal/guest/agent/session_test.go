@@ -22,7 +22,7 @@ import (
 
 func TestAnotherHostTakesOver(t *testing.T) {
 	l := startAgent(t)
-	l.connect(guest.Options{Boot: protocol.Boot{Process: sleeper}, Answer: 200 * time.Millisecond})
+	l.connect(guest.Options{Boot: protocol.Boot{Process: sleeper}, Answer: patience})
 	l.running()
 	e, err := l.conn.Exec(t.Context(), machine.ExecRequest{Argv: []string{"sh", "-c", "echo $$; exec sleep 1000"}})
 	if err != nil {

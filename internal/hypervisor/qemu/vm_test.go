@@ -150,15 +150,16 @@ func TestKill(t *testing.T) {
 
 func TestStartFails(t *testing.T) {
 	for _, c := range []struct {
-		fake string
-		want string
+		fake  string
+		takes time.Duration // it is given up after this; of the others the start of a process is a part
+		want  string
 	}{
-		{"refuses", "no such device"},
-		{"mute", "too slow"},
-		{"babbles", "the connection is closed"},
+		{"refuses", time.Minute, "no such device"},
+		{"mute", 500 * time.Millisecond, "too slow"},
+		{"babbles", time.Minute, "the connection is closed"},
 	} {
 		t.Run(c.fake, func(t *testing.T) {
-			ctx, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errors.New("too slow"))
+			ctx, cancel := context.WithTimeoutCause(t.Context(), c.takes, errors.New("too slow"))
 			defer cancel()
 			vm, err := startFake(t, ctx, c.fake)
 			if err == nil {

@@ -205,7 +205,7 @@ func testLife(t *testing.T, r *run) {
 		}
 	}
 	for range 2 { // asked twice is asked once
-		if err := r.m.Stop(r.context(t), 2*time.Second); err != nil {
+		if err := r.m.Stop(r.context(t), 30*time.Second); err != nil { // which only one that hangs takes
 			t.Fatalf("stop: %v", err)
 		}
 	}

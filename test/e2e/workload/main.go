@@ -84,7 +84,7 @@ func serve(args []string) error {
 	http.HandleFunc("POST /mend", func(w http.ResponseWriter, r *http.Request) { broken.Store(false) })
 	// An exec would end with the agent that runs it; this program does not.
 	http.HandleFunc("POST /agent-away", func(w http.ResponseWriter, r *http.Request) {
-		go cycleAgent(20 * time.Second)
+		go cycleAgent(30 * time.Second)
 	})
 	ln, err := net.Listen("tcp", args[0])
 	if err != nil {

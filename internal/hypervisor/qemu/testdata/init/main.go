@@ -87,12 +87,17 @@ func tellCPU() {
 			fmt.Println("test-init: the processor lacks", f)
 		}
 	}
-	const calls = 100_000
-	began := time.Now()
-	for range calls {
-		unix.Getppid()
+	// In the best of many turns: in others the host may be somebody else's.
+	const turns, calls = 50, 2_000
+	best := time.Hour
+	for range turns {
+		began := time.Now()
+		for range calls {
+			unix.Getppid()
+		}
+		best = min(best, time.Since(began)/calls)
 	}
-	fmt.Println("test-init: a system call takes", time.Since(began)/calls)
+	fmt.Println("test-init: a system call takes", best)
 }
 
 // tellPorts writes each port's own name into it, and what it reads from the control port onto the console.

@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
+	"github.com/halevm/hale/internal/machine"
+)
+
+// A vague driver's machines can be asked nothing when it is told so.
+type vague struct {
+	*fake.Driver
+	blind atomic.Bool
+}
+
+func (v *vague) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	m, err := v.Driver.Start(ctx, c)
+	return vagueMachine{m, v}, err
+}
+
+type vagueMachine struct {
+	instance.Machine
+	v *vague
+}
+
+func (m vagueMachine) Probe(context.Context, health.Policy, func()) health.Result {
+	if m.v.blind.Load() {
+		return health.Result{Outcome: health.Inconclusive, Cause: health.CauseStarved}
+	}
+	return health.Result{Outcome: health.Success}
+}
+
+// The gauge of stale instances says for which reason: what a restart of the daemon leaves behind is no alarm.
+func TestStaleByReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &vague{Driver: fake.New(fake.Config{})}
+		d := watched(t, v, nil)
+		in := d.make(t, "web")
+		d.until(t, in.ID, health.StatusHealthy)
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(healthCollector{d})
+		see := func(when string, restarted, inconclusive float64) {
+			t.Helper()
+			synctest.Wait()
+			all, err := registry.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]float64{}
+			for _, family := range all {
+				for _, m := range family.Metric {
+					for _, l := range m.Label {
+						if family.GetName() == "hale_instance_stale" && l.GetName() == "reason" {
+							got[l.GetValue()] = m.Gauge.GetValue()
+						}
+					}
+					if s, _ := d.health.Snapshot(in.ID); family.GetName() == "hale_instance_health_transitions_total" && m.Counter.GetValue() != float64(s.Transitions[len(s.Transitions)-1].N) {
+						t.Errorf("%s: %v transitions", when, m.Counter.GetValue())
+					}
+				}
+			}
+			if len(got) != 2 || got[health.StaleRestarted] != restarted || got[health.StaleInconclusive] != inconclusive {
+				t.Errorf("%s: %v", when, got)
+			}
+		}
+		see("healthy", 0, 0)
+		v.blind.Store(true)
+		d.health.Release(in.ID) // as a daemon's end would
+		d.mail.look(in.ID)
+		d.mail.heard(t.Context(), in.ID)
+		see("after a restart", 1, 0)
+		time.Sleep(time.Minute)
+		see("nothing certain since", 0, 1)
+		v.blind.Store(false)
+		time.Sleep(5 * time.Second)
+		see("healthy again", 0, 0)
+	})
+}

@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/halevm/hale/internal/event"
+	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
+)
+
+// A lateJournal takes its time for every transition before it appends it, whoever gave up waiting meanwhile.
+type lateJournal struct {
+	slowDisk
+	to    *journal
+	takes time.Duration
+}
+
+func (j *lateJournal) Commit(ctx context.Context, id string, t health.Transition) error {
+	time.Sleep(j.takes)
+	return j.to.Commit(context.WithoutCancel(ctx), id, t)
+}
+
+// told is what the log holds of an instance: the types of its events, and the statuses that its health turned to.
+func (d *Daemon) told(t *testing.T, id string) (types, statuses []string) {
+	t.Helper()
+	r := d.events.Follow(d.events.Oldest(), "test")
+	defer r.Close()
+	for at, last := d.events.Oldest(), d.events.Last(); at != last; {
+		e, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at = e.ID; e.Instance != id {
+			continue
+		}
+		types = append(types, string(e.Type))
+		if e.Name != "web" {
+			t.Errorf("%s event of instance %q", e.Type, e.Name)
+		}
+		if e.Type == event.TypeHealth {
+			var what health.Transition
+			if err := json.Unmarshal(e.Data, &what); err != nil {
+				t.Fatal(err)
+			}
+			statuses = append(statuses, string(what.To))
+		}
+	}
+	return types, statuses
+}
+
+// Nothing is told of an instance's health after its deletion: a deletion waits for what is to be told, and where that takes too long, it is
+// not told.
+func TestNothingIsToldAfterADeletion(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes, most time.Duration
+		last        string
+	}{
+		"a slow disk":    {500 * time.Millisecond, 2 * time.Second, "unknown"},
+		"one that hangs": {20 * time.Second, leavePatience + time.Second, "healthy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := &lateJournal{}
+				d := watched(t, fake.New(fake.Config{}), j)
+				j.to = d.journal
+				in := d.make(t, "web")
+				d.until(t, in.ID, health.StatusHealthy)
+				j.takes = c.takes
+				begun := time.Now()
+				if err := d.instances.Delete(t.Context(), in.ID, false); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begun); took > c.most {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(time.Minute)
+				types, statuses := d.told(t, in.ID)
+				if types[len(types)-1] != string(event.TypeDeleted) || statuses[len(statuses)-1] != c.last {
+					t.Errorf("told are %v, and %v of its health", types, statuses)
+				}
+				if _, known := d.health.Snapshot(in.ID); known || d.journal.bars(in.ID) {
+					t.Error("a deleted one is known")
+				}
+			})
+		})
+	}
+}
+
+// One that could not be deleted goes on being watched, with what was known of it.
+func TestHealthGoesOnWhereADeletionFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := watched(t, fake.New(fake.Config{}), nil)
+		in := d.make(t, "web")
+		d.until(t, in.ID, health.StatusHealthy)
+		if _, err := d.instances.Stop(t.Context(), in.ID); err != nil {
+			t.Fatal(err)
+		}
+		d.until(t, in.ID, health.StatusUnknown)
+		dir, away := d.instances.Dir(in.ID), filepath.Join(t.TempDir(), "away")
+		if err := os.Rename(dir, away); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.instances.Delete(t.Context(), in.ID, false); err == nil {
+			t.Fatal("deleted")
+		}
+		d.mail.heard(t.Context(), in.ID)
+		if err := os.Rename(away, dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.instances.Start(t.Context(), in.ID, instance.StartOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		d.until(t, in.ID, health.StatusHealthy)
+		if _, statuses := d.told(t, in.ID); !slices.Equal(statuses[len(statuses)-4:], []string{"healthy", "unknown", "starting", "healthy"}) {
+			t.Errorf("told are %v", statuses)
+		}
+	})
+}
