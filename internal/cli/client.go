@@ -66,6 +66,9 @@ func (a *app) complain(err error) {
 			text += fmt.Sprintf("\n  the daemon's log says more about request %s", e.RequestID)
 		}
 	}
+	if foreign(err) {
+		text = oneLine(text) + "\n  that is no answer of a hale daemon; HALE_URL says where one is"
+	}
 	if errors.Is(err, api.Unauthorized) {
 		text += "\n  set HALE_TOKEN to what `hale token` prints on the daemon's host"
 	}

@@ -130,7 +130,7 @@ func (a *app) namesOf(ctx context.Context, names []string) (all []*whose, err er
 		if err != nil && (ctx.Err() != nil || codeOf(err) == exitUnreachable) {
 			return nil, err
 		}
-		if errors.Is(err, api.NotFound) {
+		if gone(err) {
 			a.hint(fmt.Sprintf("hale: there is no %s yet", name))
 		}
 		all = append(all, &whose{name, err == nil && (inst.Name == name || inst.ID == name)})

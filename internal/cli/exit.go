@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/halevm/hale/api"
 	hale "github.com/halevm/hale/sdk/go"
@@ -93,6 +94,9 @@ func codeOf(err error) int {
 	if _, ok := errors.AsType[*hale.UnreachableError](err); ok {
 		return exitUnreachable
 	}
+	if foreign(err) {
+		return exitUnreachable
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return exitTimeout
 	}
@@ -103,3 +107,12 @@ func codeOf(err error) int {
 	}
 	return exitError
 }
+
+// foreign reports whether something else than a daemon said that there is nothing: a proxy before it, or whatever else listens there.
+func foreign(err error) bool {
+	e, ok := errors.AsType[*hale.Error](err)
+	return ok && e.Status == http.StatusNotFound && e.Code == ""
+}
+
+// gone reports whether a daemon said that there is no such thing.
+func gone(err error) bool { return errors.Is(err, api.NotFound) && !foreign(err) }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -34,7 +33,7 @@ func (a *app) watchHealth(ctx context.Context, inst api.Instance) error {
 			if err := w.show(h, time.Now()); err != nil {
 				return err
 			}
-		case errors.Is(err, api.NotFound):
+		case gone(err):
 			return exitStatus{exitNotFound, fmt.Errorf("there is no %s any more", inst.Name)}
 		case codeOf(err) != exitUnreachable:
 			return err

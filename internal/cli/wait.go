@@ -104,7 +104,7 @@ func (a *app) await(ctx context.Context, inst api.Instance, target awaited, time
 			return nil
 		case err == nil:
 			return exitStatus{exitTimeout, errors.New(notReached(inst.Name, got, target, timeout))}
-		case errors.Is(err, api.NotFound):
+		case gone(err):
 			return exitStatus{exitTimeout, fmt.Errorf("%s will not be %s: the instance was deleted", inst.Name, target)}
 		case codeOf(err) != exitUnreachable || left <= 0:
 			return err

@@ -34,7 +34,7 @@ func TestWaitGoesOnWithTheNextDaemon(t *testing.T) {
 			url.Store(next.URL)
 			stopping(w, r)
 		}))
-		next.answer("GET /instances/aaaa/wait", healthy)
+		next.answer("GET /instances/aaaa/wait", http.HandlerFunc(http.NotFound), healthy) // a proxy that does not know of it yet
 		var out, stderr bytes.Buffer
 		code := Run(args, Config{
 			Stdout: &out, Stderr: &stderr, Getenv: func(string) string { return "" },
@@ -62,6 +62,10 @@ func TestWaitForADaemonThatStaysAway(t *testing.T) {
 	code, _, stderr = d.hale("run", "--wait", "--timeout", "10ms", "nginx")
 	if code != exitUnreachable || !strings.Contains(stderr, "hale: web was made, but the daemon does not answer at "+d.URL) {
 		t.Errorf("run: exit %d, %q", code, stderr)
+	}
+	d.answer("GET /instances/other", http.HandlerFunc(http.NotFound)) // what else may listen there
+	if code, _, stderr := d.hale("inspect", "other"); code != exitUnreachable || stderr != "hale: the server answered with status 404: 404 page not found\n  that is no answer of a hale daemon; HALE_URL says where one is\n" {
+		t.Errorf("not a daemon: exit %d, %q", code, stderr)
 	}
 	d.Close()
 	if code, _, stderr := d.hale("wait", "web", "--healthy", "--timeout", "1h"); code != exitUnreachable || strings.Contains(stderr, goneAway) {
