@@ -63,6 +63,7 @@ func TestEventsSayWhereTheyBegin(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
 	w.create("first")
+	w.call("GET", "/instances/first/wait?state=Running", w.bearer, nil) // after which nothing happens by itself
 	ctx, cancel := context.WithCancel(t.Context())
 	place := ""
 	broken := make(chan struct{})
