@@ -126,6 +126,34 @@ func TestAnEqualPolicyChangesNothing(t *testing.T) {
 	}
 }
 
+// An instance whose own check equals its image's goes back to that: it is whose it is that changes.
+func TestBackToAnEqualCheckOfTheImage(t *testing.T) {
+	h := newHost(t)
+	h.config = func(c *instance.Config) {
+		c.Images = &checkedImages{check: `{"Test":["CMD","ok"],"Interval":20000000000}`}
+	}
+	s := h.open()
+	own, err := health.Parse(json.RawMessage(`{"exec":{"command":["ok"]},"interval":"20s","timeout":"30s","start_period":"20s","start_interval":"5s"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, _ := started(t, s, "images", "sleep").Spec.Policy()
+	if !own.Equal(images) {
+		t.Fatalf("%+v is not %+v", own, images)
+	}
+	web := spec("web", "sleep")
+	web.HealthCheck = &own
+	i, err := s.Create(t.Context(), web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, s, i.ID, instance.Running)
+	now, err := s.Update(t.Context(), "web", instance.Update{HealthCheck: &instance.HealthUpdate{}})
+	if got := policyOf(now); err != nil || got != "ok every 20s image" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // A check that no record could hold is left out, and the instance runs.
 func TestAnImagesCheckOfAnySize(t *testing.T) {
 	h := newHost(t)
