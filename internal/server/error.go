@@ -21,6 +21,7 @@ type answer struct {
 	code    string        // unless the error has one of its own
 	noRetry bool          // waiting will not change it, and the compatible client would repeat it by itself
 	after   time.Duration // Retry-After
+	unsaid  bool          // the answer does not say the error, though it is no internal one: the log does
 }
 
 // answers is the one table from Kind to HTTP. What is not in it is internal.
@@ -56,6 +57,7 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 	a, ok := answers[kind]
 	if !ok && store.NoSpace(err) {
 		a, ok, err = answers[api.Exhausted], true, errDiskFull
+		a.unsaid = true
 	}
 	if !ok {
 		return internalAnswer, api.ErrorBody{
@@ -97,7 +99,7 @@ var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stop
 // stopping reports whether a request was cut short by the end of the daemon, and not by its client.
 func stopping(r *http.Request) bool { return errors.Is(context.Cause(r.Context()), ErrStopping) }
 
-// fail answers a request with an error. The edge is where an error is logged: 5xx as ours, the rest not at all.
+// fail answers a request with an error. The edge is where an error is logged: 5xx as ours, and what the answer does not say; the rest not at all.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if cut := errors.Is(err, context.Canceled) || errors.Is(err, ErrStopping); cut && r.Context().Err() != nil {
 		if !stopping(r) {
@@ -108,7 +110,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	info := infoOf(r.Context())
 	a, body := describe(err, info.id)
 	info.code = body.Code
-	if a.status >= 500 && a.status != http.StatusNotImplemented && err != ErrStopping {
+	if a.unsaid || a.status >= 500 && a.status != http.StatusNotImplemented && err != ErrStopping {
 		s.log.Error("request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	h := w.Header()

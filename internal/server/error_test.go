@@ -15,7 +15,7 @@ func TestAFullDiskIsToldAsOne(t *testing.T) {
 	}
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		a, body := describe(write(full), "R1")
-		if a.status != 409 || !a.noRetry || body.Code != "insufficient_resources" || !strings.HasPrefix(body.Message, "disk full") || strings.Contains(body.Message, "/secret") || body.RequestID != "" {
+		if a.status != 409 || !a.unsaid || !a.noRetry || body.Code != "insufficient_resources" || !strings.HasPrefix(body.Message, "disk full") || strings.Contains(body.Message, "/secret") || body.RequestID != "" {
 			t.Errorf("%v: %+v %+v", full, a, body)
 		}
 	}

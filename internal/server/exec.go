@@ -394,7 +394,7 @@ func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecE
 	message, code := exit.Error, ""
 	if err != nil {
 		a, body := describe(err, infoOf(ctx).id)
-		if a.status >= 500 {
+		if a.unsaid || a.status >= 500 {
 			s.log.Error("exec failed", "request", infoOf(ctx).id, "err", err)
 		}
 		exit.Code, message, code = execFailed, body.Message, body.Code
