@@ -189,6 +189,8 @@ func eventText(e api.Event) string {
 		}
 	case e.Type == "host" && data.Suspect != nil && *data.Suspect:
 		return fmt.Sprintf("suspected: %d of %d instances turned unhealthy at once", data.Turned, data.Watched)
+	case e.Type == "host" && data.Suspect != nil && data.Reason != "":
+		return "suspected no more: " + data.Reason
 	case e.Type == "host" && data.Suspect != nil:
 		return fmt.Sprintf("suspected no more: %d turned unhealthy, %d of them are healthy again", data.Turned, data.Healthy)
 	case e.Type == "updated" && len(data.Fields) > 0:

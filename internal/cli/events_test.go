@@ -26,6 +26,7 @@ func TestEventText(t *testing.T) {
 		{"health", `{"from":"healthy","to":"healthy","reason":"status 200"}`, "healthy, no longer stale: status 200"},
 		{"host", `{"host_suspect":true,"turned_unhealthy":5,"healthy_again":0,"watched":8}`, "suspected: 5 of 8 instances turned unhealthy at once"},
 		{"host", `{"host_suspect":false,"turned_unhealthy":6,"healthy_again":3}`, "suspected no more: 6 turned unhealthy, 3 of them are healthy again"},
+		{"host", `{"host_suspect":false,"turned_unhealthy":6,"healthy_again":0,"reason":"the daemon has ended"}`, "suspected no more: the daemon has ended"},
 		{"updated", `{"fields":["env","health_check"]}`, "env, health_check"},
 		{"boot_retry", `{"boot":2,"reason":"boot_timeout: silent"}`, "boot 2: boot_timeout: silent"},
 		{"deleted", `{"reason":"expired"}`, "expired"},
