@@ -190,8 +190,8 @@ func (l *loop) contained(k kind, m message, written error) {
 			l.log.Error("the health loop panicked; it is started again", "panic", r, "stack", string(debug.Stack()))
 			l.set.hooks.Panicked()
 			l.shaken = true
-			l.set.timers.set(l, time.Now().Add(restartPause)) // an earlier alarm would end the rest
-			l.mail.rest()
+			l.mail.rest() // before its end is set, which may come at once
+			l.set.timers.set(l, time.Now().Add(restartPause))
 		}
 	}()
 	l.prepare(k)
