@@ -81,7 +81,7 @@ func (o *owner) update(u Update) error {
 		}
 		given := *spec
 		given.HealthCheck = policy
-		if !sameInForce(*spec, given) {
+		if dropped := policy == nil && spec.HealthCheck != nil; dropped || !sameInForce(*spec, given) {
 			fields = append(fields, "health_check")
 			spec.HealthCheck = policy
 			if err := CheckPolicy(*spec); err != nil {
