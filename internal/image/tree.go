@@ -76,12 +76,13 @@ func (b *budget) take(entries, names int) error {
 		return tooLarge("the image's layers hold more than %d files", b.limits.Entries)
 	}
 	if b.names.Add(int64(names)) > b.limits.Names {
-		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes", b.limits.Names)
+		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes, each attribute counted as %d more", b.limits.Names, xattrCost)
 	}
 	return nil
 }
 
-// A layerTree is what one layer's entries make, in their order; the last of several with one name counts.
+// A layerTree is what one layer's entries make, in their order; the last of several with one name counts. What it keeps of a header's
+// strings it clones: they are parts of longer ones, of up to a mebibyte, which would stay with them and are not counted.
 type layerTree struct {
 	root   *inode
 	index  int // of the layer
@@ -129,6 +130,7 @@ func (t *layerTree) put(h *tar.Header, entry int, offset int64) error {
 	if len(base) > maxName {
 		return badLayer("a name of %d bytes (%d are possible)", len(base), maxName)
 	}
+	base = strings.Clone(base)
 	dir, err := t.makeDirs(dirName)
 	if err != nil {
 		return err
@@ -193,7 +195,7 @@ func (t *layerTree) newInode(h *tar.Header, entry int, offset int64) (*inode, er
 		if h.Linkname == "" || len(h.Linkname) > maxPath {
 			return nil, badLayer("a symbolic link to %d bytes (1 to %d are possible)", len(h.Linkname), maxPath)
 		}
-		n.link = h.Linkname
+		n.link = strings.Clone(h.Linkname)
 	case tar.TypeChar, tar.TypeBlock:
 		if h.Devmajor < 0 || h.Devmajor > maxMajor || h.Devminor < 0 || h.Devminor > maxMinor {
 			return nil, badLayer("there is no device %d:%d", h.Devmajor, h.Devminor)
@@ -222,7 +224,7 @@ func (t *layerTree) linked(target string) (*inode, error) {
 			return n, nil
 		}
 	}
-	return &inode{kind: lowerLink, link: target}, nil
+	return &inode{kind: lowerLink, link: strings.Clone(target)}, nil
 }
 
 // describe gives n the metadata of h.
@@ -241,7 +243,7 @@ func (t *layerTree) describe(n *inode, h *tar.Header) error {
 	}
 	bytes := 0
 	for k, v := range n.xattrs {
-		bytes += len(k) + len(v)
+		bytes += len(k) + len(v) + xattrCost
 	}
 	return t.take(0, bytes)
 }
@@ -258,7 +260,7 @@ func (t *layerTree) walk(name string, create bool) (*inode, error) {
 		}
 		n := newDir()
 		n.implicit = true
-		dir.entries[part] = n
+		dir.entries[strings.Clone(part)] = n
 		return n, t.take(1, len(part))
 	})
 }

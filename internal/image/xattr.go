@@ -30,6 +30,9 @@ const (
 	xattrEntry     = 16
 )
 
+// xattrCost is what an attribute takes in memory beside its name and its value.
+const xattrCost = 64
+
 // readXattrs takes an entry's extended attributes from its PAX records, as the disk will have them.
 func readXattrs(records map[string]string, kind byte) (map[string]string, error) {
 	var xattrs map[string]string
@@ -47,7 +50,7 @@ func readXattrs(records map[string]string, kind byte) (map[string]string, error)
 		if xattrs == nil {
 			xattrs = make(map[string]string)
 		}
-		xattrs[name] = value
+		xattrs[strings.Clone(name)] = strings.Clone(value)
 	}
 	return xattrs, fitXattrs(xattrs)
 }
