@@ -73,6 +73,9 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 		if names -= len(h.Name) + len(h.Linkname); names < 0 {
 			return nil, tooLarge("the names of the archive's members, and what its links lead to, have more than %d bytes", maxMemberNames)
 		}
+		if isSparse(h) { // holes cost whoever sends them nothing, and would be written as zeros
+			return nil, invalid("the archive's member %s is a sparse file, which no member can be; write the archive without holes (tar without --sparse)", quote(h.Name))
+		}
 		name := clean(h.Name)
 		switch h.Typeflag {
 		case tar.TypeReg:
