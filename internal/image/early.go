@@ -33,7 +33,10 @@ func (e *earlyTree) take(index int, b *budget) (*layerTree, error) {
 	}
 	t.index, t.budget = index, b
 	t.root.belongTo(index)
-	return t, b.take(t.entries, t.names)
+	if err := b.take(t.entries, t.names); err != nil {
+		return t, err
+	}
+	return t, b.walk(t.steps)
 }
 
 // belongTo says of what layer the files below dir are.
@@ -67,7 +70,7 @@ func follow(ctx context.Context, b *budget) *follower {
 		w.pause = pause
 		t := newLayerTree(0, b)
 		if err := readEntries(ctx, w, t.add); err != nil {
-			_ = b.take(-t.entries, -t.names)
+			_ = b.take(-t.entries, -t.names) // and no steps: time that is spent does not come back
 			return
 		}
 		w.tree = t
