@@ -40,7 +40,7 @@ func hostile(t *testing.T, n int, header func(i int) *tar.Header) *layer {
 
 // Of a header that is large only what the budget counts stays in memory, however small a part of it that is.
 func TestHeadersDoNotStay(t *testing.T) {
-	const entries, size, most = 100, 30_000, 300_000
+	const entries, size, most = 100, 20_000, 300_000
 	junk := strings.Repeat("j", size)
 	slashes := strings.Repeat("/", size)
 	beside := func(kind byte, name, link string, records ...string) *tar.Header {
