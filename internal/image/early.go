@@ -70,7 +70,7 @@ func follow(ctx context.Context, b *budget) *follower {
 		w.pause = pause
 		t := newLayerTree(0, b)
 		if err := readEntries(ctx, w, t.add); err != nil {
-			_ = b.take(-t.entries, -t.names) // and no steps: time that is spent does not come back
+			_ = b.take(-t.entries, -t.names)
 			return
 		}
 		w.tree = t

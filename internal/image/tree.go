@@ -69,7 +69,7 @@ type budget struct {
 	limits  Limits
 	entries atomic.Int64
 	names   atomic.Int64
-	steps   atomic.Int64 // these are time, not memory
+	steps   atomic.Int64 // these are time, and are never given back
 }
 
 // stepsPerEntry is how many parts of paths may be walked for each entry that is possible. One path may lead through
