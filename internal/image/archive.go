@@ -35,8 +35,12 @@ type member struct {
 	link   string     // to what name it leads instead, cleaned
 }
 
-// maxArchiveSlack is what an archive may hold beside its layers.
-const maxArchiveSlack = 64 << 20
+// maxArchiveSlack is what an archive may hold beside its layers, and maxMemberNames what the names of its members and what its links
+// lead to may have together: they are kept in memory.
+const (
+	maxArchiveSlack = 64 << 20
+	maxMemberNames  = 4 << 20
+)
 
 // receive writes an archive's members to the staging directory as they arrive, hashing them.
 func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *meter) (*archive, error) {
@@ -50,7 +54,7 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 	body := &measured{r: outer, in: in, limits: limits}
 	tr := tar.NewReader(body)
 	early := newEarlyBudget()
-	left := limits.Plain + maxArchiveSlack
+	left, names := limits.Plain+maxArchiveSlack, maxMemberNames
 	for n := 0; ; n++ {
 		h, err := nextHeader(tr)
 		if err == io.EOF {
@@ -66,13 +70,19 @@ func receive(ctx context.Context, r io.Reader, st *staging, limits Limits, m *me
 		if n == limits.Members {
 			return nil, tooLarge("the archive has more than %d members", limits.Members)
 		}
+		if names -= len(h.Name) + len(h.Linkname); names < 0 {
+			return nil, tooLarge("the names of the archive's members, and what its links lead to, have more than %d bytes", maxMemberNames)
+		}
+		if isSparse(h) { // holes cost whoever sends them nothing, and would be written as zeros
+			return nil, invalid("the archive's member %s is a sparse file, which no member can be; write the archive without holes (tar without --sparse)", quote(h.Name))
+		}
 		name := clean(h.Name)
 		switch h.Typeflag {
 		case tar.TypeReg:
 			if left -= h.Size; left < 0 {
 				return nil, tooLarge("the archive holds more than %d bytes", limits.Plain+maxArchiveSlack)
 			}
-			mem, err := store1(ctx, tr, h.Size, st, early)
+			mem, err := storeMember(ctx, tr, h.Size, st, early)
 			if err != nil {
 				return nil, a.unreadable(in, err)
 			}
@@ -136,8 +146,8 @@ func (a *archive) unreadable(in *metered, err error) error {
 	return invalid("the archive is damaged: %v", err)
 }
 
-// store1 writes one member to a file of its own. Should it be a layer that is not compressed, its tree is made on the way.
-func store1(ctx context.Context, r io.Reader, size int64, st *staging, early *budget) (member, error) {
+// storeMember writes one member to a file of its own. Should it be a layer that is not compressed, its tree is made on the way.
+func storeMember(ctx context.Context, r io.Reader, size int64, st *staging, early *budget) (member, error) {
 	f, err := st.create()
 	if err != nil {
 		return member{}, err

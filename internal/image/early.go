@@ -9,7 +9,7 @@ import (
 )
 
 // What the trees of one image or archive may hold that are made before it is known that they are needed. It is the bound of their
-// memory, some 25 MB: a layer that has more is read once more when its turn has come.
+// memory, at most some 40 MB: a layer that has more is read once more when its turn has come.
 const (
 	earlyEntries = 50_000
 	earlyNames   = 8 << 20
@@ -33,7 +33,10 @@ func (e *earlyTree) take(index int, b *budget) (*layerTree, error) {
 	}
 	t.index, t.budget = index, b
 	t.root.belongTo(index)
-	return t, b.take(t.entries, t.names)
+	if err := b.take(t.entries, t.names); err != nil {
+		return t, err
+	}
+	return t, b.walk(t.steps)
 }
 
 // belongTo says of what layer the files below dir are.

@@ -69,6 +69,7 @@ func FuzzLayer(f *testing.F) {
 		must(plain.ReadFrom(must(decompress(bytes.NewReader(raw)))))
 		f.Add(plain.Bytes())
 	}
+	f.Add(layerTar(append(maze(), file("l0/f", ""), hardlink("h", "l0/f"), hardlink("i", "l3/f"))...))
 	lower := layerTar(dir("a"), file("a/b", "lower"), symlink("d", "a"), hardlink("e", "a/b"))
 	f.Fuzz(func(t *testing.T, upper []byte) {
 		s := openStore(t, memory(t), Options{Limits: small})

@@ -196,6 +196,8 @@ func TestSparse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, err = s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{}) // of an archive itself, its holes would be written
+		refused(t, err, "invalid_image", `member "sparse" is a sparse file`)
 		in, err := decompress(bytes.NewReader(raw))
 		if err != nil {
 			t.Fatal(err)

@@ -272,7 +272,8 @@ func TestRefusals(t *testing.T) {
 		"a long path":                 {in(file(strings.Repeat("dir/", 1100)+"f", "")), "invalid_image", "too long"},
 		"a long link":                 {in(symlink("a", strings.Repeat("l", 4096))), "invalid_image", "4096 bytes"},
 		"attributes without room":     {in(file("a", "").xattr("user.a", strings.Repeat("v", 4050))), "invalid_image", "do not fit"},
-		"an access list that is none": {in(file("a", "").xattr(aclAccess, "acl")), "invalid_image", ""},
+		"an access list that is none": {in(file("a", "").xattr(aclAccess, "acl")), "invalid_image", "access control list"},
+		"an access list of no kind":   {in(dir("a").xattr(aclDefault, acl+"\x40\x00\x07\x00\xff\xff\xff\xff")), "invalid_image", "unknown kind 0x40"},
 		"lost+found a file":           {in(file("lost+found", "x")), "invalid_image", "lost+found"},
 		"an unknown kind":             {in(entryOf('Z', "a", "", 0o644)), "invalid_image", "unknown type"},
 	} {

@@ -53,6 +53,15 @@ func (s *Store) convertOnce(ctx context.Context, c *candidate, st *staging, tell
 	return err
 }
 
+// claim has what is here of a digest stay until unclaim, whoever deletes its names, and reports whether its disk is here.
+func (s *Store) claim(digest string) (here bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claims[digest]++
+	_, here = s.images[digest]
+	return here
+}
+
 func (s *Store) unclaim(digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,7 +24,7 @@ func (t *layerTree) resolve(dir, merged *inode) error {
 				return err
 			}
 		case lowerLink:
-			target, err := lookup(merged, n.link)
+			target, err := t.lookup(merged, n.link)
 			if err != nil {
 				return err
 			}
@@ -35,8 +35,8 @@ func (t *layerTree) resolve(dir, merged *inode) error {
 }
 
 // lookup finds what a hard link to lower layers leads to.
-func lookup(merged *inode, name string) (*inode, error) {
-	dir, err := walk(merged, path.Dir(name), func(*inode, string) (*inode, error) { return nil, nil })
+func (t *layerTree) lookup(merged *inode, name string) (*inode, error) {
+	dir, err := t.walk(merged, path.Dir(name), nothing)
 	if err != nil {
 		return nil, err
 	}

@@ -264,9 +264,8 @@ func (s *Store) pull(p *pull) error {
 		return err
 	}
 	defer st.release()
-	s.mu.Lock()
-	_, here := s.images[c.digest]
-	s.mu.Unlock()
+	here := s.claim(c.digest) // or it might go once its layers are not fetched
+	defer s.unclaim(c.digest)
 	for !here {
 		select {
 		case <-p.turn:

@@ -76,8 +76,8 @@ type Limits struct {
 	JSON     int64 // bytes of a manifest, an index or a configuration (4 MiB)
 	Parsed   int64 // bytes of all manifests, indexes and configurations of an archive (64 MiB)
 	Listed   int   // images in an index, and entries in each list of a configuration (4096)
-	Entries  int   // files, directories and whiteouts of all layers together (2 million)
-	Names    int64 // bytes that names, link targets and extended attributes take together (512 MiB)
+	Entries  int   // files, directories and whiteouts of all layers together (2 million); their paths have up to 64 times as many parts
+	Names    int64 // bytes that names, link targets and extended attributes take together, each attribute with xattrCost (512 MiB)
 	Plain    int64 // bytes of all layers, inflated; holes of sparse files do not count (16 GiB)
 	Logical  int64 // bytes of all files on the disk, holes counted (64 GiB)
 	Ratio    int64 // how many times its compressed size a layer may be (200),

@@ -38,7 +38,8 @@ type Options struct {
 	// Converted is told of every conversion that ended.
 	Converted func(err error, took time.Duration)
 	// InUse reports whether an instance needs the image with this digest, which keeps its disk when no name stands for
-	// it any more. It is called with no lock held, and asked again at the next Open, Sweep, Delete and Import.
+	// it any more. It is asked again at the next Open, Sweep, Delete and Import. While it is asked no image comes or goes: it may look at the
+	// Store (Find, List), and may neither change it nor wait for who does.
 	InUse func(digest string) bool
 }
 

@@ -133,6 +133,35 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// What a pull or an import has claimed stays when its last name goes, and its layers are not needed again.
+func TestClaimedImageStays(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	img := put(t, s, "app:1", "1")
+	if s.claim("sha256:another") || !s.claim(img.Digest) {
+		t.Error("a claim does not say what is here")
+	}
+	if err := s.Delete(t.Context(), "app:1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(img.Disk); err != nil {
+		t.Errorf("a disk that is claimed: %v", err)
+	}
+	if err := s.convertOnce(t.Context(), &candidate{digest: img.Digest}, nil, nil); err != nil {
+		t.Errorf("an image that is here is made anew: %v", err)
+	}
+	s.unclaim(img.Digest) // what convertOnce claimed
+	s.Sweep()
+	if len(filesIn(t, dir)) == 0 {
+		t.Error("what is still claimed is gone")
+	}
+	s.unclaim(img.Digest)
+	s.Sweep()
+	if left := filesIn(t, dir); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
 func TestSameImageTwice(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	before := put(t, s, "app", "1")

@@ -69,25 +69,38 @@ type budget struct {
 	limits  Limits
 	entries atomic.Int64
 	names   atomic.Int64
+	steps   atomic.Int64 // these are time, and are never given back
 }
+
+// stepsPerEntry is how many parts of paths may be walked for each entry that is possible. One path may lead through
+// maxSymlinks links of maxPath bytes, 80,000 parts, and a layer may have millions of such paths.
+const stepsPerEntry = 64
 
 func (b *budget) take(entries, names int) error {
 	if b.entries.Add(int64(entries)) > int64(b.limits.Entries) {
 		return tooLarge("the image's layers hold more than %d files", b.limits.Entries)
 	}
 	if b.names.Add(int64(names)) > b.limits.Names {
-		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes", b.limits.Names)
+		return tooLarge("the names, link targets and extended attributes of the image take more than %d bytes, each attribute counted as %d more", b.limits.Names, xattrCost)
 	}
 	return nil
 }
 
-// A layerTree is what one layer's entries make, in their order; the last of several with one name counts.
+func (b *budget) walk(steps int) error {
+	if most := stepsPerEntry * int64(b.limits.Entries); b.steps.Add(int64(steps)) > most {
+		return tooLarge("the paths in the image's layers, and the links that they lead through, have more than %d parts in all", most)
+	}
+	return nil
+}
+
+// A layerTree is what one layer's entries make, in their order; the last of several with one name counts. What it keeps of a header's
+// strings it clones: they are parts of longer ones, of up to a mebibyte, which would stay with them and are not counted.
 type layerTree struct {
 	root   *inode
 	index  int // of the layer
 	budget *budget
 
-	entries, names int // taken from it
+	entries, names, steps int // taken from it
 }
 
 func (t *layerTree) take(entries, names int) error {
@@ -129,6 +142,7 @@ func (t *layerTree) put(h *tar.Header, entry int, offset int64) error {
 	if len(base) > maxName {
 		return badLayer("a name of %d bytes (%d are possible)", len(base), maxName)
 	}
+	base = strings.Clone(base)
 	dir, err := t.makeDirs(dirName)
 	if err != nil {
 		return err
@@ -193,7 +207,7 @@ func (t *layerTree) newInode(h *tar.Header, entry int, offset int64) (*inode, er
 		if h.Linkname == "" || len(h.Linkname) > maxPath {
 			return nil, badLayer("a symbolic link to %d bytes (1 to %d are possible)", len(h.Linkname), maxPath)
 		}
-		n.link = h.Linkname
+		n.link = strings.Clone(h.Linkname)
 	case tar.TypeChar, tar.TypeBlock:
 		if h.Devmajor < 0 || h.Devmajor > maxMajor || h.Devminor < 0 || h.Devminor > maxMinor {
 			return nil, badLayer("there is no device %d:%d", h.Devmajor, h.Devminor)
@@ -209,7 +223,7 @@ func (t *layerTree) newInode(h *tar.Header, entry int, offset int64) (*inode, er
 // linked finds what a hard link leads to: in this layer, else it is left to the layers below. The target's own name is
 // not followed when it is a symbolic link, as link(2) does not.
 func (t *layerTree) linked(target string) (*inode, error) {
-	dir, err := t.walk(path.Dir(target), false)
+	dir, err := t.walk(t.root, path.Dir(target), nothing)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +236,7 @@ func (t *layerTree) linked(target string) (*inode, error) {
 			return n, nil
 		}
 	}
-	return &inode{kind: lowerLink, link: target}, nil
+	return &inode{kind: lowerLink, link: strings.Clone(target)}, nil
 }
 
 // describe gives n the metadata of h.
@@ -241,40 +255,43 @@ func (t *layerTree) describe(n *inode, h *tar.Header) error {
 	}
 	bytes := 0
 	for k, v := range n.xattrs {
-		bytes += len(k) + len(v)
+		bytes += len(k) + len(v) + xattrCost
 	}
 	return t.take(0, bytes)
 }
 
 // makeDirs returns the directory that name is in this layer, and makes what is missing of it. Symbolic links of the
 // same layer are followed, and never lead out of the root; what is no directory is replaced by one.
-func (t *layerTree) makeDirs(name string) (*inode, error) { return t.walk(name, true) }
-
-// walk goes down to a directory. Where it does not make them, nil means that it is not there.
-func (t *layerTree) walk(name string, create bool) (*inode, error) {
-	return walk(t.root, name, func(dir *inode, part string) (*inode, error) {
-		if !create {
-			return nil, nil
-		}
+func (t *layerTree) makeDirs(name string) (*inode, error) {
+	return t.walk(t.root, name, func(dir *inode, part string) (*inode, error) {
 		n := newDir()
 		n.implicit = true
-		dir.entries[part] = n
+		dir.entries[strings.Clone(part)] = n
 		return n, t.take(1, len(part))
 	})
 }
 
-// walk goes from root down to the directory name, following symbolic links as if root were /. Where there is no
-// directory it takes what missing returns.
-func walk(root *inode, name string, missing func(dir *inode, part string) (*inode, error)) (*inode, error) {
+// nothing is missing where a directory that is not there is not made: walk returns nil.
+func nothing(*inode, string) (*inode, error) { return nil, nil }
+
+// walk goes from root, of this tree or of the layers below it, down to the directory name, following symbolic links as if root
+// were /. Where there is no directory it takes what missing returns.
+func (t *layerTree) walk(root *inode, name string, missing func(dir *inode, part string) (*inode, error)) (*inode, error) {
 	type step struct {
 		dir    *inode
 		length int // of the path to it
 	}
 	at := []step{{dir: root}}
-	parts := strings.Split(clean(name), "/")
-	for links := 0; len(parts) > 0; {
-		part := parts[0]
-		parts = parts[1:]
+	ahead := []string{name} // the last of them first; below a link's target is what follows the link
+	for links := 0; len(ahead) > 0; {
+		t.steps++
+		if err := t.budget.walk(1); err != nil {
+			return nil, err
+		}
+		part, rest, more := strings.Cut(ahead[len(ahead)-1], "/")
+		if ahead = ahead[:len(ahead)-1]; more {
+			ahead = append(ahead, rest)
+		}
 		here := at[len(at)-1]
 		switch part {
 		case "", ".":
@@ -295,7 +312,7 @@ func walk(root *inode, name string, missing func(dir *inode, part string) (*inod
 			if strings.HasPrefix(n.link, "/") {
 				at = at[:1]
 			}
-			parts = append(strings.Split(n.link, "/"), parts...)
+			ahead = append(ahead, n.link)
 			continue
 		}
 		if n == nil || n.kind != tar.TypeDir {

@@ -30,6 +30,9 @@ const (
 	xattrEntry     = 16
 )
 
+// xattrCost is what an attribute takes in memory beside its name and its value.
+const xattrCost = 64
+
 // readXattrs takes an entry's extended attributes from its PAX records, as the disk will have them.
 func readXattrs(records map[string]string, kind byte) (map[string]string, error) {
 	var xattrs map[string]string
@@ -47,7 +50,7 @@ func readXattrs(records map[string]string, kind byte) (map[string]string, error)
 		if xattrs == nil {
 			xattrs = make(map[string]string)
 		}
-		xattrs[name] = value
+		xattrs[strings.Clone(name)] = strings.Clone(value)
 	}
 	return xattrs, fitXattrs(xattrs)
 }
@@ -157,8 +160,14 @@ func (x xattr) hash() uint32 {
 const (
 	aclVersion     = 2
 	aclDiskVersion = 1
+
+	// The kinds of its entries; those of one user or group have an id.
+	aclOwner       = 0x01
 	aclUser        = 0x02
+	aclOwningGroup = 0x04
 	aclGroup       = 0x08
+	aclMask        = 0x10
+	aclOther       = 0x20
 )
 
 func diskACL(value string) (string, error) {
@@ -168,9 +177,13 @@ func diskACL(value string) (string, error) {
 	}
 	disk := binary.LittleEndian.AppendUint32(nil, aclDiskVersion)
 	for e := range slices.Chunk(v[4:], 8) {
-		disk = append(disk, e[:4]...)
-		if tag := binary.LittleEndian.Uint16(e); tag == aclUser || tag == aclGroup {
-			disk = append(disk, e[4:]...)
+		switch tag := binary.LittleEndian.Uint16(e); tag {
+		case aclUser, aclGroup:
+			disk = append(disk, e...)
+		case aclOwner, aclOwningGroup, aclMask, aclOther:
+			disk = append(disk, e[:4]...)
+		default: // the kernel would answer EINVAL to whoever the list is asked about
+			return "", badLayer("an access control list with an entry of the unknown kind %#x", tag)
 		}
 	}
 	return string(disk), nil
