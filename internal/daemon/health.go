@@ -78,9 +78,8 @@ func (d *Daemon) hand(id string, m mail) {
 	}
 	switch m.fate {
 	case asBefore:
-	case leaves:
+	case leaves: // health goes on to show what it knows, until the instance is gone
 		d.health.Sync(observed(in))
-		d.health.Release(id)
 		d.journal.bar(id)
 		return
 	case stays:
