@@ -78,9 +78,8 @@ func (d *Daemon) hand(id string, m mail) {
 	}
 	switch m.fate {
 	case asBefore:
-	case leaves:
+	case leaves: // health goes on to show what it knows, until the instance is gone
 		d.health.Sync(observed(in))
-		d.health.Release(id)
 		d.journal.bar(id)
 		return
 	case stays:
@@ -140,6 +139,7 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	inconclusive := func(cause, reason string) health.Result {
 		return health.Result{Start: time.Now(), Outcome: health.Inconclusive, Cause: cause, Reason: reason}
 	}
+	in, _ := d.instances.Find(id) // before its machine, which is then of this run or of a later one
 	m, err := d.instances.Machine(id)
 	if err != nil {
 		return inconclusive(health.CauseNoMachine, err.Error())
@@ -148,5 +148,16 @@ func (d *Daemon) probe(ctx context.Context, id string, p health.Policy, started 
 	if !ok {
 		return inconclusive(health.CauseUnsupported, "this driver cannot probe")
 	}
-	return prober.Probe(ctx, p, started)
+	r := prober.Probe(ctx, p, started)
+	if r.Outcome != health.Success && !d.stillRuns(id, in.Run) {
+		return inconclusive(health.CauseCutShort, "cut short: the instance is no longer running ("+r.Reason+")")
+	}
+	return r
+}
+
+// stillRuns reports whether a run of an instance goes on. Health hears of the end of one a while later than the instances know of it; and
+// what we end ourselves, a stop or a deletion, they know before it can make a check fail.
+func (d *Daemon) stillRuns(id string, run uint64) bool {
+	in, err := d.instances.Find(id)
+	return err == nil && in.ID == id && in.Run == run && observed(in).Phase != health.Inactive
 }

@@ -73,7 +73,7 @@ func TestStaleByReason(t *testing.T) {
 		}
 		see("healthy", 0, 0)
 		v.blind.Store(true)
-		d.health.Release(in.ID) // as a daemon's end would
+		d.health.Forget(in.ID) // as a daemon's end would: its record stays
 		d.mail.look(in.ID)
 		d.mail.heard(t.Context(), in.ID)
 		see("after a restart", 1, 0)

@@ -41,11 +41,14 @@ const healthFile = "/health.json"
 // for anything but the event log; the drafts between are for the counters, which after a crash of the host are another boot's.
 const recordWhole = time.Minute
 
+// errBarred is what a transition comes to that is told after an instance has begun to leave.
+var errBarred = errors.New("the instance is about to be deleted")
+
 // Commit appends the transition to the event log. The record is written whole after it: a person may look there, and it has the status
 // alone where the log refuses.
 func (j *journal) Commit(ctx context.Context, id string, t health.Transition) error {
 	if j.bars(id) {
-		return nil
+		return errBarred
 	}
 	j.record(id, func(r *record) { r.whole = 2 }) // one that is under way may not hold it yet
 	_, err := j.events.Append(ctx, event.TypeHealth, id, j.name(id), t)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,11 +29,12 @@ func (j *lateJournal) Commit(ctx context.Context, id string, t health.Transition
 	return j.to.Commit(context.WithoutCancel(ctx), id, t)
 }
 
-// told is what the log holds of an instance: the types of its events, and the statuses that its health turned to.
+// told is what the log holds of an instance: the types of its events, and the statuses that its health turned to, each once.
 func (d *Daemon) told(t *testing.T, id string) (types, statuses []string) {
 	t.Helper()
 	r := d.events.Follow(d.events.Oldest(), "test")
 	defer r.Close()
+	n := uint64(0)
 	for at, last := d.events.Oldest(), d.events.Last(); at != last; {
 		e, err := r.Next(t.Context())
 		if err != nil {
@@ -51,6 +53,10 @@ func (d *Daemon) told(t *testing.T, id string) (types, statuses []string) {
 				t.Fatal(err)
 			}
 			statuses = append(statuses, string(what.To))
+			if what.N <= n {
+				t.Errorf("transition %d after %d: %+v", what.N, n, what)
+			}
+			n = what.N
 		}
 	}
 	return types, statuses
@@ -94,8 +100,48 @@ func TestNothingIsToldAfterADeletion(t *testing.T) {
 	}
 }
 
-// One that could not be deleted goes on being watched, with what was known of it.
+// One that could not be deleted goes on being watched, with all that was known of it, whether or not that could be written.
 func TestHealthGoesOnWhereADeletionFails(t *testing.T) {
+	for _, stopped := range []bool{true, false} { // before; else there is no record of what the deletion made of it
+		synctest.Test(t, func(t *testing.T) {
+			d := watched(t, fake.New(fake.Config{}), nil)
+			in := d.make(t, "web")
+			d.until(t, in.ID, health.StatusHealthy)
+			time.Sleep(time.Minute)
+			before, _ := d.health.Snapshot(in.ID)
+			if stopped {
+				if _, err := d.instances.Stop(t.Context(), in.ID); err != nil {
+					t.Fatal(err)
+				}
+				d.until(t, in.ID, health.StatusUnknown)
+			}
+			dir, away := d.instances.Dir(in.ID), filepath.Join(t.TempDir(), "away")
+			if err := os.Rename(dir, away); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.instances.Delete(t.Context(), in.ID, false); err == nil {
+				t.Fatal("deleted")
+			}
+			if err := os.Rename(away, dir); err != nil {
+				t.Fatal(err)
+			}
+			d.mail.heard(t.Context(), in.ID)
+			if s, _ := d.health.Snapshot(in.ID); s.Status != health.StatusUnknown || s.Changes != before.Changes+1 || len(s.Results) < len(before.Results) {
+				t.Errorf("of %d transitions and %d results it is %s, of %d and %d", before.Changes, len(before.Results), s.Status, s.Changes, len(s.Results))
+			}
+			if _, err := d.instances.Start(t.Context(), in.ID, instance.StartOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			d.until(t, in.ID, health.StatusHealthy)
+			if _, statuses := d.told(t, in.ID); !slices.Equal(statuses[len(statuses)-4:], []string{"healthy", "unknown", "starting", "healthy"}) {
+				t.Errorf("told are %v", statuses)
+			}
+		})
+	}
+}
+
+// Until it is gone an instance that leaves shows its health.
+func TestHealthIsKnownOfOneThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := watched(t, fake.New(fake.Config{}), nil)
 		in := d.make(t, "web")
@@ -103,24 +149,33 @@ func TestHealthGoesOnWhereADeletionFails(t *testing.T) {
 		if _, err := d.instances.Stop(t.Context(), in.ID); err != nil {
 			t.Fatal(err)
 		}
-		d.until(t, in.ID, health.StatusUnknown)
-		dir, away := d.instances.Dir(in.ID), filepath.Join(t.TempDir(), "away")
-		if err := os.Rename(dir, away); err != nil {
-			t.Fatal(err)
+		stays := d.leaving(in.ID)
+		time.Sleep(time.Minute)
+		s, known := d.health.Snapshot(in.ID)
+		if !known || s.Status != health.StatusUnknown || s.LastStatus != health.StatusHealthy || len(s.Results) == 0 || len(s.Transitions) == 0 {
+			t.Errorf("%v, %+v", known, s)
 		}
-		if err := d.instances.Delete(t.Context(), in.ID, false); err == nil {
-			t.Fatal("deleted")
+		if _, err := d.health.CheckNow(t.Context(), in.ID); !errors.Is(err, health.ErrInactive) {
+			t.Errorf("it is asked: %v", err)
 		}
-		d.mail.heard(t.Context(), in.ID)
-		if err := os.Rename(away, dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := d.instances.Start(t.Context(), in.ID, instance.StartOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		d.until(t, in.ID, health.StatusHealthy)
-		if _, statuses := d.told(t, in.ID); !slices.Equal(statuses[len(statuses)-4:], []string{"healthy", "unknown", "starting", "healthy"}) {
-			t.Errorf("told are %v", statuses)
-		}
+		stays()
 	})
+}
+
+// What cannot be told of one that leaves is not taken for told.
+func TestNothingIsTakenForToldOfOneThatLeaves(t *testing.T) {
+	d := watched(t, fake.New(fake.Config{}), nil)
+	commit := func() (bool, error) {
+		last := d.events.Last()
+		err := d.journal.Commit(t.Context(), "a", health.Transition{N: 1})
+		return d.events.Last() != last, err
+	}
+	d.journal.bar("a")
+	if told, err := commit(); told || err == nil {
+		t.Errorf("barred: told %v, %v", told, err)
+	}
+	d.journal.admit("a")
+	if told, err := commit(); !told || err != nil {
+		t.Errorf("admitted: told %v, %v", told, err)
+	}
 }

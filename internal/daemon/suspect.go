@@ -15,12 +15,24 @@ func (d *Daemon) healthHooks() health.Hooks {
 	return h
 }
 
-// suspected writes the event of a suspicion against the host that arose or ended.
+// suspected writes the event of a suspicion against the host that arose or ended, however long the log takes: it is when everything is slow
+// that it arises. Nobody waits for this, and what comes next is told after it. What the daemon's end cuts short its successor ends.
 func (d *Daemon) suspected(what health.Suspicion) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.loops.ctx), time.Second)
-	defer cancel()
-	if _, err := d.events.Append(ctx, event.TypeHost, "", "", what); err != nil {
-		d.log.Error("the event of the suspicion against the host is not on disk", "err", err)
+	ctx, failed := d.loops.ctx, false
+	for {
+		_, err := d.events.Append(ctx, event.TypeHost, "", "", what)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if !failed {
+			failed = true
+			d.log.Error("the event of the suspicion against the host is not on disk; it is tried again", "err", err, "in", loopPause)
+		}
+		select {
+		case <-time.After(loopPause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

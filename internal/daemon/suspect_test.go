@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -103,10 +107,111 @@ func TestHostSuspect(t *testing.T) {
 	}
 }
 
+// A suspicion, and then its end, are in the log once each, however long the log takes for them or refuses them.
+func TestSuspicionOutlastsTheLog(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(t *testing.T, log *event.Log, dir string) (over func())
+		most    time.Duration // that it takes after that
+	}{
+		"none": {func(*testing.T, *event.Log, string) func() { return func() {} }, 0},
+		"it is slow": {func(t *testing.T, log *event.Log, _ string) func() {
+			slow := make(chan struct{})
+			go log.Commit(t.Context(), event.TypeResync, "", "", nil, func(event.Event) { <-slow })
+			synctest.Wait()
+			return func() { close(slow) }
+		}, 0},
+		"it refuses": {func(t *testing.T, log *event.Log, dir string) func() {
+			if _, err := log.Append(t.Context(), event.TypeResync, "", "", nil); err != nil {
+				t.Fatal(err)
+			}
+			inTheWay := filepath.Join(dir, fmt.Sprintf("%020d.log", 2)) // of the next event
+			if err := os.Mkdir(inTheWay, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return func() { os.Remove(inTheWay) }
+		}, loopPause},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				log, err := event.Open(dir, event.Options{MaxEvents: 8}) // a file for each
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer log.Close()
+				d := &Daemon{log: slog.New(slog.DiscardHandler), events: log, loops: newLoops(nil, nil)}
+				told := []health.Suspicion{{Suspect: true, Turned: 6, Watched: 6}, {Turned: 6, Healthy: 3}}
+				over := c.trouble(t, log, dir)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					for _, what := range told {
+						d.suspected(what)
+					}
+				})
+				time.Sleep(time.Minute)
+				over()
+				mended := time.Now()
+				wg.Wait()
+				if took := time.Since(mended); took > c.most {
+					t.Errorf("it took %v", took)
+				}
+				if got := suspicions(t, log); !slices.Equal(got, told) {
+					t.Errorf("told %+v, want %+v", got, told)
+				}
+			})
+		})
+	}
+}
+
+// What the log does not take keeps no daemon from its end.
+func TestSuspicionIsLeftToTheNextDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, err := event.Open("", event.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan struct{})
+		go log.Commit(t.Context(), event.TypeResync, "", "", nil, func(event.Event) { <-slow })
+		synctest.Wait()
+		d := &Daemon{log: slog.New(slog.DiscardHandler), events: log, loops: newLoops(nil, nil)}
+		var wg sync.WaitGroup
+		wg.Go(func() { d.suspected(health.Suspicion{Suspect: true}) })
+		time.Sleep(time.Minute)
+		d.loops.stop()
+		wg.Wait()
+		close(slow)
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// suspicions are what a log holds of them.
+func suspicions(t *testing.T, log *event.Log) (told []health.Suspicion) {
+	t.Helper()
+	r := log.Follow(log.Oldest(), "test")
+	defer r.Close()
+	for at := log.Oldest(); at.Seq < log.Last().Seq; {
+		e, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var what health.Suspicion
+		if at = e.ID; e.Type != event.TypeHost {
+			continue
+		}
+		if err := json.Unmarshal(e.Data, &what); err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, what)
+	}
+	return told
+}
+
 // A suspicion that stood when a daemon ended is ended in the log by the next, once.
 func TestSuspicionEndsWithItsDaemon(t *testing.T) {
 	dir := t.TempDir()
-	hosts := func(appended ...health.Suspicion) (told []health.Suspicion) {
+	hosts := func(appended ...health.Suspicion) []health.Suspicion {
 		t.Helper()
 		log, err := event.Open(filepath.Join(dir, "events"), event.Options{})
 		if err != nil {
@@ -118,23 +223,7 @@ func TestSuspicionEndsWithItsDaemon(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r := log.Follow(log.Oldest(), "test")
-		defer r.Close()
-		for at := log.Oldest(); at.Seq < log.Last().Seq; {
-			e, err := r.Next(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			var what health.Suspicion
-			if at = e.ID; e.Type != event.TypeHost {
-				continue
-			}
-			if err := json.Unmarshal(e.Data, &what); err != nil {
-				t.Fatal(err)
-			}
-			told = append(told, what)
-		}
-		return told
+		return suspicions(t, log)
 	}
 	live := func() {
 		_, stop := run(t, dir, fake.Surviving{Driver: fake.New(fake.Config{})})

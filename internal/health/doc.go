@@ -156,8 +156,8 @@
 //
 // Each call first takes the Input, as below. Then, except for Restarted, in this order: the state turns stale if StaleAt is not
 // zero and not after now; Status, Since and Last become what the phase lets be seen; a kept hint is judged. At last N grows by one
-// if Status differs from that before the call, or Stale does and is not daemon_restarted now; but never while Status was "" before
-// the call.
+// if Status differs from that before the call, or Stale as it is shown ("" while Inactive) does and is not daemon_restarted now; but
+// never while Status was "" before the call.
 //
 // It returns when the next probe is due: zero if the instance is not probed; otherwise the earliest of Due (if not zero), now (if
 // Asked), and, if a hint is kept and no probe is in flight, the moment at which the limiter has a token; zero if there is none of

@@ -90,7 +90,7 @@ func (m *machine) step(t *rapid.T, in Input) {
 	if m.s.Queued.IsZero() { // it was given up
 		m.queued = false
 	}
-	told := before.Status != "" && (m.s.Status != before.Status || m.s.Stale != before.Stale && m.s.Stale != StaleRestarted)
+	told := before.Status != "" && (m.s.Status != before.Status || m.s.stale() != before.stale() && m.s.stale() != StaleRestarted)
 	if (m.s.N != before.N) != told || m.s.N > before.N+1 {
 		t.Fatalf("transition %d after %d: %s to %s, stale %q to %q", m.s.N, before.N, before.Status, m.s.Status, before.Stale, m.s.Stale)
 	}

@@ -74,19 +74,6 @@ func (s *Set) Forget(id string) {
 	}
 }
 
-// Release ends the loop of an instance that may be about to be deleted, and returns when nothing of it is left; its record is written as Close
-// writes it. The next Sync goes on from there. It must overlap no other call of Sync, Forget or Release for the instance.
-func (s *Set) Release(id string) {
-	s.mu.Lock()
-	l := s.loops[id]
-	delete(s.loops, id)
-	s.mu.Unlock()
-	if l != nil {
-		l.mail.bring(ending)
-		<-l.done
-	}
-}
-
 // Snapshot returns what was published last of an instance; false if it was never Synced.
 func (s *Set) Snapshot(id string) (Snapshot, bool) {
 	l := s.loop(id, false)

@@ -150,3 +150,41 @@ func TestNotStaleWhileQueued(t *testing.T) {
 		}
 	})
 }
+
+// A pause shows no staleness, in the status or in the log, and ends none: also where the record is older than both.
+func TestStaleOverAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.seen(1, Running, graceless)
+		b.is(StatusHealthy)
+		b.answers(dunno, 0)
+		time.Sleep(32 * time.Second)
+		record := b.journal.record()
+		time.Sleep(2 * time.Second)
+		if b.is(StatusHealthy).StaleReason != StaleInconclusive {
+			t.Fatal("not stale")
+		}
+		b.seen(1, Inactive, graceless)
+		s := b.is(StatusUnknown)
+		if last := s.Transitions[len(s.Transitions)-1]; s.Stale || last.To != StatusUnknown || last.Stale != "" {
+			t.Errorf("stale %v, %+v", s.Stale, last)
+		}
+		for _, when := range []string{"", "after a crash"} {
+			if when != "" {
+				b.crash(record)
+				b.seen(1, Inactive, graceless)
+				b.is(StatusUnknown)
+			}
+			b.seen(1, Running, graceless)
+			if s := b.is(StatusHealthy); s.StaleReason != StaleInconclusive {
+				t.Errorf("%s: stale for %q", when, s.StaleReason)
+			}
+			b.seen(1, Inactive, graceless)
+		}
+		n := b.is(StatusUnknown).Changes
+		b.seen(1, Inactive, steady) // a new window, which is not stale: nobody saw that the last one was
+		if s := b.is(StatusUnknown); s.Changes != n {
+			t.Errorf("told %+v", s.Transitions[len(s.Transitions)-1])
+		}
+	})
+}

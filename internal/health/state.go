@@ -98,7 +98,7 @@ func (s State) Next(p Policy, now time.Time, in Input) (State, time.Time) {
 // step is Next in place: a state has half a kilobyte, and copies of it, on the stack of each of thousands of loops, are what their
 // memory would be.
 func (s *State) step(p Policy, now time.Time, in *Input) time.Time {
-	status, stale := s.Status, s.Stale
+	status, stale := s.Status, s.stale()
 	switch in.Kind {
 	case Seen:
 		s.seen(p, now, in)

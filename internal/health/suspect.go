@@ -11,6 +11,7 @@ const (
 	suspectLeast  = 5                // instances, at least
 	suspectWithin = 30 * time.Second // from the first turn to the last
 	suspectFor    = 2 * time.Minute  // after the last turn
+	maxUntold     = 64               // while telling hangs; what is older is not told
 )
 
 // A Suspicion is that of the host, as it arises and as it ends.
@@ -134,6 +135,9 @@ func (s *suspect) end(now time.Time) {
 
 // announce has it told, in order, by a goroutine that nobody here waits for.
 func (s *suspect) announce(what Suspicion) {
+	if len(s.untold) == maxUntold {
+		s.untold = s.untold[2:] // a beginning and an end
+	}
 	s.untold = append(s.untold, what)
 	if s.telling {
 		return

@@ -248,6 +248,37 @@ func TestSuspicionIsTold(t *testing.T) {
 	})
 }
 
+// While telling hangs only the newest are kept, and beginnings and ends go on to follow each other.
+func TestSuspicionsUntold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []Suspicion
+		hangs := make(chan struct{})
+		s := newSuspect(func(what Suspicion) { <-hangs; told = append(told, what) })
+		const times = 10 * maxUntold
+		for range times {
+			for i := range 5 {
+				s.moved(fmt.Sprint(i), StatusHealthy, StatusUnhealthy, time.Now(), 5)
+			}
+			synctest.Wait() // the first is being told
+			for i := range 5 {
+				s.moved(fmt.Sprint(i), StatusUnhealthy, StatusHealthy, time.Now(), 5)
+			}
+			time.Sleep(time.Minute)
+		}
+		last := time.Now().Add(-time.Minute)
+		close(hangs)
+		s.close()
+		for i, what := range told {
+			if what.Suspect != (i%2 == 0) {
+				t.Errorf("%d is %+v", i, what)
+			}
+		}
+		if n := len(told); n > maxUntold+1 || n < maxUntold || !told[n-1].Time.Equal(last) {
+			t.Errorf("%d are told, the last %+v", n, told[n-1])
+		}
+	})
+}
+
 // The Set reads its own transitions, once they are announced.
 func TestSetSuspects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

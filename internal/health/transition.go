@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// tells reports whether the way from a status and staleness to s is a transition: one of status, or of staleness. The first status of an instance
-// is none, and that the daemon was away is no news of the instance.
+// tells reports whether the way from a status and staleness, as they were shown, to s is a transition: one of status, or of staleness. The first
+// status of an instance is none, and that the daemon was away is no news of the instance.
 func (s *State) tells(status Status, stale string) bool {
 	if status == "" {
 		return false
 	}
-	return s.Status != status || s.Stale != stale && s.Stale != StaleRestarted
+	now := s.stale()
+	return s.Status != status || now != stale && now != StaleRestarted
 }
 
 // transition describes the way from before to s, which tells.
 func (s *State) transition(before *State, p Policy, now time.Time, in *Input) Transition {
-	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.Stale, Run: s.Run, Policy: p.sum()}
+	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.stale(), Run: s.Run, Policy: p.sum()}
 	if in.Kind == Probed && in.Result.Outcome == Failure {
 		t.Output = in.Result.Output
 	}
@@ -59,7 +60,10 @@ func (s State) replay(log []Transition) State {
 			// leaves the verdict alone.
 			s = State{Run: s.Run, Window: t.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Last: s.Last, Verdict: StatusStarting}
 		}
-		s.N, s.Stale = t.N, t.Stale
+		s.N = t.N
+		if t.To != StatusUnknown { // which shows none, and ends none
+			s.Stale = t.Stale
+		}
 		if t.Run != 0 {
 			s.Run = t.Run
 		}

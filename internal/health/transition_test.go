@@ -49,11 +49,11 @@ func TestTransitions(t *testing.T) {
 		"no longer stale, and unhealthy": {func(m *sim) { m.pass(time.Hour); m.probe(failed) },
 			Transition{From: StatusHealthy, To: StatusUnhealthy, Reason: "exit 1", Output: "no disk"}},
 		"stale and paused": {func(m *sim) { m.pass(time.Hour); m.phase(Inactive) },
-			Transition{From: StatusHealthy, To: StatusUnknown, Reason: "the instance is not running", Stale: StaleInconclusive}},
+			Transition{From: StatusHealthy, To: StatusUnknown, Reason: "the instance is not running"}},
 		"no longer restarted": {func(m *sim) { m.next(Input{Kind: Restarted}); m.probe(well) },
 			Transition{From: StatusHealthy, To: StatusHealthy, Reason: "exit 0"}},
 		"restarted and paused": {func(m *sim) { m.next(Input{Kind: Restarted}); m.phase(Inactive) },
-			Transition{From: StatusHealthy, To: StatusUnknown, Reason: "the instance is not running", Stale: StaleRestarted}},
+			Transition{From: StatusHealthy, To: StatusUnknown, Reason: "the instance is not running"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := healthySim(t, policy)
@@ -112,7 +112,7 @@ func TestReplayOfANewWindow(t *testing.T) {
 	if got := m.s.replay([]Transition{tr}); got != want {
 		t.Errorf("%+v\nwant\n%+v", got, want)
 	}
-	tr.To, want.Status, want.Last, want.Phase = StatusUnknown, StatusUnknown, StatusHealthy, Inactive
+	tr.To, want.Status, want.Last, want.Phase, want.Stale = StatusUnknown, StatusUnknown, StatusHealthy, Inactive, ""
 	if got := m.s.replay([]Transition{tr}); got != want {
 		t.Errorf("%+v\nwant\n%+v", got, want)
 	}

@@ -21,9 +21,9 @@ const (
 )
 
 // unlessEnding returns what a probe found, unless it failed because the program has ended: its connections are closed, and its port
-// refuses, some time before its end can be told, and that end is no matter of health.
+// refuses, some time before its end can be told, and the agent goes some time before the machine; that end is no matter of health.
 func (r *run) unlessEnding(ctx context.Context, found health.Result) health.Result {
-	if found.Outcome != health.Failure {
+	if found.Outcome != health.Failure && found.Cause != health.CauseNoAgent { // health may make a failure of the latter
 		return found
 	}
 	switch r.life() {

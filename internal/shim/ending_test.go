@@ -85,6 +85,7 @@ func TestUnlessEnding(t *testing.T) {
 		same("not started", failed, 0)
 		r.lives(started)
 		same("a success", health.Result{Outcome: health.Success}, 0)
+		same("a host without room", health.Result{Outcome: health.Inconclusive, Cause: health.CauseResources}, 0)
 		says <- false
 		same("it goes on", failed, 1)
 		began := time.Now()
@@ -103,8 +104,11 @@ func TestUnlessEnding(t *testing.T) {
 		}
 		r.lives(over)
 		r.lives(started)
-		if got := r.unlessEnding(t.Context(), failed); got.Outcome != health.Inconclusive || asked() != 6 {
-			t.Errorf("it is over: %+v, asked %d times", got, asked())
+		for _, found := range []health.Result{failed, {Outcome: health.Inconclusive, Cause: health.CauseNoAgent}} {
+			if got := r.unlessEnding(t.Context(), found); got.Outcome != health.Inconclusive || got.Cause != health.CauseCutShort || asked() != 6 {
+				t.Errorf("it is over: %+v, asked %d times", got, asked())
+			}
 		}
+		same("a host without room", health.Result{Outcome: health.Inconclusive, Cause: health.CauseResources}, 6)
 	})
 }

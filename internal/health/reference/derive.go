@@ -154,6 +154,14 @@ func (r *Reference) Stale() string {
 	return ""
 }
 
+// shownStale is what can be seen of that: none of one that does not run.
+func (r *Reference) shownStale() string {
+	if r.Phase() == health.Inactive {
+		return ""
+	}
+	return r.Stale()
+}
+
 // staleAt is when a conclusive result will be wanting: the limit after the latest of the moments from which it is measured, each
 // moved by the time queued since. Nobody turns stale in the queue.
 func (r *Reference) staleAt() instant {

@@ -59,7 +59,7 @@ func (r *Reference) add(f fact) *fact {
 // Take is told what happened at now, under p.
 func (r *Reference) Take(p *health.Policy, now time.Time, in *health.Input) {
 	r.policy, r.now = p, r.instant(now)
-	status, why := r.status, r.Stale()
+	status, why := r.status, r.shownStale()
 	switch in.Kind {
 	case health.Seen:
 		r.takeSeen(in)
@@ -86,7 +86,7 @@ func (r *Reference) Take(p *health.Policy, now time.Time, in *health.Input) {
 	r.turnStale()
 	r.show()
 	r.judge()
-	if now := r.Stale(); status != "" && (r.status != status || now != why && now != health.StaleRestarted) {
+	if now := r.shownStale(); status != "" && (r.status != status || now != why && now != health.StaleRestarted) {
 		r.changes++
 	}
 }
