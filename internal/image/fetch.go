@@ -77,7 +77,7 @@ func (s *Store) fetchLayers(p *pull, c *candidate) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelFetches)
 	for i, l := range c.layers {
-		g.Go(func() error {
+		g.Go(catching(func() error {
 			err := s.fetchBlob(ctx, p, l.blob, func(now int64, n int) {
 				p.life.shown(n)
 				mu.Lock()
@@ -93,7 +93,7 @@ func (s *Store) fetchLayers(p *pull, c *candidate) error {
 				err = abroad(err)
 			}
 			return inLayer(ctx, l.number, err)
-		})
+		}))
 	}
 	return g.Wait()
 }
@@ -158,7 +158,7 @@ func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got 
 			if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
 				hear(b.size, 0)
 			} else {
-				err = s.download(ctx, p, b, f)
+				err = caught(func() error { return s.download(ctx, p, b, f) })
 			}
 			s.mu.Lock()
 			delete(s.fetches, b.sha256)

@@ -100,12 +100,15 @@ func (s *sideWriter) room() error {
 
 func (s *sideWriter) run() {
 	defer close(s.done)
-	for b := range s.todo {
-		if s.err = s.put(b); s.err != nil {
-			return
+	s.err = caught(func() error {
+		for b := range s.todo {
+			if err := s.put(b); err != nil {
+				return err
+			}
+			s.free <- b
 		}
-		s.free <- b
-	}
+		return nil
+	})
 }
 
 func (s *sideWriter) put(b []byte) error {
