@@ -78,7 +78,7 @@ func (c *chart) write(d *diskFile) error {
 	}
 	for g := range c.groups {
 		c.putBlockBits(d.block(), g)
-		setBits(d.block(), 0, c.inodesIn(g))
+		c.putInodeBits(d.block(), g)
 	}
 	d.skip(int64(c.blocks - c.used))
 	return d.err
@@ -134,6 +134,12 @@ func (c *chart) putDescriptors(b []byte, first uint32) {
 // inodesIn is how many inodes of a group are in use: the first ones.
 func (c *chart) inodesIn(g uint32) uint32 {
 	return min(c.perGroup, c.lastInode()-min(c.lastInode(), g*c.perGroup))
+}
+
+// putInodeBits says which inodes of a group are in use. What is behind the last one counts as that: e2fsck insists on it.
+func (c *chart) putInodeBits(b []byte, g uint32) {
+	setBits(b, 0, c.inodesIn(g))
+	setBits(b, c.perGroup, groupSize)
 }
 
 // putBlockBits says which blocks of a group are in use.

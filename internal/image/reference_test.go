@@ -43,7 +43,22 @@ func byReference(t testing.TB, layers []*layer) *os.File {
 	if err := tar2ext4.ConvertTarToExt4(r, f, tar2ext4.MaximumDiskSize(p.diskSize())); err != nil {
 		t.Fatal(err)
 	}
+	setPadding(t, f)
 	return f
+}
+
+// setPadding sets the bits behind the last inode of each group. The reference leaves them unset, which e2fsck takes for damage, though the kernel
+// never looks at them.
+func setPadding(t testing.TB, f *os.File) {
+	t.Helper()
+	d := &disk{f: f}
+	must(0, d.open())
+	for g := range (d.inodes-1)/d.perGroup + 1 {
+		at := int64(le.Uint32(must(d.read(blockSize+int64(g)*descriptorSize+4, 4)))) * blockSize
+		b := must(d.read(at, blockSize))
+		setBits(b, d.perGroup, groupSize)
+		must(f.WriteAt(b, at))
+	}
 }
 
 func referenceHeader(n *placed) *tar.Header {
