@@ -57,11 +57,11 @@ func newChart(p *plan) (*chart, error) {
 	c.name(p.links)
 	c.order(c.root)
 	for _, d := range c.dirs {
-		d.start = next
+		blocks := uint32(0)
 		for range d.entriesByBlock() {
-			d.blocks++
+			blocks++
 		}
-		next += d.blocks
+		next = d.layBlocks(next, blocks)
 	}
 	c.table = next
 	c.groups, c.perGroup = groupsFor(c.table, c.lastInode())
@@ -99,8 +99,13 @@ func (n *placed) lay(next uint32) uint32 {
 	if size == 0 {
 		return next
 	}
-	n.start, n.blocks = next, uint32((size+blockSize-1)/blockSize)
-	next += n.blocks
+	return n.layBlocks(next, uint32((size+blockSize-1)/blockSize))
+}
+
+// layBlocks places so many blocks of content, and behind them what says where they are, if the inode has no room for that.
+func (n *placed) layBlocks(next, blocks uint32) uint32 {
+	n.start, n.blocks = next, blocks
+	next += blocks
 	if n.extents() > maxInlineExtents {
 		n.leaf = next
 		next++

@@ -53,14 +53,12 @@ func (c *chart) write(d *diskFile) error {
 			n.putAttributes(d.block())
 		}
 		switch {
-		case n.blocks == 0:
+		case n.blocks == 0, n.kind == tar.TypeDir: // which comes later
 		case n.kind == tar.TypeSymlink:
 			copy(d.block(), n.link)
 		case n.kind == tar.TypeReg:
 			d.content(n)
-		}
-		if n.leaf != 0 {
-			n.putExtents(d.block(), maxLeafExtents)
+			n.putLeaf(d)
 		}
 		if d.err != nil {
 			return d.err
@@ -68,6 +66,7 @@ func (c *chart) write(d *diskFile) error {
 	}
 	for _, dir := range c.dirs {
 		c.putDirectory(d, dir)
+		dir.putLeaf(d)
 	}
 	for first := uint32(1); first <= c.groups*c.perGroup; first += inodesPerBlock {
 		if first > c.lastInode() {
@@ -258,6 +257,12 @@ func (n *placed) putExtents(b []byte, most uint16) {
 		le.PutUint32(b[0:], at)
 		le.PutUint16(b[4:], uint16(min(maxExtent, n.blocks-at)))
 		le.PutUint32(b[8:], n.start+at)
+	}
+}
+
+func (n *placed) putLeaf(d *diskFile) {
+	if n.leaf != 0 {
+		n.putExtents(d.block(), maxLeafExtents)
 	}
 }
 
