@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,5 +91,35 @@ func TestLargeDirectory(t *testing.T) {
 	defer w.stop()
 	if err := c.write(w); err != nil || w.size != int64(c.blocks)*blockSize {
 		t.Errorf("%d blocks of %d are written: %v", w.size/blockSize, c.blocks, err)
+	}
+}
+
+// groupsFor is asked for the fewest groups, and of those with as few inodes as possible.
+func TestGroupsFor(t *testing.T) {
+	slowly := func(blocks, inodes uint32) (uint32, uint32) {
+		for groups := max(1, blocks/groupSize); ; groups++ {
+			for per := uint32(inodesPerBlock); per <= groupSize; per += inodesPerBlock {
+				if groups*per >= inodes && blocks+groups*(per/inodesPerBlock+2) <= groups*groupSize {
+					return groups, per
+				}
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	around := func(n uint32) uint32 { return max(2, n*r.Uint32N(5)+r.Uint32N(40)) - 2 }
+	for range 1000 {
+		blocks, inodes := 3+r.Uint32N(4_000_000), firstInode+r.Uint32N(2_000_000)
+		switch r.IntN(4) {
+		case 0:
+			blocks = 3 + around(groupSize)
+		case 1:
+			blocks, inodes = 3+around(groupSize-3), firstInode+r.Uint32N(200)
+		case 2:
+			inodes = firstInode + around(groupSize)
+		}
+		groups, per := groupsFor(blocks, inodes)
+		if wantGroups, wantPer := slowly(blocks, inodes); groups != wantGroups || per != wantPer {
+			t.Fatalf("%d blocks and %d inodes: %d groups with %d inodes, want %d with %d", blocks, inodes, groups, per, wantGroups, wantPer)
+		}
 	}
 }
