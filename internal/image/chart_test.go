@@ -21,11 +21,11 @@ func forLarge(t *testing.T) {
 func TestLeaf(t *testing.T) {
 	for _, kind := range []byte{tar.TypeReg, tar.TypeDir} {
 		n := &placed{inode: &inode{kind: kind}}
-		if next := n.layBlocks(10, maxInlineExtents*maxExtent); n.leaf != 0 || next != 10+maxInlineExtents*maxExtent {
+		if next := n.allotBlocks(10, maxInlineExtents*maxExtent); n.leaf != 0 || next != 10+maxInlineExtents*maxExtent {
 			t.Errorf("four extents: %+v, and block %d comes next", n.place, next)
 		}
 		const blocks = maxInlineExtents*maxExtent + 1
-		next := n.layBlocks(10, blocks)
+		next := n.allotBlocks(10, blocks)
 		if n.start != 10 || n.leaf != 10+blocks || next != n.leaf+1 {
 			t.Errorf("five extents: %+v, and block %d comes next", n.place, next)
 		}

@@ -85,7 +85,7 @@ func follow(ctx context.Context, b *budget) *follower {
 	return w
 }
 
-// pass takes the next bytes of the layer, for as long as the call.
+// pass lets the next bytes of the layer pass, which may be read for as long as the call lasts.
 func (w *follower) pass(b []byte) {
 	w.piece, w.end = b, w.end+int64(len(b))
 	w.resume()

@@ -210,7 +210,7 @@ func (n *placed) putInode(b []byte) {
 		le.PutUint32(b[at:], seconds)
 	}
 	le.PutUint16(b[0x18:], uint16(n.gid))
-	le.PutUint16(b[0x1a:], uint16(n.names))
+	le.PutUint16(b[0x1a:], uint16(n.linkCount))
 	le.PutUint32(b[0x1c:], owned)
 	le.PutUint32(b[0x20:], flags)
 	n.putBlockField(b[0x28:0x64])
@@ -269,7 +269,7 @@ func (n *placed) putLeaf(d *diskFile) {
 func (n *placed) putAttributes(b []byte) {
 	_, there, _ := splitXattrs(n.xattrs)
 	le.PutUint32(b[0:], xattrMagic)
-	le.PutUint32(b[4:], 1) // used once
+	le.PutUint32(b[4:], 1) // its reference count
 	le.PutUint32(b[8:], 1) // in one block
 	putXattrs(b[xattrHeader:], there, xattrHeader)
 }
@@ -309,7 +309,8 @@ func putEntry(b []byte, name string, n *placed) (rest []byte) {
 }
 
 // diskTime is t in an inode's two fields. The first has the lower 32 bits of the seconds, with their sign; the second how often 2³² is to be
-// added, and the nanoseconds. The times that can be said so end in 1901 and 2310.
+// added, and the nanoseconds. Times before 1901 and after 2310 are told as those: ext4 would reach 2446, but what is there of it beyond 2310 e2fsck takes
+// for times before 1970, as some old kernels wrote them.
 func diskTime(t time.Time) (seconds, rest uint32) {
 	const first, last = -1 << 31, 1<<33 + 1<<31 - 1
 	sec := min(max(t.Unix(), first), last)
