@@ -152,26 +152,32 @@ func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got 
 			s.fetches[b.sha256] = f
 		}
 		s.mu.Unlock()
-		f.listen(hear)
 		if !others {
-			var err error
-			if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
-				hear(b.size, 0)
-			} else {
-				err = caught(func() error { return s.download(ctx, p, b, f) })
-			}
-			s.mu.Lock()
-			delete(s.fetches, b.sha256)
-			s.mu.Unlock()
-			close(f.done)
-			return err
+			return s.fetchFirst(ctx, p, b, f, hear)
 		}
+		f.listen(hear)
 		select {
 		case <-f.done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// fetchFirst fetches a blob for all that want it.
+func (s *Store) fetchFirst(ctx context.Context, p *pull, b member, f *fetch, hear func(got int64, n int)) error {
+	defer func() {
+		s.mu.Lock()
+		delete(s.fetches, b.sha256)
+		s.mu.Unlock()
+		close(f.done)
+	}()
+	f.listen(hear)
+	if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
+		hear(b.size, 0)
+		return nil
+	}
+	return s.download(ctx, p, b, f)
 }
 
 // A download is a blob that comes in pieces.

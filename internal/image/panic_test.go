@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/registry"
 )
 
 // failsByPanic fails the test unless err tells of the panic and blames nobody, and the log has its stack, once, with the name of a function that panicked.
@@ -130,5 +131,19 @@ func TestPanicFailsFollower(t *testing.T) {
 		if !ours(err) {
 			t.Errorf("%v is told as a fault of what was brought", err)
 		}
+	}
+}
+
+// A panic while a layer is fetched, which is a goroutine of its own, fails the pull, and the next one fetches that layer.
+func TestPanicFailsFetch(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	p := s.newPull("app", registry.Auth{}, pullRecord{}) // without a repository to fetch from
+	b := member{size: 5, sha256: strings.Repeat("0", 64)}
+	err := s.fetchLayers(p, &candidate{layers: []*layer{{number: 1, blob: b}}})
+	if e, ok := errors.AsType[*panicked](err); !ok || !strings.Contains(string(e.stack), "image.(*Store).download") {
+		t.Errorf("the error is %v", err)
+	}
+	if len(s.fetches) > 0 {
+		t.Errorf("%d fetches go on", len(s.fetches))
 	}
 }
