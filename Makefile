@@ -29,7 +29,9 @@ test: lint unit reference compat prometheus e2e
 # Needs no root, no virtual machine and no network.
 unit: $(AGENT)
 	@tools/need.sh gcc gcc libc6-dev # for the race detector
+	@tools/need.sh e2fsck e2fsprogs # which checks the disks of images
 	$(GO) test -race -timeout 15m ./...
+	$(GO) test -run ^TestLarge ./internal/image # which is too much with the race detector
 	cd bench && $(GO) test -race -timeout 5m ./...
 	cd tools && $(GO) test -race -timeout 5m ./...
 

@@ -134,7 +134,7 @@ func (a *archive) unreadable(in *metered, err error) error {
 	if refused, ok := errors.AsType[*api.Error](err); ok {
 		return refused
 	}
-	if _, ok := errors.AsType[*os.PathError](err); ok || in.err != nil && !errors.Is(in.err, io.ErrUnexpectedEOF) {
+	if ours(err) || in.err != nil && !errors.Is(in.err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("receive the archive: %w", err)
 	}
 	switch {

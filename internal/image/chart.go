@@ -31,7 +31,7 @@ type chart struct {
 // A place is where on the disk an inode is.
 type place struct {
 	number     uint32 // of the inode
-	names      uint32 // that it has; of a directory with its own . and the .. of others
+	linkCount  uint32 // its names; of a directory with its own . and the .. of others
 	attributes uint32 // the block of those that the inode has no room for; 0 where there is none
 	start      uint32 // of its content
 	blocks     uint32 // of its content
@@ -52,16 +52,16 @@ func newChart(p *plan) (*chart, error) {
 			c.inodes = append(c.inodes, n)
 			n.number = c.lastInode()
 		}
-		next = n.lay(next)
+		next = n.allot(next)
 	}
-	c.name(p.links)
-	c.order(c.root)
+	c.link(p.links)
+	c.listDirs(c.root)
 	for _, d := range c.dirs {
-		d.start = next
+		blocks := uint32(0)
 		for range d.entriesByBlock() {
-			d.blocks++
+			blocks++
 		}
-		next += d.blocks
+		next = d.allotBlocks(next, blocks)
 	}
 	c.table = next
 	c.groups, c.perGroup = groupsFor(c.table, c.lastInode())
@@ -86,8 +86,8 @@ func lostAndFound(p *plan) *placed {
 
 func (c *chart) lastInode() uint32 { return firstInode - 1 + uint32(len(c.inodes)) }
 
-// lay places what belongs to n, a directory's names aside, from the block next on, and returns what comes after it.
-func (n *placed) lay(next uint32) uint32 {
+// allot places what belongs to n, a directory's names aside, from the block next on, and returns what comes after it.
+func (n *placed) allot(next uint32) uint32 {
 	if _, rest, _ := splitXattrs(n.xattrs); len(rest) > 0 {
 		n.attributes = next
 		next++
@@ -99,8 +99,13 @@ func (n *placed) lay(next uint32) uint32 {
 	if size == 0 {
 		return next
 	}
-	n.start, n.blocks = next, uint32((size+blockSize-1)/blockSize)
-	next += n.blocks
+	return n.allotBlocks(next, uint32((size+blockSize-1)/blockSize))
+}
+
+// allotBlocks places so many blocks of content, and behind them what says where they are, if the inode has no room for that.
+func (n *placed) allotBlocks(next, blocks uint32) uint32 {
+	n.start, n.blocks = next, blocks
+	next += blocks
 	if n.extents() > maxInlineExtents {
 		n.leaf = next
 		next++
@@ -111,33 +116,33 @@ func (n *placed) lay(next uint32) uint32 {
 // extents is in how many pieces n's content is told.
 func (n *placed) extents() uint32 { return (n.blocks + maxExtent - 1) / maxExtent }
 
-// name tells the directories what is in them, and the inodes how many names they have.
-func (c *chart) name(links []*placed) {
-	c.root.names = 2
+// link tells the directories what is in them, and the inodes how many names they have.
+func (c *chart) link(links []*placed) {
+	c.root.linkCount = 2
 	for _, n := range c.inodes {
 		n.parent.children = append(n.parent.children, n)
 		if n.kind == tar.TypeDir {
-			n.parent.names++
-			n.names++
+			n.parent.linkCount++
+			n.linkCount++
 		}
-		n.names++
+		n.linkCount++
 	}
 	for _, n := range links {
 		n.parent.children = append(n.parent.children, n)
 		n.number = n.first.number
-		n.first.names++
+		n.first.linkCount++
 	}
 }
 
-// order puts d and the directories below it into c.dirs.
-func (c *chart) order(d *placed) {
+// listDirs puts d and the directories below it into c.dirs.
+func (c *chart) listDirs(d *placed) {
 	c.dirs = append(c.dirs, d)
 	slices.SortFunc(d.children, func(a, b *placed) int { // as e2fsck does
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.name, b.name))
 	})
 	for _, n := range d.children {
 		if n.kind == tar.TypeDir {
-			c.order(n)
+			c.listDirs(n)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (s *Store) build(ctx context.Context, c *candidate, st *staging, report fun
 	}
 	var rest errgroup.Group // of which most is to wait for the host's disk
 	rest.Go(f.Sync)
-	rest.Go(func() error { return s.describe(ctx, c) })
+	rest.Go(catching(func() error { return s.describe(ctx, c) }))
 	if c.last {
 		rest.Go(func() error { st.clear(f.Name()); return nil })
 	}
@@ -122,7 +122,7 @@ func stack(ctx context.Context, layers []*layer, limits Limits) (*inode, error) 
 	b := &budget{limits: limits}
 	for i, l := range layers {
 		t, err := l.early.take(i, b)
-		if t == nil {
+		if t == nil && err == nil {
 			t = newLayerTree(i, b)
 			err = l.each(ctx, t.add)
 		}
@@ -138,7 +138,7 @@ func stack(ctx context.Context, layers []*layer, limits Limits) (*inode, error) 
 
 // refuse says in which layer something is wrong, where the layer is at fault.
 func (l *layer) refuse(ctx context.Context, err error) error {
-	if _, ok := errors.AsType[*os.PathError](err); ok || ctx.Err() != nil {
+	if ours(err) || ctx.Err() != nil {
 		return fmt.Errorf("read layer %d: %w", l.number, err)
 	}
 	return refuseLayer(l.number, err)

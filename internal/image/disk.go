@@ -63,7 +63,7 @@ func newDiskFile(ctx context.Context, f *os.File, layers []*openLayer, m *meter)
 	d.work, d.ctx = errgroup.WithContext(ctx)
 	d.todo = make(chan *piece, maxPieces)
 	for range copiers {
-		d.work.Go(d.copy)
+		d.work.Go(catching(d.copy))
 	}
 	return d
 }

@@ -20,7 +20,10 @@ func newEarlyBudget() *budget {
 }
 
 // An earlyTree is the tree of a layer, made while the layer arrived. There may be none, and it is taken once.
-type earlyTree struct{ tree atomic.Pointer[layerTree] }
+type earlyTree struct {
+	tree  atomic.Pointer[layerTree]
+	panic error // with which there is none, and the layer cannot be used
+}
 
 // take returns the tree, as that of the layer with this index, and charges b with it; nil where there is none.
 func (e *earlyTree) take(index int, b *budget) (*layerTree, error) {
@@ -28,6 +31,9 @@ func (e *earlyTree) take(index int, b *budget) (*layerTree, error) {
 		return nil, nil
 	}
 	t := e.tree.Swap(nil)
+	if e.panic != nil {
+		return nil, e.panic
+	}
 	if t == nil {
 		return nil, nil
 	}
@@ -48,12 +54,13 @@ func (dir *inode) belongTo(layer int) {
 }
 
 // A follower reads the entries of a layer as its bytes pass: it goes on whenever there are more, and is no goroutine. What goes wrong is no
-// matter: the layer is read again by who needs it, and says so.
+// matter: the layer is read again by who needs it, and says so. Only a panic is kept for who takes the tree.
 type follower struct {
 	resume func() (struct{}, bool)
 	stop   func()
 	pause  func(struct{}) bool
 	tree   *layerTree
+	panic  error
 
 	piece []byte // what passes
 	end   int64  // of it, in the layer
@@ -69,8 +76,11 @@ func follow(ctx context.Context, b *budget) *follower {
 	w.resume, w.stop = iter.Pull(func(pause func(struct{}) bool) {
 		w.pause = pause
 		t := newLayerTree(0, b)
-		if err := readEntries(ctx, w, t.add); err != nil {
+		if err := caught(func() error { return readEntries(ctx, w, t.add) }); err != nil {
 			_ = b.take(-t.entries, -t.names)
+			if isPanic(err) {
+				w.panic = err
+			}
 			return
 		}
 		w.tree = t
@@ -78,7 +88,7 @@ func follow(ctx context.Context, b *budget) *follower {
 	return w
 }
 
-// pass takes the next bytes of the layer, for as long as the call.
+// pass lets the next bytes of the layer pass, which may be read for as long as the call lasts.
 func (w *follower) pass(b []byte) {
 	w.piece, w.end = b, w.end+int64(len(b))
 	w.resume()
@@ -108,7 +118,7 @@ func (w *follower) Seek(offset int64, whence int) (int64, error) {
 func (w *follower) finish() *earlyTree {
 	w.whole = true
 	w.resume()
-	e := &earlyTree{}
+	e := &earlyTree{panic: w.panic}
 	e.tree.Store(w.tree)
 	return e
 }

@@ -53,14 +53,12 @@ func (c *chart) write(d *diskFile) error {
 			n.putAttributes(d.block())
 		}
 		switch {
-		case n.blocks == 0:
+		case n.blocks == 0, n.kind == tar.TypeDir: // which comes later
 		case n.kind == tar.TypeSymlink:
 			copy(d.block(), n.link)
 		case n.kind == tar.TypeReg:
 			d.content(n)
-		}
-		if n.leaf != 0 {
-			n.putExtents(d.block(), maxLeafExtents)
+			n.putLeaf(d)
 		}
 		if d.err != nil {
 			return d.err
@@ -68,6 +66,7 @@ func (c *chart) write(d *diskFile) error {
 	}
 	for _, dir := range c.dirs {
 		c.putDirectory(d, dir)
+		dir.putLeaf(d)
 	}
 	for first := uint32(1); first <= c.groups*c.perGroup; first += inodesPerBlock {
 		if first > c.lastInode() {
@@ -78,7 +77,7 @@ func (c *chart) write(d *diskFile) error {
 	}
 	for g := range c.groups {
 		c.putBlockBits(d.block(), g)
-		setBits(d.block(), 0, c.inodesIn(g))
+		c.putInodeBits(d.block(), g)
 	}
 	d.skip(int64(c.blocks - c.used))
 	return d.err
@@ -134,6 +133,12 @@ func (c *chart) putDescriptors(b []byte, first uint32) {
 // inodesIn is how many inodes of a group are in use: the first ones.
 func (c *chart) inodesIn(g uint32) uint32 {
 	return min(c.perGroup, c.lastInode()-min(c.lastInode(), g*c.perGroup))
+}
+
+// putInodeBits says which inodes of a group are in use. What is behind the last one counts as that: e2fsck insists on it.
+func (c *chart) putInodeBits(b []byte, g uint32) {
+	setBits(b, 0, c.inodesIn(g))
+	setBits(b, c.perGroup, groupSize)
 }
 
 // putBlockBits says which blocks of a group are in use.
@@ -205,7 +210,7 @@ func (n *placed) putInode(b []byte) {
 		le.PutUint32(b[at:], seconds)
 	}
 	le.PutUint16(b[0x18:], uint16(n.gid))
-	le.PutUint16(b[0x1a:], uint16(n.names))
+	le.PutUint16(b[0x1a:], uint16(n.linkCount))
 	le.PutUint32(b[0x1c:], owned)
 	le.PutUint32(b[0x20:], flags)
 	n.putBlockField(b[0x28:0x64])
@@ -255,10 +260,16 @@ func (n *placed) putExtents(b []byte, most uint16) {
 	}
 }
 
+func (n *placed) putLeaf(d *diskFile) {
+	if n.leaf != 0 {
+		n.putExtents(d.block(), maxLeafExtents)
+	}
+}
+
 func (n *placed) putAttributes(b []byte) {
 	_, there, _ := splitXattrs(n.xattrs)
 	le.PutUint32(b[0:], xattrMagic)
-	le.PutUint32(b[4:], 1) // used once
+	le.PutUint32(b[4:], 1) // its reference count
 	le.PutUint32(b[8:], 1) // in one block
 	putXattrs(b[xattrHeader:], there, xattrHeader)
 }
@@ -298,7 +309,8 @@ func putEntry(b []byte, name string, n *placed) (rest []byte) {
 }
 
 // diskTime is t in an inode's two fields. The first has the lower 32 bits of the seconds, with their sign; the second how often 2³² is to be
-// added, and the nanoseconds. The times that can be said so end in 1901 and 2310.
+// added, and the nanoseconds. Times before 1901 and after 2310 are told as those: ext4 would reach 2446, but what is there of it beyond 2310 e2fsck takes
+// for times before 1970, as some old kernels wrote them.
 func diskTime(t time.Time) (seconds, rest uint32) {
 	const first, last = -1 << 31, 1<<33 + 1<<31 - 1
 	sec := min(max(t.Unix(), first), last)

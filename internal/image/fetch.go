@@ -77,7 +77,7 @@ func (s *Store) fetchLayers(p *pull, c *candidate) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelFetches)
 	for i, l := range c.layers {
-		g.Go(func() error {
+		g.Go(catching(func() error {
 			err := s.fetchBlob(ctx, p, l.blob, func(now int64, n int) {
 				p.life.shown(n)
 				mu.Lock()
@@ -93,7 +93,7 @@ func (s *Store) fetchLayers(p *pull, c *candidate) error {
 				err = abroad(err)
 			}
 			return inLayer(ctx, l.number, err)
-		})
+		}))
 	}
 	return g.Wait()
 }
@@ -152,26 +152,32 @@ func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got 
 			s.fetches[b.sha256] = f
 		}
 		s.mu.Unlock()
-		f.listen(hear)
 		if !others {
-			var err error
-			if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
-				hear(b.size, 0)
-			} else {
-				err = s.download(ctx, p, b, f)
-			}
-			s.mu.Lock()
-			delete(s.fetches, b.sha256)
-			s.mu.Unlock()
-			close(f.done)
-			return err
+			return s.fetchFirst(ctx, p, b, f, hear)
 		}
+		f.listen(hear)
 		select {
 		case <-f.done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// fetchFirst fetches a blob for all that want it.
+func (s *Store) fetchFirst(ctx context.Context, p *pull, b member, f *fetch, hear func(got int64, n int)) error {
+	defer func() {
+		s.mu.Lock()
+		delete(s.fetches, b.sha256)
+		s.mu.Unlock()
+		close(f.done)
+	}()
+	f.listen(hear)
+	if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
+		hear(b.size, 0)
+		return nil
+	}
+	return s.download(ctx, p, b, f)
 }
 
 // A download is a blob that comes in pieces.

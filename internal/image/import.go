@@ -45,8 +45,12 @@ type candidate struct {
 // image_too_large, invalid_platform, insufficient_resources. An import that fails or is cancelled leaves nothing.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) ([]Image, error) {
 	defer s.o.Working()()
-	images, err := s.importAll(ctx, r, o)
-	if err != nil {
+	var images []Image
+	err := caught(func() (err error) {
+		images, err = s.importAll(ctx, r, o)
+		return err
+	})
+	if err = s.logPanic(err, "the import of the image"); err != nil {
 		s.sweep()
 		return nil, refusal(err)
 	}

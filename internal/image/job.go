@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -101,21 +100,18 @@ func (s *Store) dispatch() {
 	}
 }
 
-// work is a job's goroutine. A panic fails the import and nothing else.
-func (s *Store) work(j *job) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("a conversion panicked", "digest", j.candidate.digest, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("the conversion of the image panicked: %v", p)
-		}
-	}()
+// work is a job's goroutine. A panic, here or in those that it starts, fails the import and nothing else.
+func (s *Store) work(j *job) error {
 	defer s.o.Working()()
-	return s.build(j.ctx, j.candidate, j.staging, func(p Progress) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		j.progress = p
-		s.notify()
+	err := caught(func() error {
+		return s.build(j.ctx, j.candidate, j.staging, func(p Progress) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			j.progress = p
+			s.notify()
+		})
 	})
+	return s.logPanic(err, "the conversion of the image", "digest", j.candidate.digest)
 }
 
 // end tells who waits. s.mu is held.

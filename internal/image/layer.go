@@ -48,13 +48,14 @@ func inflateAll(ctx context.Context, layers []*layer, st *staging, limits Limits
 			continue
 		}
 		g.Go(func() error {
-			if err := l.inflate(ctx, st, limits, early, left, m); err != nil {
-				if _, ok := errors.AsType[*os.PathError](err); ok || ctx.Err() != nil {
-					return fmt.Errorf("inflate layer %d: %w", l.number, err)
-				}
-				return refuseLayer(l.number, err)
+			err := caught(func() error { return l.inflate(ctx, st, limits, early, left, m) })
+			switch {
+			case err == nil:
+				return nil
+			case ours(err), ctx.Err() != nil:
+				return fmt.Errorf("inflate layer %d: %w", l.number, err)
 			}
-			return nil
+			return refuseLayer(l.number, err)
 		})
 	}
 	return g.Wait()

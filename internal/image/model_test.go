@@ -105,7 +105,7 @@ func (l *flatLayer) over(m flat) {
 }
 
 func TestModel(t *testing.T) {
-	s := openStore(t, t.TempDir(), Options{})
+	s := openStore(t, memory(t), Options{})
 	rapid.Check(t, func(rt *rapid.T) {
 		merged := flat{}
 		var layers [][]byte

@@ -44,7 +44,7 @@ func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
 	}
 	seen := make(map[*inode]*placed)
 	names := make(map[*inode]int)
-	if err := p.dir(&placed{inode: root}, seen, names); err != nil {
+	if err := p.addDir(&placed{inode: root}, seen, names); err != nil {
 		return nil, err
 	}
 	for _, files := range p.files {
@@ -56,8 +56,8 @@ func newPlan(root *inode, layers int, limits Limits) (*plan, error) {
 	return p, nil
 }
 
-// dir places a directory and what is in it, in the order of the names.
-func (p *plan) dir(d *placed, seen map[*inode]*placed, names map[*inode]int) error {
+// addDir adds a directory and what is in it, in the order of the names.
+func (p *plan) addDir(d *placed, seen map[*inode]*placed, names map[*inode]int) error {
 	p.dirs = append(p.dirs, d)
 	p.inodes++
 	p.blocks += 2 // its own, and one of attributes
@@ -69,7 +69,7 @@ func (p *plan) dir(d *placed, seen map[*inode]*placed, names map[*inode]int) err
 			if dirs++; dirs > maxLinks-3 {
 				return invalid("the directory /%s has more than %d directories in it, which ext4 cannot hold", d.path(), maxLinks-3)
 			}
-			if err := p.dir(n, seen, names); err != nil {
+			if err := p.addDir(n, seen, names); err != nil {
 				return err
 			}
 			continue
@@ -83,7 +83,7 @@ func (p *plan) dir(d *placed, seen map[*inode]*placed, names map[*inode]int) err
 			continue
 		}
 		seen[n.inode], names[n.inode] = n, 1
-		if err := p.place(n); err != nil {
+		if err := p.add(n); err != nil {
 			return err
 		}
 	}
@@ -91,7 +91,8 @@ func (p *plan) dir(d *placed, seen map[*inode]*placed, names map[*inode]int) err
 	return nil
 }
 
-func (p *plan) place(n *placed) error {
+// add adds what is no directory, under its first name.
+func (p *plan) add(n *placed) error {
 	p.inodes++
 	p.blocks += 2 // attributes, and a symbolic link's target or a large file's extents
 	if n.kind != tar.TypeReg {

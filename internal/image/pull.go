@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -238,15 +237,8 @@ func (s *Store) close(p *pull, err error) {
 // run is a pull's goroutine. A panic fails the pull and nothing else.
 func (s *Store) run(p *pull) {
 	start := time.Now()
-	err := func() (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				s.log.Error("a pull panicked", "image", p.name, "panic", v, "stack", string(debug.Stack()))
-				err = fmt.Errorf("the pull of the image panicked: %v", v)
-			}
-		}()
-		return s.pull(p)
-	}()
+	err := caught(func() error { return s.pull(p) })
+	err = s.logPanic(err, "the pull of the image", "image", p.name)
 	s.settle(p, refusal(err), time.Since(start))
 }
 

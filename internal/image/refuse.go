@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/halevm/hale/api"
@@ -58,6 +59,12 @@ func refusal(err error) error {
 // full says that a store holds as much as it can.
 func full(format string, args ...any) error {
 	return &api.Error{Kind: api.Exhausted, Code: "insufficient_resources", Message: fmt.Sprintf(format, args...), NoRetry: true}
+}
+
+// ours reports whether the host or hale is at fault, and not what was brought.
+func ours(err error) bool {
+	_, ok := errors.AsType[*os.PathError](err)
+	return ok || isPanic(err)
 }
 
 // quote makes a string of an outsider fit for a message.

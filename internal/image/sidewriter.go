@@ -13,7 +13,7 @@ import (
 type sideWriter struct {
 	f    *os.File
 	h    hash.Hash
-	pass func([]byte) // looks at what is written, in the caller's goroutine; may be nil
+	look func([]byte) // looks at what is written, in the caller's goroutine; may be nil
 	n    int64        // bytes in the file
 	err  error        // why there are no more
 
@@ -29,11 +29,11 @@ const (
 	sidePieces = 4
 )
 
-func newSideWriter(f *os.File, pass func([]byte)) *sideWriter {
-	if pass == nil {
-		pass = func([]byte) {}
+func newSideWriter(f *os.File, look func([]byte)) *sideWriter {
+	if look == nil {
+		look = func([]byte) {}
 	}
-	return &sideWriter{f: f, h: sha256.New(), pass: pass, buf: make([]byte, 0, 4<<10)}
+	return &sideWriter{f: f, h: sha256.New(), look: look, buf: make([]byte, 0, 4<<10)}
 }
 
 func (s *sideWriter) Write(p []byte) (int, error) {
@@ -86,7 +86,7 @@ func (s *sideWriter) room() error {
 		return s.err
 	default:
 	}
-	s.pass(s.buf)
+	s.look(s.buf)
 	s.todo <- s.buf // which has room for all pieces
 	select {
 	case b := <-s.free:
@@ -100,12 +100,15 @@ func (s *sideWriter) room() error {
 
 func (s *sideWriter) run() {
 	defer close(s.done)
-	for b := range s.todo {
-		if s.err = s.put(b); s.err != nil {
-			return
+	s.err = caught(func() error {
+		for b := range s.todo {
+			if err := s.put(b); err != nil {
+				return err
+			}
+			s.free <- b
 		}
-		s.free <- b
-	}
+		return nil
+	})
 }
 
 func (s *sideWriter) put(b []byte) error {
@@ -122,7 +125,7 @@ func (s *sideWriter) put(b []byte) error {
 func (s *sideWriter) finish() (string, error) {
 	s.stop()
 	if s.err == nil {
-		s.pass(s.buf)
+		s.look(s.buf)
 		s.err = s.put(s.buf)
 	}
 	return hex.EncodeToString(s.h.Sum(nil)), s.err
