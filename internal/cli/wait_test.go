@@ -56,7 +56,8 @@ func TestWaitForADaemonThatStaysAway(t *testing.T) {
 	if code != exitUnreachable || strings.Count(stderr, goneAway) != 1 || !strings.Contains(stderr, "the daemon does not answer at "+d.URL) {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
-	if asked := len(d.requests()); asked != 1+3 { // at once, after a second, and at the end
+	// At once, at the end, and after a second between them, unless the host was busy that long.
+	if asked := len(d.requests()); asked < 1+2 || asked > 1+3 {
 		t.Errorf("asked %d times: %q", asked, d.requests())
 	}
 	code, _, stderr = d.hale("run", "--wait", "--timeout", "10ms", "nginx")
