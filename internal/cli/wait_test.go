@@ -135,6 +135,7 @@ func TestWaitForADaemonThatSaysNothing(t *testing.T) {
 			}
 		}
 	}
+	lateAnswer = 3 * time.Second // here some are answered
 	d := newDaemon(t)
 	d.answer("GET /instances/web", fleet()[0])
 	d.answer("GET /instances/aaaa/health", api.InstanceHealth{Status: "healthy"}, silent, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "gone") }))
