@@ -55,6 +55,20 @@ func TestAStepOfTheClockCostsNoGrace(t *testing.T) {
 	}
 }
 
+// Where no record knows, the boot alone bounds it: a grace that is longer than the host is up is not over.
+func TestNothingRanBeforeTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t) // an hour after the boot
+		b.answers(bad, ms)
+		b.Sync(Observed{ID: "a", Run: 1, Phase: Running, Entered: time.Now().Round(0).Add(-3 * time.Hour),
+			Policy: mustParse(t, `{"interval":"1m","start_period":"90m","start_interval":"1m","failure_threshold":1,"tcp":{"port":80}}`)})
+		time.Sleep(29 * time.Minute)
+		b.is(StatusStarting)
+		time.Sleep(3 * time.Minute)
+		b.is(StatusUnhealthy)
+	})
+}
+
 // What an earlier version made of a clock that was set is read as the boot.
 func TestARecordFromBeforeTheBoot(t *testing.T) {
 	c := clock{bootID: "b", origin: epoch, uptime: time.Hour}

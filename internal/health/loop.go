@@ -129,19 +129,12 @@ func (l *loop) recovered() {
 
 // wake returns when something is to be done without anybody's asking; zero for never.
 func (l *loop) wake() (at time.Time) {
-	sooner := func(t time.Time) {
-		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
-			at = t
-		}
-	}
 	if f := l.flight; f == nil {
-		sooner(l.due)
+		at = l.due
 	} else if !f.late {
-		sooner(f.until)
+		at = f.until
 	}
-	sooner(l.s.StaleAt(*l.p))
-	sooner(l.saver.at())
-	return at
+	return sooner(sooner(at, l.s.StaleAt(*l.p)), l.saver.at())
 }
 
 // tick is what the bell is for: wake's time has come, or a moment later.
@@ -278,7 +271,7 @@ func (l *loop) seen(o Observed) {
 	}
 	l.adopt(o.Policy)
 	if l.s.Status == "" && o.Phase != Inactive { // it was Inactive before; whether anybody saw that is chance
-		l.s.step(*l.p, now, &Input{Kind: Seen})
+		l.s.step(*l.p, now, &Input{}) // a Tick
 	}
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {
@@ -296,10 +289,10 @@ func (l *loop) seen(o Observed) {
 // possible is when an instance became Running that is said to have at t. That may be of the wall clock, which may have been set since: it
 // was not before the host's boot, nor while the last daemon knew it to be on its way.
 func (l *loop) possible(now, t time.Time) time.Time {
-	if t.IsZero() {
-		return t
+	if !t.IsZero() {
+		t = now.Add(-min(now.Sub(t), now.Sub(later(l.notYet, l.set.clock.boot()))))
 	}
-	return now.Add(-min(now.Sub(t), now.Sub(later(l.notYet, l.set.clock.boot()))))
+	return t
 }
 
 // adopt takes a policy.

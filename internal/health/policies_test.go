@@ -41,3 +41,16 @@ func TestPoliciesAreShared(t *testing.T) {
 		kept(0)
 	})
 }
+
+// A policy that is Synced once more is not written as JSON once more.
+func TestThePolicyInForceIsAdoptedForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoop(newBench(t).Set, "a") // which nobody runs
+		p := mustParse(t, `{"http":{"port":80}}`)
+		l.adopt(p)
+		if n := testing.AllocsPerRun(100, func() { l.adopt(p) }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+		l.forget()
+	})
+}

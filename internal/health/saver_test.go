@@ -66,6 +66,37 @@ func TestWindowIsSavedAtOnce(t *testing.T) {
 	})
 }
 
+// So are a check that is not probed yet, and the end of one; an instance that never had one has no record.
+func TestWhatIsNotProbedIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		status := func() Status {
+			var r record
+			if err := json.Unmarshal(b.journal.record(), &r); err != nil {
+				t.Fatal(err)
+			}
+			return r.Status
+		}
+		b.seen(0, Inactive, "null")
+		time.Sleep(time.Minute)
+		if n := b.journal.writes(); n != 0 {
+			t.Errorf("%d writes", n)
+		}
+		b.seen(0, Inactive, `{"interval":"1h","tcp":{"port":80}}`)
+		time.Sleep(time.Minute)
+		if s := status(); s != StatusUnknown {
+			t.Errorf("before the first start: %s", s)
+		}
+		b.seen(1, Running, `{"interval":"1h","tcp":{"port":80}}`)
+		b.is(StatusHealthy)
+		time.Sleep(time.Minute)
+		b.seen(1, Running, "null")
+		if s := status(); s != StatusDisabled {
+			t.Errorf("without a check: %s", s)
+		}
+	})
+}
+
 // A slow disk: one write at a time, and Close waits for the last, which holds everything.
 func TestSlowSaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -132,21 +132,15 @@ func (s *State) step(p Policy, now time.Time, in *Input) time.Time {
 
 // next returns when the next probe is due.
 func (s *State) next(p Policy, now time.Time) time.Time {
-	due := s.Due
-	sooner := func(t time.Time) {
-		if due.IsZero() || t.Before(due) {
-			due = t
-		}
-	}
 	switch {
 	case !s.probing(p):
 		return time.Time{}
 	case s.Asked:
-		sooner(now)
+		return sooner(s.Due, now)
 	case s.Kept != NoHint && !s.Flying:
-		sooner(s.hintAt())
+		return sooner(s.Due, s.hintAt())
 	}
-	return due
+	return s.Due
 }
 
 // dequeued ends the wait for a turn. It was no time in which a result could have come.
@@ -359,6 +353,14 @@ func (s *State) show(p Policy, now time.Time) {
 		s.Last = ""
 	}
 	s.Status, s.Since, s.Hints = shown, wall(now), 0
+}
+
+// sooner returns the sooner of two times, of which zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func later(a, b time.Time) time.Time {
