@@ -239,12 +239,15 @@ func (c *Config) full() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bytes.Replace(kept.record, was, is, 1), nil
+	return bytes.Replace(kept.last, was, is, 1), nil
 }
 
-type keeper struct{ nowhere }
+type keeper struct {
+	nowhere
+	last []byte
+}
 
 func (k *keeper) Save(_ string, record []byte) error {
-	k.record = bytes.Clone(record)
+	k.last = bytes.Clone(record)
 	return nil
 }
