@@ -33,7 +33,7 @@ func benchMemory(ctx context.Context, s *site) (err error) {
 	for range memoryTargets / memoryServers {
 		targets = append(targets, target.Addresses(nginxNet, memoryPort, memoryServers)...)
 	}
-	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: memoryInterval, Timeout: memoryInterval, Full: true, Wait: true})
+	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: memoryInterval, Timeout: memoryInterval, Full: true, Turned: true, Wait: true})
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func benchSoak(ctx context.Context, s *site) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
-	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: soakTimeout, Seed: seed, Server: server.pid, Full: true})
+	h, err := startHelper(ctx, "peer", peer.Config{Peer: "hale", Type: "http", Targets: targets, Interval: engineInterval, Timeout: soakTimeout, Seed: seed, Server: server.pid, Full: true, Turned: true})
 	if err != nil {
 		return err
 	}

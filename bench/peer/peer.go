@@ -28,7 +28,8 @@ type Config struct {
 	Timeout  time.Duration
 	// Of hale:
 	Policy string // the rest of a health_check, "" for a common one
-	Full   bool   // histories are full from the beginning
+	Full   bool   // histories have all their results from the beginning: the targets were always well
+	Turned bool   // and all their transitions: the targets were well and not in turn
 	Wait   bool   // for a Request to Start
 	Others int    // the first so many targets are bad on purpose: their lag is not counted
 	Seed   uint64 // the targets are fickle, by this seed, and what the engine says of them is checked

@@ -89,23 +89,25 @@ func TestQuantiles(t *testing.T) {
 
 // What is called full is.
 func TestFull(t *testing.T) {
-	c := Config{Type: "http", Targets: target.Addresses(105, 18080, 1), Interval: time.Second, Timeout: time.Second, Full: true}
-	record, err := c.full()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := c.policy(c.Targets[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := health.NewSet(health.Config{Journal: nowhere{record}, Probe: func(ctx context.Context, _ string, _ health.Policy, _ func()) health.Result {
-		<-ctx.Done()
-		return health.Result{Outcome: health.Inconclusive}
-	}})
-	defer set.Close(t.Context())
-	set.Sync(health.Observed{ID: "a", Run: 1, Phase: health.Running, Policy: p, Agent: true, Network: true})
-	s, _ := set.Snapshot("a")
-	if len(s.Results) != 64 || len(s.Transitions) != 64 || s.Status != health.StatusHealthy {
-		t.Errorf("%s with %d results, %d transitions", s.Status, len(s.Results), len(s.Transitions))
+	for turned, transitions := range map[bool]int{false: 2, true: 64} {
+		c := Config{Type: "http", Targets: target.Addresses(105, 18080, 1), Interval: time.Second, Timeout: time.Second, Full: true, Turned: turned}
+		record, err := c.full()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.policy(c.Targets[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := health.NewSet(health.Config{Journal: nowhere{record}, Probe: func(ctx context.Context, _ string, _ health.Policy, _ func()) health.Result {
+			<-ctx.Done()
+			return health.Result{Outcome: health.Inconclusive}
+		}})
+		set.Sync(health.Observed{ID: "a", Run: 1, Phase: health.Running, Policy: p, Agent: true, Network: true})
+		s, _ := set.Snapshot("a")
+		if len(s.Results) != 64 || len(s.Transitions) != transitions || s.Status != health.StatusHealthy {
+			t.Errorf("%s with %d results, %d transitions", s.Status, len(s.Results), len(s.Transitions))
+		}
+		set.Close(t.Context())
 	}
 }
