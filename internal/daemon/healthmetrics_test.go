@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -10,39 +9,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/halevm/hale/internal/health"
-	"github.com/halevm/hale/internal/instance"
 	"github.com/halevm/hale/internal/instance/fake"
-	"github.com/halevm/hale/internal/machine"
 )
-
-// A vague driver's machines can be asked nothing when it is told so.
-type vague struct {
-	*fake.Driver
-	blind atomic.Bool
-}
-
-func (v *vague) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
-	m, err := v.Driver.Start(ctx, c)
-	return vagueMachine{m, v}, err
-}
-
-type vagueMachine struct {
-	instance.Machine
-	v *vague
-}
-
-func (m vagueMachine) Probe(context.Context, health.Policy, func()) health.Result {
-	if m.v.blind.Load() {
-		return health.Result{Outcome: health.Inconclusive, Cause: health.CauseStarved}
-	}
-	return health.Result{Outcome: health.Success}
-}
 
 // The gauge of stale instances says for which reason: what a restart of the daemon leaves behind is no alarm.
 func TestStaleByReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := &vague{Driver: fake.New(fake.Config{})}
-		d := watched(t, v, nil)
+		var blind atomic.Bool
+		d := watched(t, &told{fake.New(fake.Config{}), func() health.Result {
+			if blind.Load() {
+				return health.Result{Outcome: health.Inconclusive, Cause: health.CauseStarved}
+			}
+			return health.Result{Outcome: health.Success}
+		}}, nil)
 		in := d.make(t, "web")
 		d.until(t, in.ID, health.StatusHealthy)
 		registry := prometheus.NewRegistry()
@@ -72,14 +51,14 @@ func TestStaleByReason(t *testing.T) {
 			}
 		}
 		see("healthy", 0, 0)
-		v.blind.Store(true)
+		blind.Store(true)
 		d.health.Forget(in.ID) // as a daemon's end would: its record stays
 		d.mail.look(in.ID)
 		d.mail.heard(t.Context(), in.ID)
 		see("after a restart", 1, 0)
 		time.Sleep(time.Minute)
 		see("nothing certain since", 0, 1)
-		v.blind.Store(false)
+		blind.Store(false)
 		time.Sleep(5 * time.Second)
 		see("healthy again", 0, 0)
 	})

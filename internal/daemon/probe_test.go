@@ -12,27 +12,23 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// A doomed driver's machines do something while they are asked, before they answer.
-type doomed struct {
+// A told driver's machines answer what a test says.
+type told struct {
 	*fake.Driver
-	meanwhile func()
-	answer    health.Result
+	answer func() health.Result
 }
 
-func (d *doomed) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+func (d *told) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
 	m, err := d.Driver.Start(ctx, c)
-	return doomedMachine{m, d}, err
+	return toldMachine{m, d}, err
 }
 
-type doomedMachine struct {
+type toldMachine struct {
 	instance.Machine
-	d *doomed
+	d *told
 }
 
-func (m doomedMachine) Probe(context.Context, health.Policy, func()) health.Result {
-	m.d.meanwhile()
-	return m.d.answer
-}
+func (m toldMachine) Probe(context.Context, health.Policy, func()) health.Result { return m.d.answer() }
 
 // What is ended by us while it is asked has not failed, whether or not health has heard of that; nor is what failed a matter of the next
 // run. An agent that is missing is a failure to health, once it has had its time.
@@ -62,7 +58,7 @@ func TestWhatWeEndHasNotFailed(t *testing.T) {
 		for _, answer := range []health.Result{refused, noAgent, well} {
 			t.Run(fmt.Sprintf("%s, %s %s", name, answer.Outcome, answer.Cause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					driver := &doomed{Driver: fake.New(fake.Config{}), answer: answer}
+					driver := &told{Driver: fake.New(fake.Config{})}
 					d := watched(t, driver, nil)
 					in, err := d.instances.Create(t.Context(), instance.Spec{
 						Name: "web", Image: "app", VCPUs: 1, Memory: instance.Size{Bytes: 1 << 30}, Overlay: instance.Size{Bytes: 1 << 30},
@@ -71,10 +67,11 @@ func TestWhatWeEndHasNotFailed(t *testing.T) {
 						t.Fatal(err)
 					}
 					synctest.Wait()
-					driver.meanwhile = func() {
+					driver.answer = func() health.Result {
 						if err := c.meanwhile(t.Context(), d.instances, in.ID); err != nil {
 							t.Error(err)
 						}
+						return answer
 					}
 					r := d.probe(t.Context(), in.ID, health.Policy{}, func() {})
 					switch {
