@@ -20,7 +20,7 @@ const (
 )
 
 // hinted keeps the newest word about the checked port.
-func (s *State) hinted(p Policy, in *Input) {
+func (s *State) hinted(p *Policy, in *Input) {
 	switch {
 	case in.Port == 0 || in.Port != p.Port() || !s.probing(p):
 	case in.Listening:
@@ -32,7 +32,7 @@ func (s *State) hinted(p Policy, in *Input) {
 
 // heed judges the hint that was kept, as soon as no probe is in flight: it comes to nothing, or asks for a probe, now or when the
 // limiter lets it.
-func (s *State) heed(p Policy, now time.Time) {
+func (s *State) heed(p *Policy, now time.Time) {
 	if s.Kept == NoHint || s.Flying {
 		return
 	}

@@ -95,7 +95,7 @@ func (m *machine) step(t *rapid.T, in Input) {
 		t.Fatalf("transition %d after %d: %s to %s, stale %q to %q", m.s.N, before.N, before.Status, m.s.Status, before.Stale, m.s.Stale)
 	}
 	if told {
-		m.s.transition(&before, m.p, m.now, &in)
+		m.s.transition(&before, &m.p, m.now, &in)
 	}
 	if in.Kind == Probed && before.Phase != Inactive && in.Result.Outcome == Inconclusive && in.Result.Cause == CauseResources {
 		if m.s.Successes != before.Successes && m.s.Stale == before.Stale || m.s.Verdict != before.Verdict {
@@ -206,7 +206,7 @@ func (m *machine) check(t *rapid.T) {
 	if s.Phase == Running && !m.p.Disabled() && !m.flying && !m.queued && m.due.IsZero() {
 		t.Fatal("no probe will ever come again")
 	}
-	if !s.probing(m.p) && !m.due.IsZero() {
+	if !s.probing(&m.p) && !m.due.IsZero() {
 		t.Fatal("a probe is due though nothing is watched")
 	}
 	if late := m.due.Sub(m.now); !m.due.IsZero() && late > m.p.Interval+m.p.Interval/20 && !(s.Waiting && late <= patience) {

@@ -134,7 +134,7 @@ func (l *loop) wake() (at time.Time) {
 	} else if !f.late {
 		at = f.until
 	}
-	return sooner(sooner(at, l.s.StaleAt(*l.p)), l.saver.at())
+	return sooner(sooner(at, l.s.StaleAt(l.p)), l.saver.at())
 }
 
 // tick is what the bell is for: wake's time has come, or a moment later.
@@ -143,7 +143,7 @@ func (l *loop) tick(now time.Time) {
 		f.late = true
 		f.end(errOverdue)
 	}
-	if at := l.s.StaleAt(*l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
+	if at := l.s.StaleAt(l.p); !at.IsZero() && !now.Before(at) { // for a probe that is due its beginning is the step
 		l.next(now, Input{}) // a Tick
 	}
 }
@@ -152,7 +152,7 @@ func (l *loop) tick(now time.Time) {
 func (l *loop) next(now time.Time, in Input) {
 	l.set.touch(now)
 	before := l.s
-	l.due = l.s.step(*l.p, now, &in)
+	l.due = l.s.step(l.p, now, &in)
 	var t *Transition
 	if l.s.N != before.N {
 		t = l.announce(&before, now, &in)
@@ -172,7 +172,7 @@ func (l *loop) next(now time.Time, in Input) {
 
 // announce commits the transition from before.
 func (l *loop) announce(before *State, now time.Time, in *Input) *Transition {
-	t := l.s.transition(before, *l.p, now, in)
+	t := l.s.transition(before, l.p, now, in)
 	l.commit(&t)
 	return &t
 }
@@ -195,7 +195,7 @@ func (l *loop) publish(t *Transition, in *Input) {
 		l.changed = nil
 	}
 	l.mu.Unlock()
-	if watched := l.s.probing(*l.p); watched != l.counted {
+	if watched := l.s.probing(l.p); watched != l.counted {
 		l.counted = watched
 		l.set.count(watched)
 	}
@@ -271,7 +271,7 @@ func (l *loop) seen(o Observed) {
 	}
 	l.adopt(o.Policy)
 	if l.s.Status == "" && o.Phase != Inactive { // it was Inactive before; whether anybody saw that is chance
-		l.s.step(*l.p, now, &Input{}) // a Tick
+		l.s.step(l.p, now, &Input{}) // a Tick
 	}
 	l.next(time.Now(), in)
 	if f := l.flight; f != nil && (l.refusal() != nil || f.window != l.s.Window) {

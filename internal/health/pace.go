@@ -10,7 +10,7 @@ import (
 const firstPace = 100 * time.Millisecond
 
 // schedule fixes the gap that follows a result, measured from now, the end of its probe, and with it the next probe.
-func (s *State) schedule(p Policy, now time.Time, hash uint64, r Result) {
+func (s *State) schedule(p *Policy, now time.Time, hash uint64, r Result) {
 	if s.awaits(p, now) && r.missing() {
 		// Until Patience is over, or, while the machine boots, until it runs. What was missing asks sooner.
 		s.Due, s.Gap, s.Confirming, s.Waiting = s.Patience, 0, false, true

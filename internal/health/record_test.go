@@ -17,11 +17,19 @@ func encoded(c clock, p Policy, s State, h *history) ([]byte, error) {
 	return encode(nil, c, string(policy), &s, h), nil
 }
 
-// BenchmarkRecord is one write of a record with full histories, encoding only.
+// BenchmarkRecord is one write of a record, encoding only: of an instance that was always well, and of one that turned often.
 func BenchmarkRecord(b *testing.B) {
+	for name, transitions := range map[string]int{"steady": 2, "turned": keep} {
+		b.Run(name, func(b *testing.B) { benchmarkRecord(b, transitions) })
+	}
+}
+
+func benchmarkRecord(b *testing.B, transitions int) {
 	var h history
 	for range keep {
-		h.addResult(WindowResult{Result: Result{Start: time.Now(), Outcome: Success, Reason: "status 200"}})
+		h.addResult(WindowResult{Result: Result{Start: time.Now(), Duration: 1_234_567, Outcome: Success, Reason: "status 200"}, Window: 1})
+	}
+	for range transitions {
 		h.addTransition(Transition{Time: time.Now(), From: StatusHealthy, To: StatusUnhealthy, Reason: "timeout after 2s: no answer to GET /healthz"})
 	}
 	written, err := json.Marshal(mustParse(b, `{"http":{"port":80}}`))

@@ -35,7 +35,7 @@ func (m *sim) told() Transition {
 	if m.s.N == m.before.N {
 		m.t.Fatal("the last step is no transition")
 	}
-	return m.s.transition(&m.before, m.p, m.now, &m.in)
+	return m.s.transition(&m.before, &m.p, m.now, &m.in)
 }
 
 func (m *sim) phase(p Phase) { m.next(Input{Kind: Seen, Run: m.run, Phase: p, Entered: m.now}) }

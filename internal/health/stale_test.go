@@ -68,7 +68,7 @@ func TestStaleWithoutTimeQueued(t *testing.T) {
 	m.pass(10 * time.Second)
 	m.next(Input{Kind: Asking})
 	m.next(Input{Kind: Queued})
-	if m.s.Asked || !m.s.StaleAt(m.p).IsZero() {
+	if m.s.Asked || !m.s.StaleAt(&m.p).IsZero() {
 		t.Fatalf("%+v", m.s)
 	}
 	m.pass(time.Hour)
@@ -76,8 +76,8 @@ func TestStaleWithoutTimeQueued(t *testing.T) {
 		t.Fatal("stale while it is queued")
 	}
 	m.next(Input{Kind: Begun})
-	if want := m.now.Add(23 * time.Second); !m.s.StaleAt(m.p).Equal(want) || !m.s.Queued.IsZero() {
-		t.Fatalf("stale at %v, want %v", m.s.StaleAt(m.p), want)
+	if want := m.now.Add(23 * time.Second); !m.s.StaleAt(&m.p).Equal(want) || !m.s.Queued.IsZero() {
+		t.Fatalf("stale at %v, want %v", m.s.StaleAt(&m.p), want)
 	}
 	m.next(Input{Kind: Probed, Result: dunno, Asked: true, Hash: half})
 	m.pass(23*time.Second - 1)
@@ -97,8 +97,8 @@ func TestStaleWithoutTimeQueued(t *testing.T) {
 	m.phase(Running)
 	m.pass(time.Second)
 	m.next(Input{Kind: Begun})
-	if want := m.now.Add(33 * time.Second); !m.s.StaleAt(m.p).Equal(want) {
-		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
+	if want := m.now.Add(33 * time.Second); !m.s.StaleAt(&m.p).Equal(want) {
+		t.Errorf("stale at %v, want %v", m.s.StaleAt(&m.p), want)
 	}
 	if m.s.Asked {
 		t.Error("the entry into Running asked for another one than that which begins after it")
@@ -118,8 +118,8 @@ func TestProbedEndsTheWait(t *testing.T) {
 	m.next(Input{Kind: Queued})
 	m.pass(time.Hour)
 	m.next(Input{Kind: Probed, Result: dunno, Hash: half})
-	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(m.p).Equal(want) {
-		t.Errorf("stale at %v, want %v", m.s.StaleAt(m.p), want)
+	if want := m.now.Add(33 * time.Second); !m.s.Queued.IsZero() || !m.s.StaleAt(&m.p).Equal(want) {
+		t.Errorf("stale at %v, want %v", m.s.StaleAt(&m.p), want)
 	}
 }
 

@@ -91,13 +91,13 @@ type Input struct {
 // Next returns the state after in happened at now, and when the next probe is due: zero for never, now or earlier for at once. The
 // caller calls it for a Tick at StaleAt at the latest. It reads no clock and no randomness. p is the policy in force.
 func (s State) Next(p Policy, now time.Time, in Input) (State, time.Time) {
-	due := s.step(p, now, &in)
+	due := s.step(&p, now, &in)
 	return s, due
 }
 
 // step is Next in place: a state has half a kilobyte, and copies of it, on the stack of each of thousands of loops, are what their
 // memory would be.
-func (s *State) step(p Policy, now time.Time, in *Input) time.Time {
+func (s *State) step(p *Policy, now time.Time, in *Input) time.Time {
 	status, stale := s.Status, s.stale()
 	switch in.Kind {
 	case Seen:
@@ -131,7 +131,7 @@ func (s *State) step(p Policy, now time.Time, in *Input) time.Time {
 }
 
 // next returns when the next probe is due.
-func (s *State) next(p Policy, now time.Time) time.Time {
+func (s *State) next(p *Policy, now time.Time) time.Time {
 	switch {
 	case !s.probing(p):
 		return time.Time{}
@@ -152,10 +152,10 @@ func (s *State) dequeued(now time.Time) {
 }
 
 // probing reports whether the instance is active and has a policy.
-func (s *State) probing(p Policy) bool { return !p.Disabled() && s.Phase != Inactive }
+func (s *State) probing(p *Policy) bool { return !p.Disabled() && s.Phase != Inactive }
 
 // seen takes the controller's view.
-func (s *State) seen(p Policy, now time.Time, in *Input) {
+func (s *State) seen(p *Policy, now time.Time, in *Input) {
 	run, phase, awaited := s.Run, s.Phase, s.awaits(p, now)
 	s.Phase, s.Agent, s.Network = in.Phase, in.Agent, in.Network
 	active := in.Phase != Inactive
@@ -188,7 +188,7 @@ func (s *State) seen(p Policy, now time.Time, in *Input) {
 }
 
 // open begins a window. With no policy there is nothing to observe, and no window.
-func (s *State) open(p Policy, now time.Time) {
+func (s *State) open(p *Policy, now time.Time) {
 	next := State{Run: s.Run, Window: s.Window, Phase: s.Phase, Agent: s.Agent, Network: s.Network, Status: s.Status, Since: s.Since, Last: s.Last, N: s.N, AgentBy: s.AgentBy, Verdict: StatusStarting}
 	if !p.Disabled() {
 		next.Window++
@@ -199,7 +199,7 @@ func (s *State) open(p Policy, now time.Time) {
 
 // enter is the entry into Running: the grace runs from here, or from now if the policy came later; the pace begins anew with a
 // probe at once; and successes from before are worth what they are.
-func (s *State) enter(p Policy, now time.Time, in *Input) {
+func (s *State) enter(p *Policy, now time.Time, in *Input) {
 	entered := now
 	if !in.PolicyChanged && !in.Entered.IsZero() {
 		entered = past(now, in.Entered)
@@ -218,7 +218,7 @@ func (s *State) enter(p Policy, now time.Time, in *Input) {
 }
 
 // greeted is the HELLO of a restored machine's agent, in time: the grace runs from here, if it runs.
-func (s *State) greeted(p Policy, now time.Time) {
+func (s *State) greeted(p *Policy, now time.Time) {
 	s.Hello = now
 	if s.Verdict != StatusHealthy {
 		s.GraceEnd = now.Add(p.StartPeriod)
@@ -226,7 +226,7 @@ func (s *State) greeted(p Policy, now time.Time) {
 }
 
 // awaits reports whether the guest is still on its way to what the check needs, so that a probe that found it missing waits for it.
-func (s *State) awaits(p Policy, now time.Time) bool {
+func (s *State) awaits(p *Policy, now time.Time) bool {
 	there := s.Agent || s.Network && p.NeedsNetwork()
 	return !there && (s.Entered.IsZero() || now.Before(s.Patience))
 }
@@ -241,7 +241,7 @@ func (s *State) healthy(now time.Time) {
 func (s *State) inGrace(t time.Time) bool { return s.Entered.IsZero() || t.Before(s.GraceEnd) }
 
 // probed takes the result of a probe of this window.
-func (s *State) probed(p Policy, now time.Time, in *Input) {
+func (s *State) probed(p *Policy, now time.Time, in *Input) {
 	if p.Disabled() {
 		return
 	}
@@ -301,7 +301,7 @@ const reasonNoAgent = "the guest agent is not connected, so no command can be ru
 const patience = 10 * time.Second
 
 // restarted goes on where the record ends: no new window, nothing flips. The first probes of all instances are spread.
-func (s *State) restarted(p Policy, now time.Time, in *Input) {
+func (s *State) restarted(p *Policy, now time.Time, in *Input) {
 	s.Asked, s.Queued, s.Flying = false, time.Time{}, false
 	s.Kept, s.Hints, s.HintFree = NoHint, 0, time.Time{}
 	s.Fresh, s.AgentBy = now, now.Add(patience)
@@ -320,21 +320,21 @@ func (s *State) restarted(p Policy, now time.Time, in *Input) {
 }
 
 // StaleAt returns when the state turns stale unless a conclusive result comes first; zero for never.
-func (s *State) StaleAt(p Policy) time.Time {
+func (s *State) StaleAt(p *Policy) time.Time {
 	if p.Disabled() || s.Phase != Running || s.Stale == StaleInconclusive || !s.Queued.IsZero() {
 		return time.Time{}
 	}
 	return s.Fresh.Add(max(3*(p.Interval+p.Timeout), 30*time.Second))
 }
 
-func (s *State) staled(p Policy, now time.Time) {
+func (s *State) staled(p *Policy, now time.Time) {
 	if at := s.StaleAt(p); !at.IsZero() && !now.Before(at) {
 		s.Stale, s.Successes, s.Failures = StaleInconclusive, 0, 0
 	}
 }
 
 // show makes Status what the phase lets be seen of the verdict.
-func (s *State) show(p Policy, now time.Time) {
+func (s *State) show(p *Policy, now time.Time) {
 	shown := s.Verdict
 	switch {
 	case p.Disabled():

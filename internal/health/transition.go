@@ -17,7 +17,7 @@ func (s *State) tells(status Status, stale string) bool {
 }
 
 // transition describes the way from before to s, which tells.
-func (s *State) transition(before *State, p Policy, now time.Time, in *Input) Transition {
+func (s *State) transition(before *State, p *Policy, now time.Time, in *Input) Transition {
 	t := Transition{Time: wall(now), From: before.Status, To: s.Status, Window: s.Window, N: s.N, Stale: s.stale(), Run: s.Run, Policy: p.sum()}
 	if in.Kind == Probed && in.Result.Outcome == Failure {
 		t.Output = in.Result.Output

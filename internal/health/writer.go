@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -74,7 +73,7 @@ func (w *writer) list(n int, element func(i int)) {
 // result writes the WindowResult that listResults makes of it, but for its braces.
 func (w *writer) result(r *packedResult) {
 	w.moment(r.start)
-	w.int("duration", int64(r.duration))
+	w.b = strconv.AppendInt(append(w.b, `,"duration":`...), int64(r.duration), 10)
 	w.again(r.said, func(said said) {
 		w.string("outcome", string(outcomes[said.outcome]))
 		w.words("reason", said.reason)
@@ -82,7 +81,7 @@ func (w *writer) result(r *packedResult) {
 		w.words("cause", said.cause)
 		w.given("definite", said.definite)
 	})
-	w.uint("window", r.window)
+	w.b = strconv.AppendUint(append(w.b, `,"window":`...), r.window, 10)
 }
 
 // transition writes the Transition that listTransitions makes of it, but for its braces.
@@ -116,7 +115,7 @@ func (w *writer) again(s words, write func(said)) {
 	w.to = len(w.b)
 }
 
-// moment writes the time of a list's element, UTC, from Unix nanoseconds. Most are of the same day.
+// moment writes the time of a list's element, its first field: UTC, from Unix nanoseconds. Most are of the same day.
 func (w *writer) moment(nanoseconds int64) {
 	const perDay = int64(24 * time.Hour)
 	day, rest := nanoseconds/perDay, nanoseconds%perDay
@@ -127,23 +126,25 @@ func (w *writer) moment(nanoseconds int64) {
 		w.day = day
 		time.Unix(day*int64(24*time.Hour/time.Second), 0).UTC().AppendFormat(w.date[:0], time.DateOnly)
 	}
-	b := append(append(w.name("time"), '"'), w.date[:]...)
-	second := rest / int64(time.Second)
-	b = appendTwo(append(b, 'T'), second/3600)
-	b = appendTwo(append(b, ':'), second/60%60)
-	b = appendTwo(append(b, ':'), second%60)
-	if part := rest % int64(time.Second); part != 0 {
-		var digits [9]byte
-		for i := len(digits) - 1; i >= 0; i-- {
-			digits[i] = byte('0' + part%10)
+	second, part := uint32(rest/int64(time.Second)), uint32(rest%int64(time.Second))
+	text := [len("T00:00:00.000000000")]byte{0: 'T', 3: ':', 6: ':', 9: '.'}
+	twoDigits(text[1:], second/3600)
+	twoDigits(text[4:], second/60%60)
+	twoDigits(text[7:], second%60)
+	end := len("T00:00:00")
+	if part != 0 {
+		for i := len(text) - 1; i > end; i-- {
+			text[i] = byte('0' + part%10)
 			part /= 10
 		}
-		b = append(append(b, '.'), bytes.TrimRight(digits[:], "0")...)
+		for end = len(text); text[end-1] == '0'; end-- {
+		}
 	}
-	w.b = append(b, 'Z', '"')
+	b := append(append(w.b, `"time":"`...), w.date[:]...)
+	w.b = append(append(b, text[:end]...), 'Z', '"')
 }
 
-func appendTwo(b []byte, v int64) []byte { return append(b, byte('0'+v/10), byte('0'+v%10)) }
+func twoDigits(b []byte, v uint32) { b[0], b[1] = byte('0'+v/10), byte('0'+v%10) }
 
 // appendString writes what needs no escape as it is, and leaves the rest to encoding/json.
 func appendString(b []byte, s string) []byte {

@@ -91,7 +91,7 @@ func (d *pair) compare(p *health.Policy) string {
 		}
 		errors = s.Error != "" && s.Error == d.noAgent
 	}
-	staleAt, token := s.StaleAt(*p), s.HintFree
+	staleAt, token := s.StaleAt(p), s.HintFree
 	if !token.IsZero() {
 		token = token.Add(-(hintBurst - 1) * hintGap)
 	}
