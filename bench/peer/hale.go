@@ -14,6 +14,7 @@ import (
 	"github.com/halevm/hale/bench/target"
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/probe"
+	"github.com/halevm/hale/internal/slack"
 )
 
 // hale is the product's own engine: its Set with loops, decisions and histories, and its probes. Only the dial function is the
@@ -55,7 +56,11 @@ func newHale(c Config) (watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.set = health.NewSet(health.Config{Probe: h.ask, Journal: &book{nowhere{full}, h}, Hooks: health.Hooks{
+	timer, err := slack.NewTimer() // as the daemon has it
+	if err != nil {
+		return nil, err
+	}
+	h.set = health.NewSet(health.Config{Timer: timer, Probe: h.ask, Journal: &book{nowhere{full}, h}, Hooks: health.Hooks{
 		Began: func(id string, lag time.Duration) {
 			if index(id) >= c.Others {
 				h.lag.add(lag)

@@ -177,12 +177,17 @@ func (d *Daemon) buildHealth(ctx context.Context) error {
 	}
 	d.journal.replay = replay
 	d.unsuspected(ctx, host)
+	timer, err := slack.NewTimer()
+	if err != nil {
+		return fmt.Errorf("a timer for health: %w", err)
+	}
 	d.health = health.NewSet(health.Config{
 		Probe:   d.probe,
 		Journal: d.journal,
 		Log:     d.log,
 		Logger:  d.instances.Logger,
 		Hooks:   d.healthHooks(),
+		Timer:   timer,
 	})
 	return nil
 }

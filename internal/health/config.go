@@ -57,7 +57,8 @@ type Config struct {
 	// Logger returns where to log what happens to an instance. nil: Log, with the instance's id.
 	Logger func(id string) *slog.Logger
 	Hooks  Hooks
-	Boot   Boot // zero: this host's
+	Boot   Boot  // zero: this host's
+	Timer  Timer // which the Set stops when it closes. nil: one of Go's
 }
 
 // Why CheckNow did not check.

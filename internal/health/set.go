@@ -47,6 +47,7 @@ func NewSet(c Config) *Set {
 		c.Boot = hostBoot(s.log)
 	}
 	s.clock = newClock(c.Boot)
+	s.timers.timer = c.Timer
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.touch(time.Now())
 	return s

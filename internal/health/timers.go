@@ -5,15 +5,27 @@ import (
 	"time"
 )
 
-// Timers ring loops at the times that they said. One timer of Go's serves them all: one for each would wake a goroutine of its own
+// A Timer rings at the time that it was told last.
+type Timer interface {
+	// Start says what is called when it rings, on a goroutine of the timer's. It comes once at most, before Reset.
+	Start(ring func())
+	// Reset has it ring once, after d, and not when it would have.
+	Reset(d time.Duration)
+	// Stop ends it for good.
+	Stop()
+}
+
+// Timers ring loops at the times that they said. One timer serves them all: one for each would wake a goroutine of its own
 // each time, and thousands of instances ring all the time.
 type timers struct {
-	mu     sync.Mutex
-	timer  *time.Timer // nil: none was ever set
-	next   time.Time   // when it rings; zero: it does not
-	origin time.Time   // what alarms count from
-	alarms alarms
-	over   bool
+	timer Timer // Config's; nil: one of Go's, made when it is needed
+
+	mu      sync.Mutex
+	started bool
+	next    time.Time // when it rings; zero: it does not
+	origin  time.Time // what alarms count from
+	alarms  alarms
+	over    bool
 }
 
 // set has l rung at a time, zero for never, and no more at the one before it.
@@ -43,11 +55,14 @@ func (t *timers) arm() {
 		return
 	}
 	t.next = first
-	if t.timer == nil {
-		t.timer = time.AfterFunc(time.Until(first), t.ring)
-	} else {
-		t.timer.Reset(time.Until(first))
+	if !t.started {
+		t.started = true
+		if t.timer == nil {
+			t.timer = new(goTimer)
+		}
+		t.timer.Start(t.ring)
 	}
+	t.timer.Reset(time.Until(first))
 }
 
 // ring rings all whose time has come.
@@ -70,9 +85,16 @@ func (t *timers) ring() {
 
 func (t *timers) close() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.over = true
-	if t.timer != nil {
+	t.mu.Unlock()
+	if t.timer != nil { // nobody sets it any more
 		t.timer.Stop()
 	}
 }
+
+// A goTimer is one of Go's.
+type goTimer struct{ *time.Timer }
+
+func (g *goTimer) Start(ring func())     { g.Timer = time.AfterFunc(time.Hour, ring) }
+func (g *goTimer) Reset(d time.Duration) { g.Timer.Reset(d) }
+func (g *goTimer) Stop()                 { g.Timer.Stop() }

@@ -133,7 +133,7 @@ func TestTimersClosed(t *testing.T) {
 		l.mail.busy, late.mail.busy = true, true
 		ts.set(&l, time.Now().Add(time.Second))
 		ts.close()
-		if ts.timer.Stop() {
+		if ts.timer.(*goTimer).Timer.Stop() {
 			t.Error("its timer goes on")
 		}
 		ts.set(&late, time.Now().Add(ms))
@@ -148,3 +148,31 @@ func TestTimersClosed(t *testing.T) {
 		unused.close()
 	})
 }
+
+// A Set that was given a timer has no other: it is started once, rings the probe that is due, and is stopped in the end.
+func TestTimerGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.close()
+		given := new(countedTimer)
+		b.Set = NewSet(Config{Probe: b.probe, Journal: b.journal, Timer: given})
+		b.Sync(Observed{ID: "a", Run: 1, Phase: Running, Network: true, Policy: mustParse(t, `{"http":{"port":80},"interval":"10s"}`)})
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		if n := len(b.probes); n < 3 || given.starts != 1 || given.stops != 0 {
+			t.Errorf("%d probes; the timer was started %d times, and stopped %d times", n, given.starts, given.stops)
+		}
+		b.close()
+		if given.stops != 1 {
+			t.Errorf("in the end it was stopped %d times", given.stops)
+		}
+	})
+}
+
+type countedTimer struct {
+	goTimer
+	starts, stops int
+}
+
+func (c *countedTimer) Start(ring func()) { c.starts++; c.goTimer.Start(ring) }
+func (c *countedTimer) Stop()             { c.stops++; c.goTimer.Stop() }
