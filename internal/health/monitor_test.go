@@ -104,7 +104,7 @@ func (m *monitor) probe(ctx context.Context, id string, p Policy, started func()
 		return r
 	}
 	select {
-	case <-time.After(min(takes, p.Timeout)): // a Prober keeps the timeout
+	case <-after(min(takes, p.Timeout)): // a Prober keeps the timeout
 		return r
 	case <-ctx.Done():
 		return Result{Outcome: Inconclusive, Cause: CauseCutShort, Reason: r.Reason}
