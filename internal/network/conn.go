@@ -119,6 +119,21 @@ func (c *Conn) SetLinger(sec int) error {
 	return nil
 }
 
+// leave closes a connection whose both directions have ended, and returns once nothing is left of it. Until the guest has taken the rest
+// it takes memory, and so keeps its place: or a guest that takes nothing would have any number of them.
+func (c *Conn) leave() {
+	entry, ended := waiter.NewChannelEntry(waiter.EventHUp)
+	c.queue.EventRegister(&entry)
+	defer c.queue.EventUnregister(&entry)
+	c.Close()
+	for !c.gone() {
+		<-ended
+	}
+}
+
+// gone reports whether the connection has ended, and nothing of it is to be sent any more.
+func (c *Conn) gone() bool { return c.endpoint.Readiness(waiter.EventHUp) != 0 }
+
 // waitReadable returns when a Read would not block.
 func (c *Conn) waitReadable() {
 	const events = waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp

@@ -15,6 +15,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -453,6 +454,53 @@ func TestHalfOpenGuest(t *testing.T) {
 	wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: 2, port: to.Port()}.frame()) // again: the same
 	if n := s.Counters().Outbound; n != 1 {
 		t.Errorf("%d flows, want 1", n)
+	}
+}
+
+// A connection that both ends have closed keeps its place until the guest has taken what was sent before, or its time is over: or a guest
+// that takes nothing would have any number of full buffers.
+func TestGuestThatTakesNothing(t *testing.T) {
+	const sent = 300 << 10
+	for name, last := range map[string]func(s *Stack, acknowledge func()){
+		"takes the rest": func(_ *Stack, acknowledge func()) { acknowledge() },
+		"is given up":    func(s *Stack, _ func()) { s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP + time.Minute)) },
+		"is closed":      func(s *Stack, _ func()) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w world
+			closed := make(chan struct{})
+			addr, _ := outsideTCP(t, func(c *net.TCPConn) {
+				c.Write(make([]byte, sent))
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+				close(closed)
+			})
+			to := netip.MustParseAddrPort(addr)
+			s, wire := rawPair(t, w.config())
+			send := func(flags header.TCPFlags, seq, ack uint32) {
+				wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: flags, port: to.Port(), seq: seq, ack: ack - 200}.frame())
+			}
+			send(header.TCPFlagSyn, 0, 0)
+			first := header.TCP(checkIP(t, wire.receive(), to.Addr().String()).Payload()).SequenceNumber() + 1
+			send(header.TCPFlagAck|header.TCPFlagFin, 1, first)
+			<-closed // the guest's end of the stream went all the way
+			var got uint32
+			for got < sent { // acknowledged, but for the last byte and the end
+				seg := header.TCP(header.IPv4(wire.receive()[header.EthernetMinimumSize:]).Payload())
+				if end := seg.SequenceNumber() + uint32(len(seg.Payload())) - first; end > got {
+					got = end
+					send(header.TCPFlagAck, 2, first+min(got, sent-1))
+				}
+			}
+			for range 20 {
+				time.Sleep(time.Millisecond)
+				if n := s.Counters().Outbound; n != 1 {
+					t.Fatalf("%d flows, want 1", n)
+				}
+			}
+			last(s, func() { send(header.TCPFlagAck, 2, first+sent+1) })
+			eventually(t, "it is forgotten", func() bool { return s.Counters().Outbound == 0 })
+		})
 	}
 }
 
