@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -407,14 +408,23 @@ func TestIdleConnection(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP - time.Minute))
-	if s.Counters().Outbound != 1 {
-		t.Error("ended before its time")
+	for _, now := range []time.Time{time.Now().Add(s.out.limits.IdleTCP - time.Minute), stepped(time.Now(), 2*s.out.limits.IdleTCP)} {
+		s.out.sweepOnce(now)
+		if s.Counters().Outbound != 1 {
+			t.Errorf("ended before its time, at %v", now)
+		}
 	}
 	s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP + time.Minute))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(asErrno(err), syscall.ECONNRESET) {
 		t.Errorf("an idle connection reads %v, want a reset", err)
 	}
+}
+
+// stepped is t after a step of the clock on the wall, which the monotonic one of time.Time does not make.
+func stepped(t time.Time, by time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t)) // its first field: a bit for "has a monotonic reading", 33 of seconds, 30 of nanoseconds
+	*wall += uint64(by/time.Second) << 30
+	return t
 }
 
 // Many connections have small buffers, and carry what they are given all the same.
@@ -558,7 +568,7 @@ func TestDatagramFlowsAreBounded(t *testing.T) {
 	s.out.mu.Lock()
 	s.out.full = time.Time{}
 	for _, f := range s.out.udp { // what was idle for a while makes room
-		f.last.Store(time.Now().Add(-evictIdle - time.Second).UnixNano())
+		f.last.ns.Add(-int64(evictIdle + time.Second))
 		break
 	}
 	s.out.mu.Unlock()
