@@ -42,11 +42,12 @@ func Fetch(ctx context.Context, dir string, say func(string)) (Kernel, error) {
 	if k, err := Newest(dir); err == nil || !errors.Is(err, ErrMissing) {
 		return k, err
 	}
+	removeLeftovers(dir)
 	a, err := newApt(dir)
 	if err != nil {
 		return Kernel{}, err
 	}
-	defer os.RemoveAll(a.state)
+	defer a.work.remove()
 	say("reading the package lists (in hale's own state; the host's stays as it is)")
 	if _, err := a.run(ctx, "apt-get", "update"); err != nil {
 		return Kernel{}, err
@@ -64,7 +65,8 @@ func Fetch(ctx context.Context, dir string, say func(string)) (Kernel, error) {
 
 // apt runs the host's apt with a state of its own.
 type apt struct {
-	state        string // removed afterwards
+	work         workDir
+	state        string // its path
 	distribution string
 }
 
@@ -76,19 +78,22 @@ func newApt(dir string) (*apt, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	state, err := os.MkdirTemp(dir, ".apt-*")
+	work, err := newWorkDir(dir, aptWork)
 	if err != nil {
 		return nil, err
 	}
+	state := work.path
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "download"} {
 		if err := os.MkdirAll(filepath.Join(state, d), 0o755); err != nil {
+			work.remove()
 			return nil, err
 		}
 	}
 	if err := os.WriteFile(filepath.Join(state, "status"), nil, 0o644); err != nil {
+		work.remove()
 		return nil, err
 	}
-	return &apt{state: state, distribution: distribution}, nil
+	return &apt{work: work, state: state, distribution: distribution}, nil
 }
 
 // distribution is the ID of os-release(5), or the first of its ID_LIKE that has a kernel for us.
@@ -174,11 +179,12 @@ func (a *apt) kernelPackages(ctx context.Context, meta string) ([]string, error)
 
 // unpack takes the kernel and its modules out of the packages and gives the result its name when it is whole.
 func (a *apt) unpack(ctx context.Context, dir string, packages []string) (Kernel, error) {
-	tmp, err := os.MkdirTemp(dir, ".unpack-*")
+	work, err := newWorkDir(dir, unpackWork)
 	if err != nil {
 		return Kernel{}, err
 	}
-	defer os.RemoveAll(tmp)
+	defer work.remove()
+	tmp := work.path
 	k := Kernel{Name: packages[0], Package: strings.Join(packages, " ")}
 	debs, err := filepath.Glob(filepath.Join(a.state, "download", "*.deb"))
 	if err != nil {
