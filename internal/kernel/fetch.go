@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/store"
 )
@@ -213,9 +215,23 @@ func (a *apt) unpack(ctx context.Context, dir string, packages []string) (Kernel
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return k, err
 	}
-	to := filepath.Join(dir, k.Name)
-	if err := os.Rename(tmp, to); err != nil && !errors.Is(err, fs.ErrExist) {
-		return k, err
+	if err := unix.Syncfs(int(work.lock.Fd())); err != nil { // dpkg-deb does not: after a crash the name would stand for empty files
+		return k, fmt.Errorf("write the kernel to the disk: %w", err)
+	}
+	return place(tmp, filepath.Join(dir, k.Name))
+}
+
+// place gives an unpacked kernel its name. One that has it already, from a fetch at the same time, stays; what is no kernel does not.
+func place(tmp, to string) (Kernel, error) {
+	err := os.Rename(tmp, to)
+	if errors.Is(err, fs.ErrExist) {
+		if k, err := Open(to); err == nil {
+			return k, nil
+		}
+		err = errors.Join(os.RemoveAll(to), os.Rename(tmp, to))
+	}
+	if err != nil {
+		return Kernel{}, err
 	}
 	return Open(to)
 }

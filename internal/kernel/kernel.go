@@ -92,7 +92,7 @@ func Newest(dir string) (Kernel, error) {
 func (k Kernel) image() (string, error) {
 	for _, name := range []string{elfName, imageName, imageName + "-" + k.Version, "boot/" + imageName + "-" + k.Version} {
 		path := filepath.Join(k.Dir, name)
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
 			return path, nil
 		}
 	}

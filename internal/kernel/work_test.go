@@ -29,6 +29,35 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	}
 }
 
+// A fetched kernel stands in the place of one that is damaged, and not of one that is well.
+func TestPlace(t *testing.T) {
+	dir := t.TempDir()
+	kernel := func(name, image string) string {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Join(path, "lib/modules/6.1"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, imageName), []byte(image), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	to := filepath.Join(dir, "linux-image-6.1")
+	for _, tc := range []struct{ here, want string }{{"", "fetched"}, {"well", "well"}, {"none", "fetched"}} {
+		switch os.RemoveAll(to); tc.here {
+		case "none":
+		default: // "" is what a crash of the host may leave
+			kernel("linux-image-6.1", tc.here)
+		}
+		if _, err := place(kernel(".unpack-1", "fetched"), to); err != nil {
+			t.Errorf("with %q: %v", tc.here, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(to, imageName)); err != nil || string(b) != tc.want {
+			t.Errorf("with %q: the kernel is %q, %v, want %q", tc.here, b, err, tc.want)
+		}
+	}
+}
+
 func names(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
