@@ -16,6 +16,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -511,6 +512,51 @@ func TestGuestThatTakesNothing(t *testing.T) {
 			last(s, func() { send(header.TCPFlagAck, 2, first+sent+1) })
 			eventually(t, "it is forgotten", func() bool { return s.Counters().Outbound == 0 })
 		})
+	}
+}
+
+// A guest that says that only small packets reach it is sent no smaller segments than any path has.
+func TestGuestThatWantsSmallSegments(t *testing.T) {
+	var w world
+	addr, _ := outsideTCP(t, func(c *net.TCPConn) {
+		for {
+			if _, err := c.Write(make([]byte, 1024)); err != nil {
+				return
+			}
+		}
+	})
+	to := netip.MustParseAddrPort(addr)
+	_, wire := rawPair(t, w.config())
+	send := func(flags header.TCPFlags, seq, ack uint32) {
+		wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: flags, port: to.Port(), seq: seq, ack: ack - 200}.frame())
+	}
+	receive := func() header.TCP { return header.TCP(checkIP(t, wire.receive(), to.Addr().String()).Payload()) }
+	send(header.TCPFlagSyn, 0, 0)
+	next := receive().SequenceNumber() + 1
+	send(header.TCPFlagAck, 1, next)
+	seg := receive()
+	claim := packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded}.frame()[:header.EthernetMinimumSize+header.IPv4MinimumSize+header.ICMPv4MinimumSize]
+	back := packet{dst: to.Addr().String(), protocol: TCP, port: to.Port()}.frame()[header.EthernetMinimumSize:]
+	quote := header.IPv4(append([]byte(nil), back[:header.IPv4MinimumSize+8]...)) // of a packet to the guest
+	quote.SetSourceAddress(header.IPv4(back).DestinationAddress())
+	quote.SetDestinationAddress(header.IPv4(back).SourceAddress())
+	header.TCP(quote[header.IPv4MinimumSize:]).SetSourcePort(to.Port())
+	header.TCP(quote[header.IPv4MinimumSize:]).SetDestinationPort(4000)
+	claim = append(claim, quote...)
+	ip := header.IPv4(claim[header.EthernetMinimumSize:])
+	ip.SetTotalLength(uint16(len(ip)))
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
+	m := header.ICMPv4(ip.Payload())
+	m.SetChecksum(0)
+	m.SetChecksum(^checksum.Checksum(m, 0))
+	wire.send(claim)
+	for range 50 {
+		next = seg.SequenceNumber() + uint32(len(seg.Payload()))
+		send(header.TCPFlagAck, 1, next)
+		if seg = receive(); len(seg.Payload()) < 100 && len(seg.Payload()) > 0 {
+			t.Fatalf("a segment of %d bytes", len(seg.Payload()))
+		}
 	}
 }
 

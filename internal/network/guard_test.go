@@ -24,6 +24,8 @@ type packet struct {
 	port           uint16
 	seq, ack       uint32
 	icmp           header.ICMPv4Type
+	code           header.ICMPv4Code
+	mtu            uint16
 	fragment       uint16
 	cut            int // bytes missing at the end
 	lie            int // what a datagram says to have more
@@ -59,6 +61,8 @@ func (p packet) frame() []byte {
 		body = make([]byte, header.ICMPv4MinimumSize+4)
 		m := header.ICMPv4(body)
 		m.SetType(p.icmp)
+		m.SetCode(p.code)
+		m.SetMTU(p.mtu)
 		m.SetChecksum(^checksum.Checksum(m, 0))
 	default:
 		body = make([]byte, 8)
@@ -107,6 +111,8 @@ func TestJudge(t *testing.T) {
 		{"a reset of the guest", packet{protocol: TCP, flags: rst, port: 20000}.frame(), deliver, Flow{}},
 		{"a ping of the gateway", packet{protocol: ICMP, icmp: header.ICMPv4Echo}.frame(), deliver, Flow{}},
 		{"an ICMP error of the guest", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable}.frame(), deliver, Flow{}},
+		{"a smaller path", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded, mtu: 1400}.frame(), deliver, Flow{}},
+		{"a path of nothing", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded}.frame(), ignore, Flow{}},
 		{"a question who has the gateway's address", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1"), asks, Flow{}},
 
 		{"a connection to the gateway", packet{protocol: TCP, flags: syn, port: 22}.frame(), begins, flow(TCP, "10.77.0.1:22")},
