@@ -91,12 +91,21 @@ func newApt(dir string) (*apt, error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(state, "status"), nil, 0o644); err != nil {
-		work.remove()
-		return nil, err
+	for name, content := range map[string]string{"status": "", aptConf: noHooks} {
+		if err := os.WriteFile(filepath.Join(state, name), []byte(content), 0o644); err != nil {
+			work.remove()
+			return nil, err
+		}
 	}
 	return &apt{work: work, state: state, distribution: distribution}, nil
 }
+
+// noHooks keeps apt from running what the host has it do beside an update, which is about the host's own state. An option cannot: it
+// adds to a list.
+const (
+	aptConf = "apt.conf"
+	noHooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
+)
 
 // distribution is the ID of os-release(5), or the first of its ID_LIKE that has a kernel for us.
 func distribution() (string, error) {
@@ -124,13 +133,12 @@ func distribution() (string, error) {
 // run runs one of apt's programs and returns what it prints.
 func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	options := []string{
-		"-q", "-o", "Dir::State=" + a.state,
+		"-q", "-c", filepath.Join(a.state, aptConf), "-o", "Dir::State=" + a.state,
 		"-o", "Dir::State::Lists=" + filepath.Join(a.state, "lists"),
 		"-o", "Dir::State::status=" + filepath.Join(a.state, "status"),
 		"-o", "Dir::Cache=" + filepath.Join(a.state, "cache"),
 		"-o", "Debug::NoLocking=1",
 		"-o", "APT::Sandbox::User=", // it writes into our directory
-		"-o", "APT::Update::Post-Invoke::=", "-o", "APT::Update::Post-Invoke-Success::=",
 		"-o", "Acquire::Retries=3",
 	}
 	cmd := exec.CommandContext(ctx, program, append(options, args...)...)
