@@ -46,6 +46,12 @@ func (k Kernel) Initrd(agent []byte) (string, error) {
 	return path, nil
 }
 
+// Check says what is lacking for an initrd, and makes none.
+func (k Kernel) Check() error {
+	_, err := k.modules()
+	return err
+}
+
 func writeInitrd(buf *bytes.Buffer, agent []byte, modules []module) error {
 	records := []cpio.Record{
 		cpio.Directory("dev", 0o755),
