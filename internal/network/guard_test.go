@@ -2,6 +2,7 @@ package network
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -21,7 +22,7 @@ type packet struct {
 	src, dst       string
 	protocol       Protocol
 	flags          header.TCPFlags
-	port           uint16
+	port, from     uint16
 	seq, ack       uint32
 	icmp           header.ICMPv4Type
 	code           header.ICMPv4Code
@@ -51,7 +52,7 @@ func (p packet) frame() []byte {
 	case TCP:
 		body = make([]byte, header.TCPMinimumSize)
 		t := header.TCP(body)
-		t.Encode(&header.TCPFields{SrcPort: 4000, DstPort: p.port, SeqNum: 100 + p.seq, AckNum: 200 + p.ack, DataOffset: header.TCPMinimumSize, Flags: p.flags, WindowSize: 1000})
+		t.Encode(&header.TCPFields{SrcPort: cmp.Or(p.from, 4000), DstPort: p.port, SeqNum: 100 + p.seq, AckNum: 200 + p.ack, DataOffset: header.TCPMinimumSize, Flags: p.flags, WindowSize: 1000})
 		t.SetChecksum(^t.CalculateChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, src, dst, uint16(len(body)))))
 	case UDP:
 		body = make([]byte, header.UDPMinimumSize+4)

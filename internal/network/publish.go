@@ -122,8 +122,8 @@ func resetConn(c net.Conn) {
 		l.SetLinger(0)
 	}
 	c.Close()
-	if c, ok := c.(*Conn); ok && !c.gone() {
-		c.endpoint.Abort() // both ends had closed it, and the guest has not taken the rest
+	if c, ok := c.(*Conn); ok {
+		c.drop() // both ends may have closed it before, and the guest not have taken the rest
 	}
 }
 
