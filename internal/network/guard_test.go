@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -365,6 +366,22 @@ func TestTeller(t *testing.T) {
 		}
 		if passed != step.passed || unsaid != step.unsaid {
 			t.Errorf("step %d: %d of %d passed, %d unsaid; want %d and %d", i, passed, step.events, unsaid, step.passed, step.unsaid)
+		}
+	}
+}
+
+// All kinds together are told no more often than is promised to who takes it.
+func TestToldTogether(t *testing.T) {
+	tellers := []teller{policyTold()}
+	for range limitKinds {
+		tellers = append(tellers, limitTold())
+	}
+	takes := rate.NewLimiter(rate.Every(ToldEvery), ToldBurst)
+	for now, end := time.Unix(1000, 0), time.Unix(1000, 0).Add(2*time.Hour); now.Before(end); now = now.Add(time.Second) {
+		for i := range tellers {
+			if _, told := tellers[i].allow(now); told && !takes.AllowN(now, 1) {
+				t.Fatalf("too many are told after %v", now.Sub(time.Unix(1000, 0)))
+			}
 		}
 	}
 }
