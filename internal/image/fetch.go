@@ -22,26 +22,58 @@ import (
 // A fetch is one blob on its way, for the pull that began it and for all that want the same.
 type fetch struct {
 	done chan struct{}
+	host string // of the registry that it comes from
+	life *life  // of the pull that began it
 
 	mu    sync.Mutex
 	got   int64
-	heard []func(got int64, n int)
+	heard map[*func(got int64, n int)]bool
 }
 
-// listen has f told how much is here, now and whenever more comes.
-func (f *fetch) listen(hear func(got int64, n int)) {
+// listen has f told how much is here, now and whenever more comes, until stop is called.
+func (f *fetch) listen(hear func(got int64, n int)) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = append(f.heard, hear)
+	f.heard[&hear] = true
 	hear(f.got, 0)
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.heard, &hear)
+	}
 }
 
 func (f *fetch) tell(got int64, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.got = got
-	for _, hear := range f.heard {
-		hear(got, n)
+	for hear := range f.heard {
+		(*hear)(got, n)
+	}
+}
+
+// await waits for the fetch to end. slow is that it brings little, from another registry than host.
+func (f *fetch) await(ctx context.Context, host string) (slow bool, err error) {
+	here := func() int64 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.got
+	}
+	look := time.NewTicker(slowTime)
+	defer look.Stop()
+	for before := here(); ; {
+		select {
+		case <-f.done:
+			return false, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-look.C:
+			now := here()
+			if f.host != host && now-before < fairBytes {
+				return true, nil
+			}
+			before = now
+		}
 	}
 }
 
@@ -142,42 +174,54 @@ func freeSpace(dir string) (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// fetchBlob sees to it that a blob is here. Of several pulls that want it one fetches it; should that fail, the next does.
+// fetchBlob sees to it that a blob is here. Of several pulls that want it one fetches it; should that fail, the next does. Where it comes
+// slowly from another registry it is fetched from this one beside that, for a registry must not keep back what others have.
 func (s *Store) fetchBlob(ctx context.Context, p *pull, b member, hear func(got int64, n int)) error {
+	as := b.sha256
 	for {
 		s.mu.Lock()
-		f, others := s.fetches[b.sha256]
+		f, others := s.fetches[as]
 		if !others {
-			f = &fetch{done: make(chan struct{})}
-			s.fetches[b.sha256] = f
+			f = &fetch{done: make(chan struct{}), host: p.host, life: &p.life, heard: map[*func(int64, int)]bool{}}
+			s.fetches[as] = f
 		}
 		s.mu.Unlock()
 		if !others {
-			return s.fetchFirst(ctx, p, b, f, hear)
+			return s.fetchFirst(ctx, p, b, as, f, hear)
 		}
-		f.listen(hear)
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		stop := f.listen(hear)
+		slow, err := f.await(ctx, p.host)
+		if stop(); err != nil {
+			return err
+		}
+		if slow {
+			host := sha256.Sum256([]byte(p.host))
+			as = b.sha256 + "." + hex.EncodeToString(host[:4])
 		}
 	}
 }
 
-// fetchFirst fetches a blob for all that want it.
-func (s *Store) fetchFirst(ctx context.Context, p *pull, b member, f *fetch, hear func(got int64, n int)) error {
+// fetchFirst fetches a blob for all that want it. as is what the fetch is known by, and the file that it fills.
+func (s *Store) fetchFirst(ctx context.Context, p *pull, b member, as string, f *fetch, hear func(got int64, n int)) error {
 	defer func() {
 		s.mu.Lock()
-		delete(s.fetches, b.sha256)
+		delete(s.fetches, as)
+		slower := s.fetches[b.sha256]
 		s.mu.Unlock()
 		close(f.done)
+		if slower != nil && s.hasBlob(b) {
+			slower.life.yield() // it finds the blob when it begins again
+		}
 	}()
+	p.life.asks(1)
+	defer p.life.asks(-1)
 	f.listen(hear)
 	if s.hasBlob(b) { // looked at last, for who fetched it may just have ended
+		_ = os.Remove(s.path(partialDir, as)) // of another try
 		hear(b.size, 0)
 		return nil
 	}
-	return s.download(ctx, p, b, f)
+	return s.download(ctx, p, b, as, f)
 }
 
 // A download is a blob that comes in pieces.
@@ -192,9 +236,9 @@ type download struct {
 
 // download fetches a blob into the directory of partial ones, from where an earlier attempt broke off, verifies it and puts
 // it in its place.
-func (s *Store) download(ctx context.Context, p *pull, b member, f *fetch) error {
+func (s *Store) download(ctx context.Context, p *pull, b member, as string, f *fetch) error {
 	d := &download{blob: b, digest: "sha256:" + b.sha256}
-	if err := d.open(s.path(partialDir, b.sha256), p.life.shown); err != nil {
+	if err := d.open(s.path(partialDir, as), p.life.shown); err != nil {
 		return err
 	}
 	defer func() { d.file.Close() }()

@@ -38,6 +38,7 @@ type life struct {
 	bytes  int64
 	turn   func() bool // reports whether others wait for the turn of this stretch; nil where it has none
 	busy   int         // with what is no matter of the registry's
+	asked  int         // blobs that the registry is asked for in a stretch with a turn
 }
 
 // watch begins a stretch; its context ends, with the reason as its cause, when the registry shows no life. A stretch that has a
@@ -65,7 +66,7 @@ func (l *life) stalled() {
 	if l.timer == nil {
 		return
 	}
-	if l.busy > 0 {
+	if l.busy > 0 || l.waits() {
 		l.timer.Reset(stallTime)
 		return
 	}
@@ -96,12 +97,34 @@ func (l *life) shown(n int) {
 	l.bytes += int64(n)
 	if now := time.Now(); now.Sub(l.since) >= slowTime {
 		switch {
-		case l.bytes < slowBytes:
+		case l.bytes < slowBytes && !l.waits():
 			l.cancel(gaveUp("the pull is too slow: the registry %s sent %d bytes in %s; %d are expected", l.host, l.bytes, now.Sub(l.since).Round(time.Second), slowBytes))
 		case l.turn != nil && (l.bytes < fairBytes || now.Sub(l.began) >= turnTime) && l.turn():
 			l.cancel(errTurnOver)
 		}
 		l.since, l.bytes = now, 0
+	}
+}
+
+// asks tells that n more blobs are asked for. Before the first of them nothing was expected of the registry.
+func (l *life) asks(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waits() {
+		l.since, l.bytes = time.Now(), 0
+	}
+	l.asked += n
+}
+
+// waits reports whether all that is wanted in a stretch with a turn is on its way for other pulls, whose lives are watched. l.mu is held.
+func (l *life) waits() bool { return l.turn != nil && l.asked == 0 }
+
+// yield ends a stretch as the end of its turn does.
+func (l *life) yield() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.cancel(errTurnOver)
 	}
 }
 

@@ -538,6 +538,88 @@ func TestPullGivesItsTurn(t *testing.T) {
 	})
 }
 
+// A layer that another registry brings slowly, or hardly at all, is fetched from the one that was asked for this image.
+func TestSlowRegistryHoldsNoOther(t *testing.T) {
+	for name, perSecond := range map[string]int{"slowly": 1024, "hardly": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := big("")
+				data := gzipped(p.layers[1])
+				slow, good := newRegistry(), newRegistry()
+				slow.image("slow", p, nil, "v1")
+				good.image("app", p, nil, "v1")
+				slow.spoil = spoilt(layerDigest(p, 1), func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+					for at := 0; at < len(data) && r.Context().Err() == nil; at += perSecond {
+						if _, err := w.Write(make([]byte, min(perSecond, len(data)-at))); err != nil { // not even what was asked for
+							return
+						}
+						w.(http.Flusher).Flush()
+						select {
+						case <-time.After(time.Second):
+						case <-r.Context().Done():
+						}
+					}
+				})
+				n := registrytest.New(t)
+				n.Serve(where, slow)
+				n.Serve("localhost:6000", good)
+				dir := t.TempDir()
+				s := openStore(t, dir, Options{Registry: n.Client()})
+				if _, err := s.Pull(t.Context(), where+"/slow:v1", PullOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond) // the layer is on its way
+				start := time.Now()
+				img, err := pulled(t, s, "localhost:6000/app:v1", PullOptions{})
+				if took := time.Since(start); err != nil || img.Status != Ready || took > slowTime+time.Minute {
+					t.Errorf("%+v, %v, after %s", img, err, took)
+				}
+				if img := finished(t, s, where+"/slow:v1"); name == "slowly" && img.Status != Ready { // what it wants is here
+					t.Errorf("%+v", img)
+				}
+				s.Sweep()
+				if left := must(os.ReadDir(filepath.Join(dir, partialDir))); len(left) > 0 {
+					t.Errorf("%d partial blobs are left", len(left))
+				}
+			})
+		})
+	}
+}
+
+// Who waits for what is fetched already is given up with that: a layer that an image names twice, and two pulls that wait for each other.
+func TestWaitingForEachOtherEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := layerTar(file("a", "a")), layerTar(file("b", "b"))
+		n := registrytest.New(t)
+		names := []string{"localhost:5000/twice:v1", "localhost:5001/app:v1", "localhost:5002/app:v1"}
+		for i, layers := range [][][]byte{{a, a}, {b, layerTar(file("c", "c"))}, {layerTar(file("c", "c")), b}} {
+			f := newRegistry()
+			f.image(strings.Split(names[i][len("localhost:5000/"):], ":")[0], picture{layers: layers}, nil, "v1")
+			f.spoil = spoilt("/blobs/", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			spoil, config := f.spoil, picture{layers: layers}.configuration()
+			h, _ := digestOf(config)
+			f.spoil = func(w http.ResponseWriter, r *http.Request) bool {
+				return !strings.Contains(r.URL.Path, h.Hex) && spoil(w, r)
+			}
+			n.Serve(names[i][:len("localhost:5000")], f)
+		}
+		s := openStore(t, t.TempDir(), Options{Registry: n.Client()})
+		start := time.Now()
+		for _, name := range names {
+			if _, err := s.Pull(t.Context(), name, PullOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range names {
+			img := finished(t, s, name)
+			if refused(t, img.Cause, "pull_stalled", "sent no byte"); time.Since(start) > 4*time.Minute {
+				t.Errorf("%s after %s", name, time.Since(start))
+			}
+		}
+	})
+}
+
 // A turn ends when others wait, for what is slow soon, for what is not after an hour; where nobody waits it does not.
 func TestTurn(t *testing.T) {
 	for name, tc := range map[string]struct {

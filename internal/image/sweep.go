@@ -26,7 +26,11 @@ func (s *Store) sweep() {
 			return
 		}
 		for _, e := range entries {
-			if keep[e.Name()] {
+			stays := keep[e.Name()]
+			if d == partialDir {
+				stays = s.mayGoOn(e.Name(), keep)
+			}
+			if stays {
 				continue
 			}
 			if err := os.RemoveAll(s.path(d, e.Name())); err != nil {
@@ -34,6 +38,18 @@ func (s *Store) sweep() {
 			}
 		}
 	}
+}
+
+// mayGoOn reports whether a partial blob is being fetched, or may be: it is needed and not here.
+func (s *Store) mayGoOn(partial string, keep map[string]bool) bool {
+	hex, _, _ := strings.Cut(partial, ".")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fetches[partial] != nil {
+		return true
+	}
+	_, err := os.Lstat(s.path(blobsDir, hex))
+	return keep[hex] && err != nil
 }
 
 // needed returns the names of the files in disks and blobs that must stay, and forgets the other images. s.writing is held.

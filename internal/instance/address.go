@@ -58,6 +58,16 @@ func (p *pool) reserve(a netip.Addr) bool {
 	return true
 }
 
+// allowable finds what no range can allow, for it lies where the instances are.
+func (p *pool) allowable(nets []netip.Prefix) error {
+	for _, n := range nets {
+		if n.Bits() >= p.net.Bits() && p.net.Contains(n.Addr()) {
+			return fmt.Errorf("%v lies in %v, where instances have their addresses; nothing there is reached, and it cannot be allowed", n, p.net)
+		}
+	}
+	return nil
+}
+
 func (p *pool) free(a netip.Addr) { delete(p.used, a) }
 
 // mac derives a locally administered address of the link layer from an IPv4 address.

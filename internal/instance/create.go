@@ -38,6 +38,9 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 	if spec.Ports, err = checkSpec(spec); err != nil {
 		return Instance{}, err
 	}
+	if err := s.pool.allowable(spec.AllowNets); err != nil {
+		return Instance{}, invalid("network.allow", err.Error())
+	}
 	if _, err := process(spec, img); err != nil {
 		return Instance{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -66,6 +67,17 @@ func TestOutboundPolicy(t *testing.T) {
 		none.AllowNets = ranges("10.0.0.0/8")
 		if _, err := s.Create(t.Context(), none); !isInvalid(err, "network.allow") {
 			t.Errorf("ranges of an instance without traffic: %v", err)
+		}
+		for _, ours := range []string{"10.77.0.0/16", "10.77.3.0/24", "10.77.0.9/32"} {
+			spec.Name, spec.AllowNets = "ours", ranges("10.0.0.0/8", ours)
+			if _, err := s.Create(t.Context(), spec); !isInvalid(err, "network.allow") {
+				t.Errorf("a range of the instances' own: %v", err)
+			}
+		}
+		h.close(s)
+		c := instance.Config{Dir: t.TempDir(), AllowNets: ranges("10.77.3.0/24")}
+		if _, err := instance.Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "10.77.3.0/24 lies in 10.77.0.0/16") {
+			t.Errorf("the same for all instances: %v", err)
 		}
 	})
 }

@@ -82,6 +82,9 @@ func Open(ctx context.Context, c Config) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := addresses.allowable(c.AllowNets); err != nil {
+		return nil, fmt.Errorf("the ranges that all instances may reach: %w", err)
+	}
 	root, err := store.Open(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open instances: %w", err)

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/store"
 )
@@ -42,11 +44,12 @@ func Fetch(ctx context.Context, dir string, say func(string)) (Kernel, error) {
 	if k, err := Newest(dir); err == nil || !errors.Is(err, ErrMissing) {
 		return k, err
 	}
+	removeLeftovers(dir)
 	a, err := newApt(dir)
 	if err != nil {
 		return Kernel{}, err
 	}
-	defer os.RemoveAll(a.state)
+	defer a.work.remove()
 	say("reading the package lists (in hale's own state; the host's stays as it is)")
 	if _, err := a.run(ctx, "apt-get", "update"); err != nil {
 		return Kernel{}, err
@@ -64,7 +67,8 @@ func Fetch(ctx context.Context, dir string, say func(string)) (Kernel, error) {
 
 // apt runs the host's apt with a state of its own.
 type apt struct {
-	state        string // removed afterwards
+	work         workDir
+	state        string // its path
 	distribution string
 }
 
@@ -76,20 +80,32 @@ func newApt(dir string) (*apt, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	state, err := os.MkdirTemp(dir, ".apt-*")
+	work, err := newWorkDir(dir, aptWork)
 	if err != nil {
 		return nil, err
 	}
+	state := work.path
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "download"} {
 		if err := os.MkdirAll(filepath.Join(state, d), 0o755); err != nil {
+			work.remove()
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(state, "status"), nil, 0o644); err != nil {
-		return nil, err
+	for name, content := range map[string]string{"status": "", aptConf: noHooks} {
+		if err := os.WriteFile(filepath.Join(state, name), []byte(content), 0o644); err != nil {
+			work.remove()
+			return nil, err
+		}
 	}
-	return &apt{state: state, distribution: distribution}, nil
+	return &apt{work: work, state: state, distribution: distribution}, nil
 }
+
+// noHooks keeps apt from running what the host has it do beside an update, which is about the host's own state. An option cannot: it
+// adds to a list.
+const (
+	aptConf = "apt.conf"
+	noHooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
+)
 
 // distribution is the ID of os-release(5), or the first of its ID_LIKE that has a kernel for us.
 func distribution() (string, error) {
@@ -117,13 +133,12 @@ func distribution() (string, error) {
 // run runs one of apt's programs and returns what it prints.
 func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	options := []string{
-		"-q", "-o", "Dir::State=" + a.state,
+		"-q", "-c", filepath.Join(a.state, aptConf), "-o", "Dir::State=" + a.state,
 		"-o", "Dir::State::Lists=" + filepath.Join(a.state, "lists"),
 		"-o", "Dir::State::status=" + filepath.Join(a.state, "status"),
 		"-o", "Dir::Cache=" + filepath.Join(a.state, "cache"),
 		"-o", "Debug::NoLocking=1",
 		"-o", "APT::Sandbox::User=", // it writes into our directory
-		"-o", "APT::Update::Post-Invoke::=", "-o", "APT::Update::Post-Invoke-Success::=",
 		"-o", "Acquire::Retries=3",
 	}
 	cmd := exec.CommandContext(ctx, program, append(options, args...)...)
@@ -174,11 +189,12 @@ func (a *apt) kernelPackages(ctx context.Context, meta string) ([]string, error)
 
 // unpack takes the kernel and its modules out of the packages and gives the result its name when it is whole.
 func (a *apt) unpack(ctx context.Context, dir string, packages []string) (Kernel, error) {
-	tmp, err := os.MkdirTemp(dir, ".unpack-*")
+	work, err := newWorkDir(dir, unpackWork)
 	if err != nil {
 		return Kernel{}, err
 	}
-	defer os.RemoveAll(tmp)
+	defer work.remove()
+	tmp := work.path
 	k := Kernel{Name: packages[0], Package: strings.Join(packages, " ")}
 	debs, err := filepath.Glob(filepath.Join(a.state, "download", "*.deb"))
 	if err != nil {
@@ -207,9 +223,23 @@ func (a *apt) unpack(ctx context.Context, dir string, packages []string) (Kernel
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return k, err
 	}
-	to := filepath.Join(dir, k.Name)
-	if err := os.Rename(tmp, to); err != nil && !errors.Is(err, fs.ErrExist) {
-		return k, err
+	if err := unix.Syncfs(int(work.lock.Fd())); err != nil { // dpkg-deb does not: after a crash the name would stand for empty files
+		return k, fmt.Errorf("write the kernel to the disk: %w", err)
+	}
+	return place(tmp, filepath.Join(dir, k.Name))
+}
+
+// place gives an unpacked kernel its name. One that has it already, from a fetch at the same time, stays; what is no kernel does not.
+func place(tmp, to string) (Kernel, error) {
+	err := os.Rename(tmp, to)
+	if errors.Is(err, fs.ErrExist) {
+		if k, err := Open(to); err == nil {
+			return k, nil
+		}
+		err = errors.Join(os.RemoveAll(to), os.Rename(tmp, to))
+	}
+	if err != nil {
+		return Kernel{}, err
 	}
 	return Open(to)
 }

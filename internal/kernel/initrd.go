@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
@@ -27,7 +26,12 @@ func (k Kernel) Initrd(agent []byte) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d %s %s %s\n", initrdFormat, k.Version, k.Digest, strings.Join(append(needed[:len(needed):len(needed)], late...), " "))
 	sum.Write(agent)
-	path := filepath.Join(k.Dir, fmt.Sprintf("initrd-%x.cpio", sum.Sum(nil)[:8]))
+	if k.Package == "" { // a person may build its modules anew
+		if err := k.stampModules(sum); err != nil {
+			return "", err
+		}
+	}
+	path := made(k.Dir, madeInitrd, string(sum.Sum(nil)))
 	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}
@@ -42,8 +46,14 @@ func (k Kernel) Initrd(agent []byte) (string, error) {
 	if err := store.WriteFile(path, buf.Bytes(), 0o644); err != nil {
 		return "", fmt.Errorf("make the initrd: %w", err)
 	}
-	k.removeOldInitrds(path)
+	removeOld(k.Dir, madeInitrd, path)
 	return path, nil
+}
+
+// Check says what is lacking for an initrd, and makes none.
+func (k Kernel) Check() error {
+	_, err := k.modules()
+	return err
 }
 
 func writeInitrd(buf *bytes.Buffer, agent []byte, modules []module) error {
@@ -69,24 +79,4 @@ func writeInitrd(buf *bytes.Buffer, agent []byte, modules []module) error {
 		return err
 	}
 	return cpio.WriteTrailer(w)
-}
-
-// removeOldInitrds removes those of agents that came before, but for the newest: an older daemon may be at work still.
-func (k Kernel) removeOldInitrds(current string) {
-	paths, err := filepath.Glob(filepath.Join(k.Dir, "initrd-*.cpio"))
-	if err != nil {
-		return
-	}
-	var newest string
-	var newestTime int64
-	for _, p := range paths {
-		if st, err := os.Stat(p); err == nil && p != current && st.ModTime().UnixNano() > newestTime {
-			newest, newestTime = p, st.ModTime().UnixNano()
-		}
-	}
-	for _, p := range paths {
-		if p != current && p != newest {
-			os.Remove(p)
-		}
-	}
 }

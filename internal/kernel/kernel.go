@@ -9,6 +9,7 @@
 package kernel
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/store"
@@ -92,7 +94,7 @@ func Newest(dir string) (Kernel, error) {
 func (k Kernel) image() (string, error) {
 	for _, name := range []string{elfName, imageName, imageName + "-" + k.Version, "boot/" + imageName + "-" + k.Version} {
 		path := filepath.Join(k.Dir, name)
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
 			return path, nil
 		}
 	}
@@ -106,6 +108,18 @@ func (k Kernel) Image() (string, error) {
 	if err != nil || filepath.Base(path) == elfName {
 		return path, err
 	}
+	to := filepath.Join(k.Dir, elfName)
+	if k.Package == "" {
+		// A person may put another kernel in its place.
+		st, err := os.Stat(path)
+		if err != nil {
+			return "", err
+		}
+		to = made(k.Dir, madeElf, fmt.Sprint(filepath.Base(path), st.Size(), st.ModTime().UnixNano()))
+		if _, err := os.Stat(to); err == nil {
+			return to, nil
+		}
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
@@ -114,11 +128,42 @@ func (k Kernel) Image() (string, error) {
 	if err != nil {
 		return path, nil // a format that is not known here: QEMU's own loader takes the image
 	}
-	to := filepath.Join(k.Dir, elfName)
 	if err := store.WriteFile(to, elf, 0o644); err != nil {
 		return "", fmt.Errorf("uncompress the kernel: %w", err)
 	}
+	removeOld(k.Dir, madeElf, to)
 	return to, nil
+}
+
+// What is made of a kernel is beside it, by a name that follows from what it is made of.
+var (
+	madeElf    = [2]string{"vmlinux-", ""}
+	madeInitrd = [2]string{"initrd-", ".cpio"}
+)
+
+func made(dir string, name [2]string, of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return filepath.Join(dir, fmt.Sprintf("%s%x%s", name[0], sum[:8], name[1]))
+}
+
+// removeOld removes what was made before, but for the newest: an older daemon may be at work still. What others put there stays.
+func removeOld(dir string, name [2]string, current string) {
+	paths, err := filepath.Glob(filepath.Join(dir, name[0]+strings.Repeat("[0-9a-f]", 16)+name[1]))
+	if err != nil {
+		return
+	}
+	var newest string
+	var newestTime int64
+	for _, p := range paths {
+		if st, err := os.Stat(p); err == nil && p != current && st.ModTime().UnixNano() > newestTime {
+			newest, newestTime = p, st.ModTime().UnixNano()
+		}
+	}
+	for _, p := range paths {
+		if p != current && p != newest {
+			os.Remove(p)
+		}
+	}
 }
 
 // compareVersions compares as a person would: runs of digits by their value.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -113,6 +115,24 @@ func moduleFiles(tree string) (map[string]string, error) {
 		return nil, fmt.Errorf("the kernel's modules: %w", err)
 	}
 	return files, nil
+}
+
+// stampModules writes what tells these modules from others of the same version, without reading them.
+func (k Kernel) stampModules(w io.Writer) error {
+	tree := filepath.Join(k.Dir, modulesName, k.Version)
+	files, err := moduleFiles(tree)
+	if err != nil {
+		return err
+	}
+	paths := append(slices.Sorted(maps.Values(files)), filepath.Join(tree, "modules.builtin"))
+	for _, path := range paths {
+		st, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("the kernel's modules: %w", err)
+		}
+		fmt.Fprintln(w, path, st.Size(), st.ModTime().UnixNano())
+	}
+	return nil
 }
 
 func builtins(tree string) (map[string]bool, error) {

@@ -34,7 +34,12 @@ type Conn struct {
 	*gonet.TCPConn
 	endpoint tcpip.Endpoint
 	queue    *waiter.Queue
+	linger   time.Duration // from Close to the reset of what the guest has not taken; 0: however long it takes
 }
+
+// probeLinger is what a guest is given to take the end of a connection that it did not begin: one that takes nothing would have
+// a probe's connection left with each, until there are no ports.
+const probeLinger = 5 * time.Second
 
 // Dial connects to a port of the guest's own address. A port where nobody listens is an error that is
 // syscall.ECONNREFUSED; ctx ends the attempt with its cause. What goes through the connection (always a *Conn) is in no counter.
@@ -43,6 +48,7 @@ func (s *Stack) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 	if err != nil {
 		return nil, err // not a nil *Conn in a net.Conn
 	}
+	c.linger = s.linger
 	return c, nil
 }
 
@@ -110,6 +116,15 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, asErrno(err)
 }
 
+// Close implements net.Conn.
+func (c *Conn) Close() error {
+	err := c.TCPConn.Close()
+	if c.linger > 0 && !c.gone() {
+		time.AfterFunc(c.linger, c.drop)
+	}
+	return err
+}
+
 // CloseWrite sends the guest the end of the stream; reading goes on.
 func (c *Conn) CloseWrite() error { return asErrno(c.TCPConn.CloseWrite()) }
 
@@ -118,6 +133,28 @@ func (c *Conn) SetLinger(sec int) error {
 	c.endpoint.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
 	return nil
 }
+
+// leave closes a connection whose both directions have ended, and returns once nothing is left of it. Until the guest has taken the rest
+// it takes memory, and so keeps its place: or a guest that takes nothing would have any number of them.
+func (c *Conn) leave() {
+	entry, ended := waiter.NewChannelEntry(waiter.EventHUp)
+	c.queue.EventRegister(&entry)
+	defer c.queue.EventUnregister(&entry)
+	c.Close()
+	for !c.gone() {
+		<-ended
+	}
+}
+
+// drop resets a connection that was closed, if anything is left of it.
+func (c *Conn) drop() {
+	if !c.gone() {
+		c.endpoint.Abort()
+	}
+}
+
+// gone reports whether the connection has ended, and nothing of it is to be sent any more.
+func (c *Conn) gone() bool { return c.endpoint.Readiness(waiter.EventHUp) != 0 }
 
 // waitReadable returns when a Read would not block.
 func (c *Conn) waitReadable() {

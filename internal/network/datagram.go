@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,7 +35,7 @@ type udpFlow struct {
 	udpKey
 	conn net.Conn
 	raw  kernelSource
-	last atomic.Int64 // UnixNano of the last datagram
+	last moment // of the last datagram
 }
 
 // datagram sends what the policy has let through. It runs in readLoop and never blocks.
@@ -58,7 +57,7 @@ func (o *outbound) datagram(f Flow, frame []byte) {
 	if flow == nil {
 		return
 	}
-	flow.last.Store(time.Now().UnixNano())
+	flow.last.isNow()
 	o.s.tx.Add(int64(len(payload)))
 	switch err := flow.send(payload); {
 	case errors.Is(err, syscall.ECONNREFUSED): // an ICMP answer to what was sent before
@@ -117,7 +116,7 @@ func (o *outbound) udpFlow(key udpKey, frame []byte) *udpFlow {
 		return nil
 	}
 	flow.raw = kernelSource{raw, &datagramBuffers}
-	flow.last.Store(time.Now().UnixNano())
+	flow.last.isNow()
 	o.mu.Lock()
 	o.udp[key] = flow
 	o.mu.Unlock()
@@ -133,14 +132,14 @@ func (o *outbound) evictLocked() bool {
 	}
 	var oldest *udpFlow
 	for _, f := range o.udp {
-		if oldest == nil || f.last.Load() < oldest.last.Load() {
+		if oldest == nil || f.last.idle(now) > oldest.last.idle(now) {
 			oldest = f
 		}
 	}
 	if oldest == nil {
 		return false
 	}
-	if left := evictIdle - idle(&oldest.last, now); left > 0 {
+	if left := evictIdle - oldest.last.idle(now); left > 0 {
 		o.full = now.Add(min(left, time.Second)) // a flood does not have all of them looked at each time
 		return false
 	}
@@ -164,7 +163,7 @@ func (o *outbound) receive(f *udpFlow) {
 		b, n, err := f.raw.receive()
 		switch {
 		case err == nil:
-			f.last.Store(time.Now().UnixNano())
+			f.last.isNow()
 			o.s.deliverDatagram(f.to, f.port, (*b)[:n])
 		case errors.Is(err, syscall.ECONNREFUSED):
 			o.unreachable(f.quote(o.s.link.id), header.ICMPv4PortUnreachable)

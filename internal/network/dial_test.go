@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 func serveHTTP(t testing.TB, g *guest, port uint16, h http.HandlerFunc) {
@@ -86,6 +88,33 @@ func TestReset(t *testing.T) {
 func closeUnread(c net.Conn) {
 	c.Read(make([]byte, 1))
 	c.Close()
+}
+
+// Of a connection to a guest that takes nothing, not even its end, nothing is left soon after it was closed.
+func TestDialedAndNotTaken(t *testing.T) {
+	s, wire := rawPair(t, testConfig())
+	s.linger = 50 * time.Millisecond
+	conns := make(chan net.Conn)
+	go func() {
+		c, err := s.Dial(soon(t), 80)
+		if err != nil {
+			t.Error(err)
+		}
+		conns <- c
+	}()
+	syn := header.TCP(checkIP(t, wire.receive(), "10.77.0.1").Payload())
+	frame := packet{protocol: TCP, flags: header.TCPFlagSyn | header.TCPFlagAck, port: syn.SourcePort(), ack: syn.SequenceNumber() + 1 - 200, from: 80}.frame()
+	wire.send(frame)
+	c := <-conns
+	if c == nil {
+		return
+	}
+	io.WriteString(c, "a question")
+	c.Close()
+	if n := len(s.stack.RegisteredEndpoints()); n != 1 {
+		t.Errorf("%d endpoints", n)
+	}
+	eventually(t, "it is dropped", func() bool { return len(s.stack.RegisteredEndpoints()) == 0 })
 }
 
 func TestDialEndsWithItsContext(t *testing.T) {

@@ -135,8 +135,10 @@ func (o *outbound) endQuery() {
 
 // serveDNS answers the queries of one connection to the gateway, one after the other.
 func (o *outbound) serveDNS(inside *Conn, f *tcpFlow) {
-	defer inside.Close()
-	defer context.AfterFunc(o.s.ctx, func() { resetConn(inside) })()
+	abort := func() { resetConn(inside) }
+	f.abort.Store(&abort)
+	defer context.AfterFunc(o.s.ctx, abort)()
+	defer inside.leave()
 	for {
 		inside.SetDeadline(time.Now().Add(dnsIdle))
 		q, err := readMessage(inside, maxQuery)

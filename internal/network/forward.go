@@ -33,11 +33,11 @@ type tcpFlow struct {
 	Flow
 	syn   []byte // its IP header and 8 bytes more, for an ICMP answer
 	small bool
-	last  atomic.Int64 // UnixNano of the last byte
+	last  moment // of the last byte
 	abort atomic.Pointer[func()]
 }
 
-func (f *tcpFlow) passed() { f.last.Store(time.Now().UnixNano()) }
+func (f *tcpFlow) passed() { f.last.isNow() }
 
 // knows reports whether a segment to the outside belongs to a connection.
 func (o *outbound) knows(frame []byte) bool {
@@ -228,12 +228,12 @@ func (o *outbound) sweepOnce(now time.Time) {
 	var old []func()
 	o.mu.Lock()
 	for _, f := range o.tcp {
-		if abort := f.abort.Load(); abort != nil && idle(&f.last, now) > o.limits.IdleTCP {
+		if abort := f.abort.Load(); abort != nil && f.last.idle(now) > o.limits.IdleTCP {
 			old = append(old, *abort)
 		}
 	}
 	for _, f := range o.udp {
-		if idle(&f.last, now) > o.limits.IdleUDP {
+		if f.last.idle(now) > o.limits.IdleUDP {
 			old = append(old, func() { f.conn.Close() })
 		}
 	}
@@ -243,6 +243,13 @@ func (o *outbound) sweepOnce(now time.Time) {
 	}
 }
 
-func idle(last *atomic.Int64, now time.Time) time.Duration {
-	return time.Duration(now.UnixNano() - last.Load())
+// A moment is when a flow was used last, in nanoseconds since began: a step of the host's clock neither ends a flow nor keeps one.
+type moment struct{ ns atomic.Int64 }
+
+var began = time.Now()
+
+func (m *moment) isNow() { m.ns.Store(int64(time.Since(began))) }
+
+func (m *moment) idle(now time.Time) time.Duration {
+	return now.Sub(began) - time.Duration(m.ns.Load())
 }

@@ -12,9 +12,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -406,14 +409,23 @@ func TestIdleConnection(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP - time.Minute))
-	if s.Counters().Outbound != 1 {
-		t.Error("ended before its time")
+	for _, now := range []time.Time{time.Now().Add(s.out.limits.IdleTCP - time.Minute), stepped(time.Now(), 2*s.out.limits.IdleTCP)} {
+		s.out.sweepOnce(now)
+		if s.Counters().Outbound != 1 {
+			t.Errorf("ended before its time, at %v", now)
+		}
 	}
 	s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP + time.Minute))
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(asErrno(err), syscall.ECONNRESET) {
 		t.Errorf("an idle connection reads %v, want a reset", err)
 	}
+}
+
+// stepped is t after a step of the clock on the wall, which the monotonic one of time.Time does not make.
+func stepped(t time.Time, by time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t)) // its first field: a bit for "has a monotonic reading", 33 of seconds, 30 of nanoseconds
+	*wall += uint64(by/time.Second) << 30
+	return t
 }
 
 // Many connections have small buffers, and carry what they are given all the same.
@@ -453,6 +465,98 @@ func TestHalfOpenGuest(t *testing.T) {
 	wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: 2, port: to.Port()}.frame()) // again: the same
 	if n := s.Counters().Outbound; n != 1 {
 		t.Errorf("%d flows, want 1", n)
+	}
+}
+
+// A connection that both ends have closed keeps its place until the guest has taken what was sent before, or its time is over: or a guest
+// that takes nothing would have any number of full buffers.
+func TestGuestThatTakesNothing(t *testing.T) {
+	const sent = 300 << 10
+	for name, last := range map[string]func(s *Stack, acknowledge func()){
+		"takes the rest": func(_ *Stack, acknowledge func()) { acknowledge() },
+		"is given up":    func(s *Stack, _ func()) { s.out.sweepOnce(time.Now().Add(s.out.limits.IdleTCP + time.Minute)) },
+		"is closed":      func(s *Stack, _ func()) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w world
+			closed := make(chan struct{})
+			addr, _ := outsideTCP(t, func(c *net.TCPConn) {
+				c.Write(make([]byte, sent))
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+				close(closed)
+			})
+			to := netip.MustParseAddrPort(addr)
+			s, wire := rawPair(t, w.config())
+			send := func(flags header.TCPFlags, seq, ack uint32) {
+				wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: flags, port: to.Port(), seq: seq, ack: ack - 200}.frame())
+			}
+			send(header.TCPFlagSyn, 0, 0)
+			first := header.TCP(checkIP(t, wire.receive(), to.Addr().String()).Payload()).SequenceNumber() + 1
+			send(header.TCPFlagAck|header.TCPFlagFin, 1, first)
+			<-closed // the guest's end of the stream went all the way
+			var got uint32
+			for got < sent { // acknowledged, but for the last byte and the end
+				seg := header.TCP(header.IPv4(wire.receive()[header.EthernetMinimumSize:]).Payload())
+				if end := seg.SequenceNumber() + uint32(len(seg.Payload())) - first; end > got {
+					got = end
+					send(header.TCPFlagAck, 2, first+min(got, sent-1))
+				}
+			}
+			for range 20 {
+				time.Sleep(time.Millisecond)
+				if n := s.Counters().Outbound; n != 1 {
+					t.Fatalf("%d flows, want 1", n)
+				}
+			}
+			last(s, func() { send(header.TCPFlagAck, 2, first+sent+1) })
+			eventually(t, "it is forgotten", func() bool { return s.Counters().Outbound == 0 })
+		})
+	}
+}
+
+// A guest that says that only small packets reach it is sent no smaller segments than any path has.
+func TestGuestThatWantsSmallSegments(t *testing.T) {
+	var w world
+	addr, _ := outsideTCP(t, func(c *net.TCPConn) {
+		for {
+			if _, err := c.Write(make([]byte, 1024)); err != nil {
+				return
+			}
+		}
+	})
+	to := netip.MustParseAddrPort(addr)
+	_, wire := rawPair(t, w.config())
+	send := func(flags header.TCPFlags, seq, ack uint32) {
+		wire.send(packet{dst: to.Addr().String(), protocol: TCP, flags: flags, port: to.Port(), seq: seq, ack: ack - 200}.frame())
+	}
+	receive := func() header.TCP { return header.TCP(checkIP(t, wire.receive(), to.Addr().String()).Payload()) }
+	send(header.TCPFlagSyn, 0, 0)
+	next := receive().SequenceNumber() + 1
+	send(header.TCPFlagAck, 1, next)
+	seg := receive()
+	claim := packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded}.frame()[:header.EthernetMinimumSize+header.IPv4MinimumSize+header.ICMPv4MinimumSize]
+	back := packet{dst: to.Addr().String(), protocol: TCP, port: to.Port()}.frame()[header.EthernetMinimumSize:]
+	quote := header.IPv4(append([]byte(nil), back[:header.IPv4MinimumSize+8]...)) // of a packet to the guest
+	quote.SetSourceAddress(header.IPv4(back).DestinationAddress())
+	quote.SetDestinationAddress(header.IPv4(back).SourceAddress())
+	header.TCP(quote[header.IPv4MinimumSize:]).SetSourcePort(to.Port())
+	header.TCP(quote[header.IPv4MinimumSize:]).SetDestinationPort(4000)
+	claim = append(claim, quote...)
+	ip := header.IPv4(claim[header.EthernetMinimumSize:])
+	ip.SetTotalLength(uint16(len(ip)))
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
+	m := header.ICMPv4(ip.Payload())
+	m.SetChecksum(0)
+	m.SetChecksum(^checksum.Checksum(m, 0))
+	wire.send(claim)
+	for range 50 {
+		next = seg.SequenceNumber() + uint32(len(seg.Payload()))
+		send(header.TCPFlagAck, 1, next)
+		if seg = receive(); len(seg.Payload()) < 100 && len(seg.Payload()) > 0 {
+			t.Fatalf("a segment of %d bytes", len(seg.Payload()))
+		}
 	}
 }
 
@@ -510,7 +614,7 @@ func TestDatagramFlowsAreBounded(t *testing.T) {
 	s.out.mu.Lock()
 	s.out.full = time.Time{}
 	for _, f := range s.out.udp { // what was idle for a while makes room
-		f.last.Store(time.Now().Add(-evictIdle - time.Second).UnixNano())
+		f.last.ns.Add(-int64(evictIdle + time.Second))
 		break
 	}
 	s.out.mu.Unlock()

@@ -36,6 +36,10 @@ const (
 	resets                   // the same, but it is a reset itself: where there is no connection it is ignored
 )
 
+// leastPath is the least that a guest can say to be the MTU of a path beyond it. The stack would believe 0 too, and send its buffers in
+// segments of one byte, each of which takes as much memory as a large one.
+const leastPath = 576
+
 // judge decides what becomes of a frame, which it only reads. The flow is set where the verdict is begins.
 func (id *stations) judge(frame []byte) (verdict, Flow) {
 	if len(frame) < header.EthernetMinimumSize {
@@ -122,10 +126,13 @@ func (id *stations) judgeIPv4(b []byte) (verdict, Flow) {
 		if len(payload) < header.ICMPv4MinimumSize {
 			return malformed, Flow{}
 		}
+		m := header.ICMPv4(payload)
 		switch {
+		case m.Type() == header.ICMPv4DstUnreachable && m.Code() == header.ICMPv4FragmentationNeeded && m.MTU() < leastPath:
+			return ignore, Flow{}
 		case toGateway:
 			return deliver, Flow{}
-		case header.ICMPv4(payload).Type() == header.ICMPv4Echo:
+		case m.Type() == header.ICMPv4Echo:
 			return begins, flow
 		}
 		return ignore, Flow{}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -21,8 +23,11 @@ type packet struct {
 	src, dst       string
 	protocol       Protocol
 	flags          header.TCPFlags
-	port           uint16
+	port, from     uint16
+	seq, ack       uint32
 	icmp           header.ICMPv4Type
+	code           header.ICMPv4Code
+	mtu            uint16
 	fragment       uint16
 	cut            int // bytes missing at the end
 	lie            int // what a datagram says to have more
@@ -48,7 +53,7 @@ func (p packet) frame() []byte {
 	case TCP:
 		body = make([]byte, header.TCPMinimumSize)
 		t := header.TCP(body)
-		t.Encode(&header.TCPFields{SrcPort: 4000, DstPort: p.port, SeqNum: 100, AckNum: 200, DataOffset: header.TCPMinimumSize, Flags: p.flags, WindowSize: 1000})
+		t.Encode(&header.TCPFields{SrcPort: cmp.Or(p.from, 4000), DstPort: p.port, SeqNum: 100 + p.seq, AckNum: 200 + p.ack, DataOffset: header.TCPMinimumSize, Flags: p.flags, WindowSize: 1000})
 		t.SetChecksum(^t.CalculateChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, src, dst, uint16(len(body)))))
 	case UDP:
 		body = make([]byte, header.UDPMinimumSize+4)
@@ -58,6 +63,8 @@ func (p packet) frame() []byte {
 		body = make([]byte, header.ICMPv4MinimumSize+4)
 		m := header.ICMPv4(body)
 		m.SetType(p.icmp)
+		m.SetCode(p.code)
+		m.SetMTU(p.mtu)
 		m.SetChecksum(^checksum.Checksum(m, 0))
 	default:
 		body = make([]byte, 8)
@@ -106,6 +113,8 @@ func TestJudge(t *testing.T) {
 		{"a reset of the guest", packet{protocol: TCP, flags: rst, port: 20000}.frame(), deliver, Flow{}},
 		{"a ping of the gateway", packet{protocol: ICMP, icmp: header.ICMPv4Echo}.frame(), deliver, Flow{}},
 		{"an ICMP error of the guest", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable}.frame(), deliver, Flow{}},
+		{"a smaller path", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded, mtu: 1400}.frame(), deliver, Flow{}},
+		{"a path of nothing", packet{protocol: ICMP, icmp: header.ICMPv4DstUnreachable, code: header.ICMPv4FragmentationNeeded}.frame(), ignore, Flow{}},
 		{"a question who has the gateway's address", arpFrame(header.ARPRequest, testMAC, "10.77.0.9", "10.77.0.1"), asks, Flow{}},
 
 		{"a connection to the gateway", packet{protocol: TCP, flags: syn, port: 22}.frame(), begins, flow(TCP, "10.77.0.1:22")},
@@ -357,6 +366,22 @@ func TestTeller(t *testing.T) {
 		}
 		if passed != step.passed || unsaid != step.unsaid {
 			t.Errorf("step %d: %d of %d passed, %d unsaid; want %d and %d", i, passed, step.events, unsaid, step.passed, step.unsaid)
+		}
+	}
+}
+
+// All kinds together are told no more often than is promised to who takes it.
+func TestToldTogether(t *testing.T) {
+	tellers := []teller{policyTold()}
+	for range limitKinds {
+		tellers = append(tellers, limitTold())
+	}
+	takes := rate.NewLimiter(rate.Every(ToldEvery), ToldBurst)
+	for now, end := time.Unix(1000, 0), time.Unix(1000, 0).Add(2*time.Hour); now.Before(end); now = now.Add(time.Second) {
+		for i := range tellers {
+			if _, told := tellers[i].allow(now); told && !takes.AllowN(now, 1) {
+				t.Fatalf("too many are told after %v", now.Sub(time.Unix(1000, 0)))
+			}
 		}
 	}
 }

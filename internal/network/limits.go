@@ -56,8 +56,14 @@ type teller struct {
 	unsaid uint64
 }
 
-// How often it is told what the policy refuses, and that a limit was reached. All of it together stays below what the instance's log
-// takes, so that no flood of one kind hides another.
+// ToldBurst and ToldEvery bound what Config.Refused is told: so many at once, and one more in so long. Who takes less of it has a flood of one
+// kind hide another, and their numbers wrong.
+const (
+	ToldBurst = 10 + 2*int(limitKinds)
+	ToldEvery = 5 * time.Second
+)
+
+// How often it is told what the policy refuses, and that a limit was reached.
 func policyTold() teller {
 	return teller{rate: rate.NewLimiter(rate.Every(10*time.Second), 10)}
 }

@@ -82,12 +82,13 @@ type Counters struct {
 
 // A Stack is the host's end of one machine's network.
 type Stack struct {
-	log   *slog.Logger
-	stack *stack.Stack
-	link  *link
-	guest tcpip.FullAddress // of the guest; Port is 0
-	most  int32             // connections relayed at a time
-	out   *outbound
+	log    *slog.Logger
+	stack  *stack.Stack
+	link   *link
+	guest  tcpip.FullAddress // of the guest; Port is 0
+	most   int32             // connections relayed at a time
+	linger time.Duration     // of what Dial returns
+	out    *outbound
 
 	ctx    context.Context // done when Close begins
 	cancel context.CancelFunc
@@ -130,6 +131,7 @@ func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
 		link:      newLink(link, c.MTU, id),
 		guest:     tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(id.guestIP)},
 		most:      MaxConnections,
+		linger:    probeLinger,
 		listeners: map[net.Listener]struct{}{},
 		seen:      make(chan struct{}),
 		done:      make(chan struct{}),

@@ -113,7 +113,7 @@ func (s *Stack) join(outside net.Conn, inside *Conn, buffers *bufferPool, passed
 	}
 	back.Wait()
 	outside.Close()
-	inside.Close()
+	inside.leave()
 }
 
 // resetConn ends a connection with a reset, where it has one.
@@ -122,6 +122,9 @@ func resetConn(c net.Conn) {
 		l.SetLinger(0)
 	}
 	c.Close()
+	if c, ok := c.(*Conn); ok {
+		c.drop() // both ends may have closed it before, and the guest not have taken the rest
+	}
 }
 
 // A bufferPool holds buffers for what is on its way through a relay. An idle connection holds none.

@@ -43,6 +43,7 @@ type session struct {
 	scheme string
 	basic  bool
 	token  string
+	here   bool // at an address of this host
 }
 
 func (s *session) howToSpeak() string {
@@ -55,6 +56,18 @@ func (s *session) speakPlainly() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scheme = "http"
+}
+
+func (s *session) isHere() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.here
+}
+
+func (s *session) speaksFrom(here bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.here = here
 }
 
 // authorize adds to a request for the registry itself what it is known to want.
@@ -156,9 +169,11 @@ func (r *Repository) fetchToken(ctx context.Context, params map[string]string) (
 	return token, nil
 }
 
-// token1 asks a token service. It is another host than the registry, and gets nothing that was meant for that.
+// token1 asks a token service. It is another host than the registry, and gets nothing that was meant for that. Whoever is not on this
+// host does not have one here either; one that is, under a name of its own, may have both.
 func (r *Repository) token1(ctx context.Context, method string, realm *url.URL, header http.Header, body string) (*http.Response, error) {
 	service := &Repository{c: r.c, host: realm.Host, path: r.path, auth: r.auth, alive: r.alive}
+	service.led = realm.Host != r.host && !isLoopback(r.host) && !r.isHere()
 	if isLoopback(realm.Host) && !isLoopback(r.host) {
 		return nil, &api.Error{Kind: api.Invalid, Code: "registry_refused", NoRetry: true, Message: "the registry " + r.host + " names a token service on this host, which is not asked"}
 	}

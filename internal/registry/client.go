@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -104,6 +105,7 @@ type Repository struct {
 	path  string
 	auth  Auth
 	alive func(n int) // told of every answer, and of every byte
+	led   bool        // it is a token service, and a registry elsewhere leads there
 
 	session
 }
@@ -194,7 +196,7 @@ func (r *Repository) follow(ctx context.Context, method string, u *url.URL, head
 		if err != nil {
 			return nil, err
 		}
-		resp, err := transport.RoundTrip(req)
+		resp, err := transport.RoundTrip(r.traced(req, transport))
 		if err != nil {
 			failed := unreachable(ctx, quoteHost(u.Host), err)
 			if _, notTLS := errors.AsType[tls.RecordHeaderError](err); notTLS || errors.Is(err, http.ErrSchemeMismatch) {
@@ -242,7 +244,7 @@ func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && strings.Equ
 // transport says by which way a request may go, if at all.
 func (r *Repository) transport(req *http.Request) (*http.Transport, error) {
 	host := req.URL.Host
-	own := isLoopback(r.host) // a registry on this host may lead to others on this host
+	own := isLoopback(r.host)
 	switch {
 	case req.URL.Scheme == "http" && isLoopback(host) && own:
 		return r.c.local, nil
@@ -250,7 +252,7 @@ func (r *Repository) transport(req *http.Request) (*http.Transport, error) {
 		return nil, refused("plain HTTP is spoken to registries on loopback only, and %s is not there", quoteHost(host))
 	case req.URL.Scheme != "https":
 		return nil, refused("the registry %s leads to %s://%s; only HTTPS is followed", r.host, printable(req.URL.Scheme, 20), quoteHost(host))
-	case host == r.host || own:
+	case host == r.host && !r.led, own: // a registry on this host may lead to others on this host
 		return r.c.named, nil
 	}
 	// Through a proxy it is the proxy's matter whom it reaches.
@@ -258,6 +260,19 @@ func (r *Repository) transport(req *http.Request) (*http.Transport, error) {
 		return r.c.named, nil
 	}
 	return r.c.further, nil
+}
+
+// traced has a request for the registry itself tell whether that is on this host, by whatever name. Where a proxy is says nothing.
+func (r *Repository) traced(req *http.Request, way *http.Transport) *http.Request {
+	if way != r.c.named || req.URL.Host != r.host {
+		return req
+	}
+	if p, err := way.Proxy(req); err != nil || p != nil {
+		return req
+	}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		r.speaksFrom(isOwn(addressOf(i.Conn.RemoteAddr().String())))
+	}}))
 }
 
 func (r *Repository) String() string { return fmt.Sprintf("%s/%s", r.host, r.path) }

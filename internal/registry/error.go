@@ -161,6 +161,8 @@ func unreachable(ctx context.Context, host string, err error) error {
 	case isDNS && dns.IsNotFound:
 		e.Message, e.NoRetry = fmt.Sprintf("the registry %s cannot be reached: there is no host of that name", host), true
 		return e
+	case errors.Is(err, errLedHere), errors.Is(err, errNotLoopback):
+		return refused("%s is not asked: %s", host, printable(err.Error(), 300))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		e.Message = fmt.Sprintf("the registry %s broke off the connection", host)
 	default:

@@ -69,6 +69,15 @@ func notHere(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+// isOwn reports whether a is an address of this host.
+func isOwn(a netip.Addr) bool {
+	if !a.IsValid() {
+		return false
+	}
+	kind, err := route(a)
+	return err == nil && kind == unix.RTN_LOCAL
+}
+
 // route asks the kernel where a packet to a would go (RTM_GETROUTE, rtnetlink(7)), and returns the kind of the route: RTN_LOCAL is
 // this host. An address without a route is the error that a connection to it would be. Nothing is sent.
 func route(a netip.Addr) (kind byte, err error) {

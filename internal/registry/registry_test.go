@@ -361,6 +361,65 @@ func TestNobodyElseIsLoggedInTo(t *testing.T) {
 	}
 }
 
+// far is a connection to somewhere else, by its own word.
+type far struct{ net.Conn }
+
+func (far) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(198, 51, 100, 7), Port: 443} }
+
+// A token service whose name leads to this host is asked only where the registry is here itself, by whatever name; a redirect that leads
+// here is not followed. No other try changes that.
+func TestNamesThatLeadHere(t *testing.T) {
+	for name, tc := range map[string]struct {
+		redirect, here bool
+		works          bool
+	}{
+		"a token service":                    {},
+		"a token service of a registry here": {here: true, works: true},
+		"a redirect":                         {redirect: true},
+		"a redirect of a registry here":      {redirect: true, here: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.host("registry.example", func(rw http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Header.Get("Authorization") == "Bearer t1":
+					io.WriteString(rw, blob)
+				case tc.redirect:
+					http.Redirect(rw, r, "https://inside.example/data", http.StatusFound)
+				default:
+					rw.Header().Set("WWW-Authenticate", `Bearer realm="https://inside.example/token"`)
+					rw.WriteHeader(401)
+				}
+			})
+			w.host("inside.example", func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, `{"token":"t1"}`) })
+			c := w.client()
+			dial := c.named.DialContext
+			c.named.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				if err == nil && !tc.here {
+					conn = far{conn}
+				}
+				return conn, err
+			}
+			c.further.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				to := w.hosts[strings.TrimSuffix(addr, ":443")].Listener.Addr().String()
+				return (&net.Dialer{Control: notHere}).DialContext(ctx, network, to)
+			}
+			text, err := fetch(t, c.Repository("registry.example", "app", Auth{Username: "me", Password: "pw"}, nil))
+			if tc.works {
+				if err != nil || text != blob {
+					t.Errorf("%q, %v", text, err)
+				}
+				return
+			}
+			refuses(t, err, "registry_refused", "inside.example is not asked")
+			if asked := w.asked(); len(asked) != 1 || Temporary(err) {
+				t.Errorf("asked %q; it may pass: %v", asked, Temporary(err))
+			}
+		})
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()

@@ -238,8 +238,7 @@ func (s *starting) listen(ctx context.Context) error {
 	}
 	ports := make([]machine.Port, 0, len(s.machine.Network.Ports))
 	for i, p := range s.machine.Network.Ports {
-		var lc net.ListenConfig
-		ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(p.HostAddr, p.HostPort).String())
+		ln, err := listenAt(ctx, netip.AddrPortFrom(p.HostAddr, p.HostPort))
 		if err != nil {
 			return portError(i, p, err)
 		}
@@ -258,6 +257,15 @@ func (s *starting) listen(ctx context.Context) error {
 	return nil
 }
 
+// listenAt binds one address, or all of IPv4 or of both for 0.0.0.0 and ::, which package net takes for the same.
+func listenAt(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	network := "tcp"
+	if at.Addr().Unmap().Is4() {
+		network = "tcp4"
+	}
+	return new(net.ListenConfig).Listen(ctx, network, at.String())
+}
+
 func portError(i int, p machine.Port, err error) error {
 	part := "host_port"
 	at := netip.AddrPortFrom(p.HostAddr, p.HostPort)
@@ -270,7 +278,7 @@ func portError(i int, p machine.Port, err error) error {
 		e.Message = fmt.Sprintf("port %v of the host may not be bound by this user: choose one above 1023", at)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		part = "host_addr"
-		e.Message = fmt.Sprintf("%v is no address of this host: name one that it has, or 0.0.0.0 for all", p.HostAddr)
+		e.Message = fmt.Sprintf("%v is no address of this host: name one that it has, or 0.0.0.0 for all of IPv4", p.HostAddr)
 	}
 	e.Details = []api.Detail{{Code: e.Code, Message: e.Message, Field: fmt.Sprintf("network.ports[%d].%s", i, part)}}
 	return e

@@ -201,7 +201,7 @@ func (r *run) startNetwork(link net.Conn) error {
 	if err != nil {
 		return err
 	}
-	refused := r.server.voice()
+	refused := r.server.voiceOfRefusals()
 	r.net, err = network.New(link, network.Config{
 		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
 	})

@@ -377,6 +377,29 @@ func TestPortErrorsNameWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Who names 0.0.0.0 does not open the port to IPv6.
+func TestPortsAreWhereTheyAreSaidToBe(t *testing.T) {
+	for host, reached := range map[string]string{"127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::1": "::1", "::": "127.0.0.1 ::1"} {
+		ln, err := listenAt(t.Context(), netip.AddrPortFrom(netip.MustParseAddr(host), 0))
+		if err != nil {
+			t.Logf("%s: %v: not looked at", host, err) // without IPv6
+			continue
+		}
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		var got []string
+		for _, from := range []string{"127.0.0.1", "::1"} {
+			if c, err := net.Dial("tcp", net.JoinHostPort(from, port)); err == nil {
+				got = append(got, from)
+				c.Close()
+			}
+		}
+		ln.Close()
+		if strings.Join(got, " ") != reached {
+			t.Errorf("%s is reached at %q, want %q", host, got, reached)
+		}
+	}
+}
+
 func TestRecordComesBack(t *testing.T) {
 	d := &runDir{path: filepath.Join(t.TempDir(), "vm")}
 	vm, err := d.make()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/network"
 )
 
 // Bounds of what a shim has to say for the instance's own log.
@@ -30,6 +31,11 @@ type voice struct {
 // voice returns one for another subject.
 func (s *server) voice() *voice {
 	return &voice{server: s, rate: newRate(voiceBurst, voiceEvery)}
+}
+
+// voiceOfRefusals returns the one for what the network refuses, which bounds that itself, each kind for itself.
+func (s *server) voiceOfRefusals() *voice {
+	return &voice{server: s, rate: newRate(network.ToldBurst, network.ToldEvery)}
 }
 
 // newRate lets through so many at once, and one more in so long.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/network"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
 
@@ -43,6 +44,26 @@ func TestVoiceIsBounded(t *testing.T) {
 		loud.say(slog.LevelWarn, "the last")
 		if _, lines, _ := s.next(0, true); len(lines) != maxLines || !strings.HasPrefix(lines[maxLines-1].Message, "the last") {
 			t.Errorf("%d lines wait", len(lines))
+		}
+	})
+}
+
+// What the network tells of its refusals is said, all of it.
+func TestRefusalsAreSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{changed: make(chan struct{})}
+		v := s.voiceOfRefusals()
+		said := 0
+		for i := range network.ToldBurst + 100 {
+			if i >= network.ToldBurst {
+				time.Sleep(network.ToldEvery)
+			}
+			v.say(slog.LevelWarn, "refused")
+			_, lines, _ := s.next(0, true)
+			said += len(lines)
+		}
+		if said != network.ToldBurst+100 {
+			t.Errorf("%d of %d are said", said, network.ToldBurst+100)
 		}
 	})
 }
