@@ -35,6 +35,7 @@ type Conn struct {
 	endpoint tcpip.Endpoint
 	queue    *waiter.Queue
 	linger   time.Duration // from Close to the reset of what the guest has not taken; 0: however long it takes
+	dropping *time.Timer   // of that; nil: it has not begun
 }
 
 // probeLinger is what a guest is given to take the end of a connection that it did not begin: one that takes nothing would have
@@ -119,19 +120,21 @@ func (c *Conn) Write(b []byte) (int, error) {
 // Close implements net.Conn.
 func (c *Conn) Close() error {
 	err := c.TCPConn.Close()
-	if c.linger > 0 && !c.gone() {
-		time.AfterFunc(c.linger, c.drop)
+	if c.linger > 0 {
+		c.dropAfter(c.linger)
 	}
 	return err
 }
 
-// CloseWrite sends the guest the end of the stream; reading goes on.
-func (c *Conn) CloseWrite() error { return asErrno(c.TCPConn.CloseWrite()) }
-
-// SetLinger sets what Close does with data that was not acknowledged: 0 drops it and resets the connection.
-func (c *Conn) SetLinger(sec int) error {
-	c.endpoint.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
-	return nil
+// dropAfter resets a connection that was closed, unless nothing is left of it by then. As a rule that is so at once, and then no timer is
+// left either: it would wake the process once more for each probe.
+func (c *Conn) dropAfter(d time.Duration) {
+	c.dropping = time.AfterFunc(d, c.drop)
+	end := waiter.NewFunctionEntry(waiter.EventHUp, func(waiter.EventMask) { c.dropping.Stop() })
+	c.queue.EventRegister(&end)
+	if c.gone() {
+		c.dropping.Stop()
+	}
 }
 
 // leave closes a connection whose both directions have ended, and returns once nothing is left of it. Until the guest has taken the rest

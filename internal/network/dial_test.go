@@ -235,3 +235,38 @@ func TestCloseEndsADial(t *testing.T) {
 		t.Errorf("Dial during Close = %v, want ErrClosed", err)
 	}
 }
+
+// Once a connection has ended in order, whoever ended it first, no timer is left of it.
+func TestDialedAndTaken(t *testing.T) {
+	s, g := pair(t, testConfig())
+	s.linger = time.Hour
+	ln := g.listen(80)
+	for _, guestFirst := range []bool{true, false} {
+		c, err := s.Dial(soon(t), 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends := []net.Conn{c, theirs}
+		if guestFirst {
+			ends = []net.Conn{theirs, c}
+		}
+		for i, end := range ends {
+			end.Close()
+			if other := ends[1-i]; i == 0 {
+				io.Copy(io.Discard, other) // it knows
+			}
+		}
+		dropping := c.(*Conn).dropping
+		eventually(t, "its timer ends", func() bool {
+			if dropping.Stop() {
+				dropping.Reset(time.Hour) // it went on, and does
+				return false
+			}
+			return true
+		})
+	}
+}
