@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -124,16 +125,19 @@ func jsonBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	bounded(w, r, maxBody)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTime)) // not every connection has one
-	// What watches for the client's going reads on: a deadline that stayed would end the request.
-	defer rc.SetReadDeadline(time.Time{})
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		if tooLarge := tooLarge(err); tooLarge != err {
-			return nil, tooLarge
-		}
-		return nil, fmt.Errorf("read the body: %v: %w", err, api.Invalid)
+	switch {
+	case err == nil:
+		// What watches for the client's going reads on: a deadline that stayed would end the request.
+		rc.SetReadDeadline(time.Time{})
+		return bytes.TrimSpace(b), nil
+	// Otherwise it stays: net/http reads what is left of the body before it sends the answer.
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &api.Error{Kind: api.Invalid, Message: fmt.Sprintf("the body did not come within %v", bodyTime)}
+	case tooLarge(err) != err:
+		return nil, tooLarge(err)
 	}
-	return bytes.TrimSpace(b), nil
+	return nil, fmt.Errorf("read the body: %v: %w", err, api.Invalid)
 }
 
 // misfit says which field of a body does not fit.

@@ -1,0 +1,89 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/halevm/hale/internal/registry/registrytest"
+	"github.com/halevm/hale/internal/server"
+)
+
+// pipes is a listener whose connections are pipes, so that a bubble decides what time it is for their deadlines.
+type pipes struct {
+	conns  chan net.Conn
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed.Done():
+		return nil, net.ErrClosed
+	}
+}
+func (p pipes) Close() error   { p.close(); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// overPipes runs a test in a bubble; say sends what a client says over a connection of its own, and the test reads on from there.
+func overPipes(t *testing.T, test func(t *testing.T, w *world, say func(string) *bufio.Reader), edit ...func(*server.Config)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w, handler := newHandler(t, registrytest.New(t).Client(), edit...)
+		p := pipes{conns: make(chan net.Conn)}
+		p.closed, p.close = context.WithCancel(t.Context())
+		srv := &http.Server{Handler: handler}
+		go srv.Serve(p)
+		defer srv.Close()
+		test(t, w, func(text string) *bufio.Reader {
+			here, there := net.Pipe()
+			t.Cleanup(func() { here.Close() })
+			p.conns <- there
+			go io.WriteString(here, text)
+			return bufio.NewReader(here)
+		})
+	})
+}
+
+// A body that does not come whole is refused when its time is over, and the connection with it.
+func TestBodyThatStops(t *testing.T) {
+	overPipes(t, func(t *testing.T, w *world, say func(string) *bufio.Reader) {
+		auth := "Host: x\r\nAuthorization: Bearer " + w.bearer + "\r\n"
+		for _, c := range []struct {
+			what, text string
+			status     int
+			after      time.Duration
+			says       string
+		}{
+			{"a length", "POST /instances HTTP/1.1\r\n" + auth + "Content-Length: 1000\r\n\r\n{", 400, 30 * time.Second, "within 30s"},
+			{"chunks", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", 400, 30 * time.Second, "within 30s"},
+			{"too long", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n100001\r\n" + strings.Repeat("x", 1<<20+1), 413, 30 * time.Second, "1048576"},
+			{"an import", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 400, 65 * time.Second, "for 1m0s"},
+			{"an import in broken chunks", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno length\r\n", 400, 5 * time.Second, "broke off"},
+		} {
+			start := time.Now()
+			in := say(c.text)
+			resp, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Errorf("%s: %v", c.what, err)
+				continue
+			}
+			body, _ := io.ReadAll(resp.Body)
+			if took := time.Since(start); resp.StatusCode != c.status || took > c.after || !strings.Contains(string(body), c.says) {
+				t.Errorf("%s: %d after %v: %s", c.what, resp.StatusCode, took, body)
+			}
+			if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: the connection stays: %v", c.what, err)
+			}
+		}
+	})
+}
