@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -156,19 +157,32 @@ func (f *faults) unsupported(field, message string) { f.add("unsupported", field
 // codeHealthCheck is that of a refusal which names something of a health check, whatever else it names.
 const codeHealthCheck = "invalid_health_check"
 
+// maxFaults is how many are told at once; a body of a megabyte may have a hundred thousand.
+const maxFaults = 100
+
 // err is nil where there are none. The code of the whole is that of the first, unless a health check is refused too.
 func (f faults) err() error {
 	if len(f) == 0 {
 		return nil
 	}
-	code, message := f[0].Code, f[0].Field+": "+f[0].Message
-	for _, d := range f[1:] {
-		message += "; " + d.Field + ": " + d.Message
+	code := f[0].Code
+	for _, d := range f {
 		if d.Code == codeHealthCheck {
 			code = d.Code
 		}
 	}
-	return &api.Error{Kind: api.Invalid, Code: code, Message: message, Details: f, NoRetry: true}
+	told := f[:min(len(f), maxFaults)]
+	var message strings.Builder
+	for i, d := range told {
+		if i > 0 {
+			message.WriteString("; ")
+		}
+		message.WriteString(d.Field + ": " + d.Message)
+	}
+	if more := len(f) - len(told); more > 0 {
+		fmt.Fprintf(&message, "; and %d more", more)
+	}
+	return &api.Error{Kind: api.Invalid, Code: code, Message: message.String(), Details: told, NoRetry: true}
 }
 
 // invalid is a refusal of one parameter.
