@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -86,4 +87,24 @@ func TestBodyThatStops(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Who asks for the headers of a stream gets them, and the next answer on that connection.
+func TestHeadOfStreams(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(9 * time.Second)) // before a heartbeat
+	in := bufio.NewReader(conn)
+	for _, path := range []string{"/events", "/instances/web/logs?follow=true", "/instances/web/wait?state=Stopped", "/instances/web"} {
+		fmt.Fprintf(conn, "HEAD %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, w.bearer)
+		resp, err := http.ReadResponse(in, &http.Request{Method: http.MethodHead})
+		if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") == "" {
+			t.Fatalf("%s: %+v, %v", path, resp, err)
+		}
+	}
 }
