@@ -68,6 +68,7 @@ func TestBodyThatStops(t *testing.T) {
 			{"a length", "POST /instances HTTP/1.1\r\n" + auth + "Content-Length: 1000\r\n\r\n{", 400, 30 * time.Second, "within 30s"},
 			{"chunks", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", 400, 30 * time.Second, "within 30s"},
 			{"too long", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n100001\r\n" + strings.Repeat("x", 1<<20+1), 413, 30 * time.Second, "1048576"},
+			{"nobody's", "GET /instances HTTP/1.1\r\n" + auth + "Content-Length: 1000\r\n\r\n{", 200, 30 * time.Second, "[]"},
 			{"an import", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 400, 65 * time.Second, "for 1m0s"},
 			{"an import in broken chunks", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno length\r\n", 400, 5 * time.Second, "broke off"},
 		} {
@@ -107,4 +108,22 @@ func TestHeadOfStreams(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", path, resp, err)
 		}
 	}
+}
+
+// Somebody who takes no answer is not waited for without end, and a stranger's body is not waited for at all.
+func TestAnswersThatNobodyTakes(t *testing.T) {
+	overPipes(t, func(t *testing.T, w *world, say func(string) *bufio.Reader) {
+		for _, path := range []string{"/openapi.json", "/openapi.yaml", "/docs", "/health", "/metrics", "/instances"} {
+			in := say("GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + w.bearer + "\r\n\r\n")
+			time.Sleep(46 * time.Second)
+			if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: the connection stays: %v", path, err)
+			}
+		}
+		start := time.Now()
+		in := say("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusOK || time.Since(start) > 0 {
+			t.Errorf("%+v, %v after %v", resp, err, time.Since(start))
+		}
+	})
 }

@@ -134,11 +134,10 @@ func writeError(w http.ResponseWriter, status int, body api.ErrorBody) {
 	writeJSON(w, status, body)
 }
 
-// writeTime is how long a client may take over an answer.
-const writeTime = 30 * time.Second
+// writeTime is how long a client may take over an answer, before which net/http may wait for what it still owes of its body.
+const writeTime = bodyTime + 15*time.Second
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // not every connection has one
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error is a client that has gone

@@ -61,24 +61,30 @@ func (s *Server) watch(next http.Handler) http.Handler {
 	})
 }
 
-// recorder remembers the status. Unwrap lets http.ResponseController reach what lies below.
+// recorder remembers the status, and gives a client writeTime to take the answer; what lasts longer says so itself. Unwrap lets
+// http.ResponseController reach what lies below.
 type recorder struct {
 	http.ResponseWriter
 	status int
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && status >= 200 || status == http.StatusSwitchingProtocols {
-		r.status = status
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		r.begin(status)
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	return r.ResponseWriter.Write(p)
+}
+
+func (r *recorder) begin(status int) {
+	if r.status == 0 {
+		r.status = status
+		http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // not every connection has one
+	}
 }
 
 // Unwrap is for http.ResponseController.
@@ -96,13 +102,12 @@ func (s *Server) authorize(r *http.Request) error {
 	return nil
 }
 
-// turnAway answers somebody without a token, whose body is not waited for.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+// waitForNoBody is for somebody without a token.
+func waitForNoBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now())
 		w.Header().Set("Connection", "close")
 	}
-	s.fail(w, r, err)
 }
 
 // bounded cuts a body at limit bytes; one that is longer is an error of kind api.TooLarge where it is read.

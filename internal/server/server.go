@@ -132,11 +132,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		} else if r.Pattern != "" {
 			infoOf(r.Context()).route = r.Pattern
 		}
-		if !open[r.Pattern] {
-			if err := s.authorize(r); err != nil {
-				s.turnAway(w, r, err)
-				return
-			}
+		if open[r.Pattern] {
+			waitForNoBody(w, r)
+		} else if err := s.authorize(r); err != nil {
+			waitForNoBody(w, r)
+			s.fail(w, r, err)
+			return
 		}
 		if lasting[r.Pattern] {
 			select {
