@@ -251,9 +251,10 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	defer d.mail.stop()
 	defer d.loops.stop()
 	d.awaitHealth(ctx)
+	crowd := newCrowd()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
-		Verify: secret.Verify, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,
+		Verify: secret.Verify, Admitted: crowd.admit, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,
 		Capabilities: d.capabilities, Metrics: d.metrics.registry, Panics: d.metrics.panics,
 		Started: d.started, Version: version.String(), Log: d.log,
 	})
@@ -267,8 +268,8 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	srv := &http.Server{
 		Handler: handler, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ConnState: newCrowd().changed,
-		ErrorLog:  slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		ConnState: crowd.changed, ConnContext: crowd.remember,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()

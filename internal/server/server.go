@@ -35,6 +35,8 @@ type Config struct {
 
 	// Verify returns nil for a valid token; for another an error of kind api.Unauthorized, whose words are for the caller.
 	Verify func(token string, now time.Time) error
+	// Admitted is told of each request that has shown a valid token.
+	Admitted func(ctx context.Context)
 	// Settled returns when what was changed of an instance has been taken in by the controllers, so that it can be shown.
 	Settled func(ctx context.Context, id string)
 	// Controllers tells when each controller was last active.
@@ -138,6 +140,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			waitForNoBody(w, r)
 			s.fail(w, r, err)
 			return
+		} else {
+			s.config.Admitted(r.Context())
 		}
 		if lasting[r.Pattern] {
 			select {
