@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,7 +55,15 @@ func decodeFields(w http.ResponseWriter, r *http.Request, v any, strict bool) er
 		if strict {
 			d.DisallowUnknownFields()
 		}
-		switch err := misfit(located(d.Decode(v), one)).(type) {
+		err = d.Decode(v)
+		if field, ok := unknownField(err); ok {
+			if field != name { // what takes fields of its own takes no further objects
+				field = name + "." + field
+			}
+			all.invalid(field, "there is no such field")
+			continue
+		}
+		switch err := misfit(located(err, one)).(type) {
 		case nil:
 		case *api.Error:
 			all = append(all, err.Details...)
@@ -148,10 +157,20 @@ func misfit(err error) error {
 	if err == nil {
 		return nil
 	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return invalid(strings.Trim(field, `"`), "there is no such field")
-	}
 	return &api.Error{Kind: api.Invalid, Message: "the body is not the JSON that this route takes: " + err.Error()}
+}
+
+// unknownField is the name of a field that a strict decoder refused, without what it is in.
+func unknownField(err error) (string, bool) {
+	if err == nil {
+		return "", false
+	}
+	quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field ")
+	if !ok {
+		return "", false
+	}
+	name, err := strconv.Unquote(quoted)
+	return name, err == nil
 }
 
 // given reports whether a raw field was in the body, and was not null.
