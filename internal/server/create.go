@@ -127,8 +127,9 @@ func (s *Server) whyAbsent(ref string, err error) error {
 	}
 	in := *e
 	in.Message = fmt.Sprintf("image %s cannot be used: %s", img.Ref, e.Message)
-	in.RetryAfter = max(0, e.RetryAfter-time.Since(img.FailedAt))
-	in.NoRetry = true
+	if in.NoRetry = true; e.Kind == api.Unavailable || e.Kind == api.RateLimited {
+		in.RetryAfter = max(time.Second, max(failureStands, e.RetryAfter)-time.Since(img.FailedAt))
+	}
 	return &in
 }
 

@@ -75,7 +75,7 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 		body.Message = e.Error()
 		body.Details = append(body.Details, e.Details...)
 		a.noRetry = a.noRetry || e.NoRetry
-		if a.noRetry {
+		if a.noRetry && kind != api.Unavailable || e.RetryAfter > 0 {
 			a.after = e.RetryAfter // for a person: no client comes again by itself
 		}
 	}
