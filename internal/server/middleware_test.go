@@ -109,6 +109,13 @@ func TestFollowersAreBounded(t *testing.T) {
 	if resp := follow(); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one more is %d, Retry-After %q: want 503", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}
+	w.everyOperation("nobody", "nothing", `{}`, http.StatusServiceUnavailable, func(o operation) bool {
+		switch o.path {
+		case "/events", "/instances/{id}/logs", "/instances/{id}/wait", "/instances/{id}/exec":
+			return true
+		}
+		return o.method == "GET" && o.path == "/images/{name}"
+	})
 	if resp, _ := w.call("GET", "/instances", w.bearer, nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("a request that does not last is %d", resp.StatusCode)
 	}
