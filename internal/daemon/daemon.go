@@ -5,7 +5,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -229,16 +228,6 @@ func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
 	return nil, fmt.Errorf("driver %q: one of %s, %s: %w", d.config.Driver, DriverQEMU, DriverFake, api.Invalid)
 }
 
-// Where is what a daemon writes down (DIR/hale.json) so that the command line of the same machine finds it.
-type Where struct {
-	URL     string `json:"url"`
-	PID     int    `json:"pid"`
-	Version string `json:"version"`
-}
-
-// WhereFile is its name in a data directory.
-const WhereFile = "hale.json"
-
 // serve answers requests until ctx is done.
 func (d *Daemon) serve(ctx context.Context, dir string) error {
 	secret, err := token.Open(dir)
@@ -287,6 +276,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
+	os.Remove(filepath.Join(dir, WhereFile)) // before somebody else can be found at that address
 	endRequests(server.ErrStopping)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
@@ -294,14 +284,6 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		srv.Close()
 	}
 	return nil
-}
-
-func writeWhere(dir, url string) error {
-	b, err := json.Marshal(Where{URL: url, PID: os.Getpid(), Version: version.String()})
-	if err != nil {
-		return err
-	}
-	return store.WriteFile(filepath.Join(dir, WhereFile), append(b, '\n'), 0o600)
 }
 
 // close puts the parts away, the last built first.
