@@ -65,6 +65,9 @@ const imagePatience = 10 * time.Second
 
 // createWhenReady creates, once the image is ready or will not be within imagePatience. An image that is not here is pulled.
 func (s *Server) createWhenReady(ctx context.Context, spec instance.Spec) (instance.Instance, error) {
+	if err := s.config.Instances.Refuses(spec); err != nil {
+		return instance.Instance{}, err // before a pull, or a wait, that would be for nothing
+	}
 	patient, cancel := context.WithTimeout(ctx, imagePatience)
 	defer cancel()
 	for pulled := false; ; {

@@ -113,6 +113,14 @@ func TestCreatePulls(t *testing.T) {
 		if got := a.ask("POST", "/instances", `{"name":"at-once","image":"localhost:5000/app:v1"}`); got.status != http.StatusCreated {
 			t.Fatalf("%+v", got)
 		}
+		// What is refused whatever the image is pulls none.
+		asked := reg.asked.Load()
+		for code, body := range map[string]string{"name_conflict": `"name":"at-once"`, "invalid_request": `"network":{"enabled":false,"ports":[{"guest_port":80}]}`} {
+			got := a.ask("POST", "/instances", `{"image":"localhost:5000/hangs:v1",`+body+`}`)
+			if got.Code != code || got.took != 0 || reg.asked.Load() != asked {
+				t.Errorf("%s: %+v", body, got)
+			}
+		}
 		for repo, want := range map[string]struct {
 			status int
 			code   string
