@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
@@ -100,7 +101,7 @@ var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stop
 // stopping reports whether a request was cut short by the end of the daemon, and not by its client.
 func stopping(r *http.Request) bool { return errors.Is(context.Cause(r.Context()), ErrStopping) }
 
-// fail answers a request with an error. The edge is where an error is logged: 5xx as ours, and what the answer does not say; the rest not at all.
+// fail answers a request with an error. The edge is where an error is logged: 5xx, and what the answer does not say; the rest not at all.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if cut := errors.Is(err, context.Canceled) || errors.Is(err, ErrStopping); cut && r.Context().Err() != nil {
 		if !stopping(r) {
@@ -111,8 +112,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	info := infoOf(r.Context())
 	a, body := describe(err, info.id)
 	info.code = body.Code
-	if a.unsaid || a.status >= 500 && a.status != http.StatusNotImplemented && err != ErrStopping {
-		s.log.Error("request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
+	if a.unsaid || a.status >= 500 {
+		level := slog.LevelError
+		if a.status == http.StatusNotImplemented || err == ErrStopping {
+			level = slog.LevelInfo // nobody need act, but the answer names its request
+		}
+		s.log.Log(r.Context(), level, "request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	h := w.Header()
 	if a.noRetry {
