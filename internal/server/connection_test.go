@@ -69,6 +69,7 @@ func TestBodyThatStops(t *testing.T) {
 			{"chunks", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", 400, 30 * time.Second, "within 30s"},
 			{"too long", "POST /instances HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n100001\r\n" + strings.Repeat("x", 1<<20+1), 413, 30 * time.Second, "1048576"},
 			{"nobody's", "GET /instances HTTP/1.1\r\n" + auth + "Content-Length: 1000\r\n\r\n{", 200, 30 * time.Second, "[]"},
+			{"an import that is too long", "POST /images/import HTTP/1.1\r\n" + auth + "Content-Length: 34359738369\r\nExpect: 100-continue\r\n\r\n", 413, 0, "34359738368"},
 			{"an import", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 400, 65 * time.Second, "for 1m0s"},
 			{"an import in broken chunks", "POST /images/import HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno length\r\n", 400, 5 * time.Second, "broke off"},
 		} {

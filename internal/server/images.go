@@ -104,6 +104,10 @@ func (s *Server) TagImage(w http.ResponseWriter, r *http.Request, name string) {
 
 // ImportImage reads an archive from the body.
 func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.ImportImageParams) {
+	if r.ContentLength > maxImport { // before any of it is sent
+		s.fail(w, r, tooLarge(&http.MaxBytesError{Limit: maxImport}))
+		return
+	}
 	bounded(w, r, maxImport)
 	var name string
 	if p.Name != nil {
