@@ -15,6 +15,7 @@ import (
 
 	"github.com/halevm/hale/internal/registry/registrytest"
 	"github.com/halevm/hale/internal/server"
+	"github.com/halevm/hale/internal/token"
 )
 
 // pipes is a listener whose connections are pipes, so that a bubble decides what time it is for their deadlines.
@@ -125,6 +126,32 @@ func TestAnswersThatNobodyTakes(t *testing.T) {
 		in := say("GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
 		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusOK || time.Since(start) > 0 {
 			t.Errorf("%+v, %v after %v", resp, err, time.Since(start))
+		}
+	})
+}
+
+// A new secret ends also what its predecessor's tokens had begun; that a token runs out does not.
+func TestStreamsEndWithTheirToken(t *testing.T) {
+	overPipes(t, func(t *testing.T, w *world, say func(string) *bufio.Reader) {
+		resp, err := http.ReadResponse(say("GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+w.bearer+"\r\n\r\n"), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+		in := bufio.NewReader(resp.Body)
+		for start := time.Now(); time.Since(start) < 2*time.Hour; { // the token was good for one
+			if _, err := in.ReadByte(); err != nil {
+				t.Fatalf("after %v: %v", time.Since(start), err)
+			}
+		}
+		if _, err := token.Rotate(w.dir); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for err == nil && time.Since(start) < time.Minute {
+			_, err = in.ReadByte()
+		}
+		if !errors.Is(err, io.ErrUnexpectedEOF) || time.Since(start) > 10*time.Second {
+			t.Errorf("it ends after %v with %v", time.Since(start), err)
 		}
 	})
 }

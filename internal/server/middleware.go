@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -92,14 +93,51 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // authorize lets a request through that carries a valid token.
 func (s *Server) authorize(r *http.Request) error {
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	token, ok := bearer(r)
+	if !ok {
 		return fmt.Errorf("a bearer token is needed (Authorization: Bearer …; `hale token` prints one): %w", api.Unauthorized)
 	}
-	if err := s.config.Verify(strings.TrimSpace(given), time.Now()); err != nil {
+	if err := s.config.Verify(token, time.Now()); err != nil {
 		return fmt.Errorf("check the token: %w", err)
 	}
 	return nil
+}
+
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(given), strings.EqualFold(scheme, "Bearer")
+}
+
+// recheck is how often the token of a request that lasts is looked at again.
+const recheck = 10 * time.Second
+
+// errRevoked ends a request that lasts when a new secret has ended its token. That one runs out ends none.
+var errRevoked = &api.Error{Kind: api.Unauthorized, Message: "a new secret has ended the token: make another with `hale token`"}
+
+// whileValid makes a request end with its token, until the func that it returns is called.
+func (s *Server) whileValid(r *http.Request) (*http.Request, func()) {
+	token, _ := bearer(r)
+	began := time.Now()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if errors.Is(s.config.Verify(token, began), api.Unauthorized) {
+					cancel(errRevoked)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return r.WithContext(ctx), func() {
+		cancel(nil)
+		wg.Wait()
+	}
 }
 
 // waitForNoBody is for somebody without a token.

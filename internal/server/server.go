@@ -151,6 +151,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.fail(w, r, fmt.Errorf("%d requests follow or wait for something already: %w", maxLasting, api.Unavailable))
 				return
 			}
+			valid, end := s.whileValid(r)
+			defer end()
+			r = valid
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -207,9 +207,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 	}
 }
 
-// cut breaks an answer off that ends with the daemon, so that its reader does not take that for the end of what there is.
+// cut breaks an answer off that ends with the daemon or with its token, so that its reader does not take that for the end of what there is.
 func cut(r *http.Request) {
-	if stopping(r) {
+	if stopping(r) || errors.Is(context.Cause(r.Context()), errRevoked) {
 		panic(http.ErrAbortHandler)
 	}
 }
