@@ -562,7 +562,7 @@ type ErrorBody struct {
 	// Example: invalid_health_check
 	Code string `json:"code"`
 
-	// Details Each fault of a request that may have several.
+	// Details Each fault of a request that may have several, the first hundred.
 	Details []ErrorDetail `json:"details"`
 
 	// Message What was wrong and what would be right, for a person.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/daemon"
 	"github.com/halevm/hale/internal/egress"
 	"github.com/halevm/hale/internal/host"
@@ -203,6 +204,9 @@ func (s *settings) tokenCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.resolve(); err != nil {
 				return err
+			}
+			if ttl <= 0 { // before a new secret ends what there is
+				return &api.Error{Kind: api.Invalid, Message: fmt.Sprintf("--ttl %v: a token is good for longer than that", ttl)}
 			}
 			if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
 				return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -140,16 +139,14 @@ func (s *settings) localDaemon() (url, bearer string, err error) {
 	if err := s.resolve(); err != nil {
 		return "", "", err
 	}
-	b, err := os.ReadFile(filepath.Join(s.DataDir, daemon.WhereFile))
+	where, err := daemon.Find(s.DataDir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", "", fmt.Errorf("no daemon runs with the data directory %s: start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN", s.DataDir)
-	case err != nil:
+	case errors.Is(err, daemon.ErrNone):
+		return "", "", fmt.Errorf("%w with the data directory %s: start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN", err, s.DataDir)
+	case errors.Is(err, fs.ErrPermission):
 		return "", "", fmt.Errorf("find the daemon of this host: %w (run this as the daemon's user, or set HALE_URL and HALE_TOKEN)", err)
-	}
-	var where daemon.Where
-	if err := json.Unmarshal(b, &where); err != nil {
-		return "", "", fmt.Errorf("%s: %w", daemon.WhereFile, err)
+	case err != nil:
+		return "", "", fmt.Errorf("find the daemon of this host: %w", err)
 	}
 	bearer = os.Getenv("HALE_TOKEN")
 	if bearer == "" {

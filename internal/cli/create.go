@@ -367,6 +367,11 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 	refused, ok := errors.AsType[*hale.Error](err)
 	absent := ok && refused.Code == "image_not_found"
 	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
+		if f.name != "" { // a name in use is told before the pull, which may take long
+			if other, err := c.Instance(ctx, f.name); err == nil && other.Name == f.name {
+				return api.Instance{}, exitStatus{exitConflict, fmt.Errorf("the name %q is taken by instance %s", other.Name, other.ID)}
+			}
+		}
 		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
 			return api.Instance{}, err
 		}

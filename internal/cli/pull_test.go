@@ -118,3 +118,19 @@ func TestPullOnATerminal(t *testing.T) {
 		}
 	}
 }
+
+// A name that is in use is told before the image is pulled, which may take long.
+func TestRunOfANameInUse(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /images/{name}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 404, "image_not_found", "there is no image here")
+	}))
+	d.answer("GET /instances/web", api.Instance{ID: "aaaa", Name: "web"})
+	code, _, stderr := d.hale("run", "-q", "--name", "web", "localhost:5000/app:v1")
+	if code != exitConflict || stderr != "hale: the name \"web\" is taken by instance aaaa\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+	if got := trimmed(d.requests()); !slices.Equal(got, []string{"GET /images/localhost:5000%2Fapp:v1", "GET /instances/web"}) {
+		t.Errorf("asked %q", got)
+	}
+}

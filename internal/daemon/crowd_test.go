@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +12,7 @@ import (
 	"time"
 )
 
-// Connections that are held and not used go first; one that is in use stays, and newcomers are served.
+// Connections that are held and not used go first; one that is in use by somebody with a token stays, and newcomers are served.
 func TestCrowd(t *testing.T) {
 	c := newCrowd()
 	c.most = 10
@@ -19,12 +20,13 @@ func TestCrowd(t *testing.T) {
 	var once sync.Once
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/busy" {
+			c.admit(r.Context())
 			once.Do(func() { close(busy) })
 			<-release
 		}
 		fmt.Fprint(w, "served")
 	}))
-	srv.Config.ConnState = c.changed
+	srv.Config.ConnState, srv.Config.ConnContext = c.changed, c.remember
 	srv.Start()
 	defer srv.Close()
 	ask := func(path string) string {
@@ -66,5 +68,40 @@ func TestCrowd(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d connections are left", all)
 		}
+	}
+}
+
+// A stranger's connection goes also while it is in use: it is the answer to a stranger that nobody takes.
+func TestStrangersGoFirst(t *testing.T) {
+	c := newCrowd()
+	c.most = 2
+	come := func() (here, there net.Conn) {
+		here, there = net.Pipe()
+		t.Cleanup(func() { here.Close() })
+		c.changed(there, http.StateNew)
+		c.changed(there, http.StateActive)
+		return here, there
+	}
+	there := func(conn net.Conn) bool {
+		conn.SetReadDeadline(time.Now())
+		_, err := conn.Read(make([]byte, 1))
+		return err != io.EOF
+	}
+	guest, theirs := come()
+	c.admit(c.remember(context.Background(), theirs))
+	first, _ := come()
+	second, ours := come()
+	if !there(guest) || there(first) || !there(second) {
+		t.Errorf("of a guest and two strangers, of whom the first is to go, there are %v, %v, %v", there(guest), there(first), there(second))
+	}
+	c.admit(c.remember(context.Background(), ours)) // once it idles it goes again
+	c.changed(theirs, http.StateIdle)
+	if come(); there(guest) || !there(second) {
+		t.Errorf("of one who idles and one who does not there are %v, %v", there(guest), there(second))
+	}
+	c.changed(theirs, http.StateClosed)
+	c.admit(c.remember(context.Background(), theirs))
+	if len(c.in) != 1 || len(c.at) != 1 {
+		t.Errorf("%d are in, and %d may go: who went is remembered", len(c.in), len(c.at))
 	}
 }

@@ -5,7 +5,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -234,16 +233,6 @@ func (d *Daemon) driver(ctx context.Context) (instance.Driver, error) {
 	return nil, fmt.Errorf("driver %q: one of %s, %s: %w", d.config.Driver, DriverQEMU, DriverFake, api.Invalid)
 }
 
-// Where is what a daemon writes down (DIR/hale.json) so that the command line of the same machine finds it.
-type Where struct {
-	URL     string `json:"url"`
-	PID     int    `json:"pid"`
-	Version string `json:"version"`
-}
-
-// WhereFile is its name in a data directory.
-const WhereFile = "hale.json"
-
 // serve answers requests until ctx is done.
 func (d *Daemon) serve(ctx context.Context, dir string) error {
 	secret, err := token.Open(dir)
@@ -256,9 +245,10 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	defer d.mail.stop()
 	defer d.loops.stop()
 	d.awaitHealth(ctx)
+	crowd := newCrowd()
 	handler := server.New(server.Config{
 		Instances: d.instances, Images: d.images, Health: d.health, Events: d.events,
-		Verify: secret.Verify, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,
+		Verify: secret.Verify, Admitted: crowd.admit, Settled: d.settled, Controllers: d.controllers, Resources: d.resources,
 		Capabilities: d.capabilities, Metrics: d.metrics.registry, Panics: d.metrics.panics,
 		Started: d.started, Version: version.String(), Log: d.log,
 	})
@@ -272,8 +262,8 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	srv := &http.Server{
 		Handler: handler, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ConnState: newCrowd().changed,
-		ErrorLog:  slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		ConnState: crowd.changed, ConnContext: crowd.remember,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
@@ -291,6 +281,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
+	os.Remove(filepath.Join(dir, WhereFile)) // before somebody else can be found at that address
 	endRequests(server.ErrStopping)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
@@ -298,14 +289,6 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		srv.Close()
 	}
 	return nil
-}
-
-func writeWhere(dir, url string) error {
-	b, err := json.Marshal(Where{URL: url, PID: os.Getpid(), Version: version.String()})
-	if err != nil {
-		return err
-	}
-	return store.WriteFile(filepath.Join(dir, WhereFile), append(b, '\n'), 0o600)
 }
 
 // close puts the parts away, the last built first.

@@ -44,8 +44,13 @@ func (r reader) field(name string) string {
 	return r.path + "." + name
 }
 
+// maxFaults is how many are told at once: an object of a megabyte may have a hundred thousand.
+const maxFaults = 100
+
 func (r reader) fault(name, message string) {
-	*r.faults = append(*r.faults, Fault{Field: r.field(name), Message: message})
+	if len(*r.faults) < maxFaults {
+		*r.faults = append(*r.faults, Fault{Field: r.field(name), Message: message})
+	}
 }
 
 // faulty reports whether a fault of this field was found already.

@@ -83,6 +83,29 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 	return <-made, nil
 }
 
+// Refuses says why Create would refuse a spec now, whatever its image is; nil where that depends on the image.
+func (s *Set) Refuses(spec Spec) error {
+	if _, err := checkSpec(spec); err != nil {
+		return err
+	}
+	if err := s.roomOnDisk(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.roomAndName(spec)
+}
+
+// roomAndName refuses a spec whose name is taken, or for which there is no memory. The caller holds s.mu.
+func (s *Set) roomAndName(spec Spec) error {
+	if other, taken := s.names[spec.Name]; taken {
+		message := fmt.Sprintf("the name %q is taken by instance %s", spec.Name, other)
+		return &api.Error{Kind: api.Conflict, Code: "name_conflict", Message: message, NoRetry: true,
+			Details: []api.Detail{{Code: "name_conflict", Message: message, Field: "name"}}}
+	}
+	return s.roomFor(spec)
+}
+
 // takeImageCheck settles what the image's HEALTHCHECK means for the instance. Its warnings are for the instance's log.
 func (s *Spec) takeImageCheck(img *Image) (warnings []string, err error) {
 	policy, warnings := health.FromImage(img.Healthcheck, img.Shell)
@@ -201,12 +224,7 @@ func (s *Set) reserve(spec Spec, img Image) (*owner, error) {
 			spec.Name = name
 		}
 	}
-	if other, taken := s.names[spec.Name]; taken {
-		message := fmt.Sprintf("the name %q is taken by instance %s", spec.Name, other)
-		return nil, &api.Error{Kind: api.Conflict, Code: "name_conflict", Message: message, NoRetry: true,
-			Details: []api.Detail{{Code: "name_conflict", Message: message, Field: "name"}}}
-	}
-	if err := s.roomFor(spec); err != nil {
+	if err := s.roomAndName(spec); err != nil {
 		return nil, err
 	}
 	t := now()

@@ -142,7 +142,7 @@ func newHandler(t *testing.T, registries *registry.Client, edit ...func(*server.
 	panics := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "panics_total"}, []string{"what"})
 	var one sync.Mutex
 	config := server.Config{
-		Instances: set, Images: store, Health: checks, Events: events, Verify: secret.Verify,
+		Instances: set, Images: store, Health: checks, Events: events, Verify: secret.Verify, Admitted: func(context.Context) {},
 		Settled: func(context.Context, string) {
 			one.Lock()
 			defer one.Unlock()

@@ -65,6 +65,9 @@ const imagePatience = 10 * time.Second
 
 // createWhenReady creates, once the image is ready or will not be within imagePatience. An image that is not here is pulled.
 func (s *Server) createWhenReady(ctx context.Context, spec instance.Spec) (instance.Instance, error) {
+	if err := s.config.Instances.Refuses(spec); err != nil {
+		return instance.Instance{}, err // before a pull, or a wait, that would be for nothing
+	}
 	patient, cancel := context.WithTimeout(ctx, imagePatience)
 	defer cancel()
 	for pulled := false; ; {
@@ -127,8 +130,9 @@ func (s *Server) whyAbsent(ref string, err error) error {
 	}
 	in := *e
 	in.Message = fmt.Sprintf("image %s cannot be used: %s", img.Ref, e.Message)
-	in.RetryAfter = max(0, e.RetryAfter-time.Since(img.FailedAt))
-	in.NoRetry = true
+	if in.NoRetry = true; e.Kind == api.Unavailable || e.Kind == api.RateLimited {
+		in.RetryAfter = max(time.Second, max(failureStands, e.RetryAfter)-time.Since(img.FailedAt))
+	}
 	return &in
 }
 

@@ -9,7 +9,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,7 +55,15 @@ func decodeFields(w http.ResponseWriter, r *http.Request, v any, strict bool) er
 		if strict {
 			d.DisallowUnknownFields()
 		}
-		switch err := misfit(located(d.Decode(v), one)).(type) {
+		err = d.Decode(v)
+		if field, ok := unknownField(err); ok {
+			if field != name { // what takes fields of its own takes no further objects
+				field = name + "." + field
+			}
+			all.invalid(field, "there is no such field")
+			continue
+		}
+		switch err := misfit(located(err, one)).(type) {
 		case nil:
 		case *api.Error:
 			all = append(all, err.Details...)
@@ -124,16 +134,19 @@ func jsonBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	bounded(w, r, maxBody)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTime)) // not every connection has one
-	// What watches for the client's going reads on: a deadline that stayed would end the request.
-	defer rc.SetReadDeadline(time.Time{})
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		if tooLarge := tooLarge(err); tooLarge != err {
-			return nil, tooLarge
-		}
-		return nil, fmt.Errorf("read the body: %v: %w", err, api.Invalid)
+	switch {
+	case err == nil:
+		// What watches for the client's going reads on: a deadline that stayed would end the request.
+		rc.SetReadDeadline(time.Time{})
+		return bytes.TrimSpace(b), nil
+	// Otherwise it stays: net/http reads what is left of the body before it sends the answer.
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &api.Error{Kind: api.Invalid, Message: fmt.Sprintf("the body did not come within %v", bodyTime)}
+	case tooLarge(err) != err:
+		return nil, tooLarge(err)
 	}
-	return bytes.TrimSpace(b), nil
+	return nil, fmt.Errorf("read the body: %v: %w", err, api.Invalid)
 }
 
 // misfit says which field of a body does not fit.
@@ -144,10 +157,20 @@ func misfit(err error) error {
 	if err == nil {
 		return nil
 	}
-	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return invalid(strings.Trim(field, `"`), "there is no such field")
-	}
 	return &api.Error{Kind: api.Invalid, Message: "the body is not the JSON that this route takes: " + err.Error()}
+}
+
+// unknownField is the name of a field that a strict decoder refused, without what it is in.
+func unknownField(err error) (string, bool) {
+	if err == nil {
+		return "", false
+	}
+	quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field ")
+	if !ok {
+		return "", false
+	}
+	name, err := strconv.Unquote(quoted)
+	return name, err == nil
 }
 
 // given reports whether a raw field was in the body, and was not null.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
@@ -74,7 +76,7 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 		body.Message = e.Error()
 		body.Details = append(body.Details, e.Details...)
 		a.noRetry = a.noRetry || e.NoRetry
-		if a.noRetry {
+		if a.noRetry && kind != api.Unavailable || e.RetryAfter > 0 {
 			a.after = e.RetryAfter // for a person: no client comes again by itself
 		}
 	}
@@ -99,7 +101,7 @@ var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stop
 // stopping reports whether a request was cut short by the end of the daemon, and not by its client.
 func stopping(r *http.Request) bool { return errors.Is(context.Cause(r.Context()), ErrStopping) }
 
-// fail answers a request with an error. The edge is where an error is logged: 5xx as ours, and what the answer does not say; the rest not at all.
+// fail answers a request with an error. The edge is where an error is logged: 5xx, and what the answer does not say; the rest not at all.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if cut := errors.Is(err, context.Canceled) || errors.Is(err, ErrStopping); cut && r.Context().Err() != nil {
 		if !stopping(r) {
@@ -110,8 +112,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	info := infoOf(r.Context())
 	a, body := describe(err, info.id)
 	info.code = body.Code
-	if a.unsaid || a.status >= 500 && a.status != http.StatusNotImplemented && err != ErrStopping {
-		s.log.Error("request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
+	if a.unsaid || a.status >= 500 {
+		level := slog.LevelError
+		if a.status == http.StatusNotImplemented || err == ErrStopping {
+			level = slog.LevelInfo // nobody need act, but the answer names its request
+		}
+		s.log.Log(r.Context(), level, "request failed", "request", info.id, "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	h := w.Header()
 	if a.noRetry {
@@ -133,11 +139,10 @@ func writeError(w http.ResponseWriter, status int, body api.ErrorBody) {
 	writeJSON(w, status, body)
 }
 
-// writeTime is how long a client may take over an answer.
-const writeTime = 30 * time.Second
+// writeTime is how long a client may take over an answer, before which net/http may wait for what it still owes of its body.
+const writeTime = bodyTime + 15*time.Second
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // not every connection has one
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error is a client that has gone
@@ -156,19 +161,32 @@ func (f *faults) unsupported(field, message string) { f.add("unsupported", field
 // codeHealthCheck is that of a refusal which names something of a health check, whatever else it names.
 const codeHealthCheck = "invalid_health_check"
 
+// maxFaults is how many are told at once; a body of a megabyte may have a hundred thousand.
+const maxFaults = 100
+
 // err is nil where there are none. The code of the whole is that of the first, unless a health check is refused too.
 func (f faults) err() error {
 	if len(f) == 0 {
 		return nil
 	}
-	code, message := f[0].Code, f[0].Field+": "+f[0].Message
-	for _, d := range f[1:] {
-		message += "; " + d.Field + ": " + d.Message
+	code := f[0].Code
+	for _, d := range f {
 		if d.Code == codeHealthCheck {
 			code = d.Code
 		}
 	}
-	return &api.Error{Kind: api.Invalid, Code: code, Message: message, Details: f, NoRetry: true}
+	told := f[:min(len(f), maxFaults)]
+	var message strings.Builder
+	for i, d := range told {
+		if i > 0 {
+			message.WriteString("; ")
+		}
+		message.WriteString(d.Field + ": " + d.Message)
+	}
+	if more := len(f) - len(told); more > 0 {
+		fmt.Fprintf(&message, "; and %d more", more)
+	}
+	return &api.Error{Kind: api.Invalid, Code: code, Message: message.String(), Details: told, NoRetry: true}
 }
 
 // invalid is a refusal of one parameter.

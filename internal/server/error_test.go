@@ -6,6 +6,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/halevm/hale/api"
 )
 
 // A full disk is the person's to mend, and told so; what else went wrong on our side is only in the log.
@@ -21,5 +24,17 @@ func TestAFullDiskIsToldAsOne(t *testing.T) {
 	}
 	if a, body := describe(write(syscall.EIO), "R1"); a.status != 500 || strings.Contains(body.Message, "/secret") || body.RequestID != "R1" {
 		t.Errorf("another: %+v %+v", a, body)
+	}
+}
+
+// A 503 says when to come again, also where no client does so by itself.
+func TestUnavailableSaysWhen(t *testing.T) {
+	for after, e := range map[time.Duration]*api.Error{
+		5 * time.Second:  {Kind: api.Unavailable, Code: "registry_unavailable", NoRetry: true},
+		50 * time.Second: {Kind: api.Unavailable, Code: "pull_stalled", NoRetry: true, RetryAfter: 50 * time.Second},
+	} {
+		if a, _ := describe(e, "R1"); a.status != 503 || a.after != after || !a.noRetry {
+			t.Errorf("%+v: %+v", e, a)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -101,13 +102,17 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 		s.fail(w, r, &api.Error{Kind: api.Invalid, Message: "this route is a WebSocket: ask for an upgrade, or use `hale exec`"})
 		return
 	}
-	line := &lineTaker{ResponseWriter: w}
+	line := &lineTaker{header: http.Header{}, w: w}
 	ws, err := websocket.Accept(line, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{execCredit, execFramed},
 		InsecureSkipVerify: true, // the token is what lets a client in; a browser's page has none to send
 	})
 	if err != nil {
-		return // Accept has answered
+		if v := line.header.Get("Sec-WebSocket-Version"); v != "" { // the one there is (RFC 6455, 4.4)
+			w.Header().Set("Sec-WebSocket-Version", v)
+		}
+		s.fail(w, r, &api.Error{Kind: api.Invalid, Message: strings.TrimPrefix(err.Error(), "failed to accept WebSocket connection: ")})
+		return
 	}
 	c := newExecConn(ws, line.conn)
 	defer ws.CloseNow()
@@ -181,15 +186,27 @@ func (s *Server) runExec(ctx context.Context, end context.CancelCauseFunc, c *ex
 	return exit, err
 }
 
-// A lineTaker keeps the connection that a handler takes over.
+// A lineTaker keeps the connection that a handler takes over, and answers nothing else: a refusal is ours to tell.
 type lineTaker struct {
-	http.ResponseWriter
-	conn net.Conn
+	header http.Header
+	w      http.ResponseWriter
+	conn   net.Conn
 }
+
+func (l *lineTaker) Header() http.Header { return l.header }
+
+func (l *lineTaker) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols {
+		maps.Copy(l.w.Header(), l.header)
+		l.w.WriteHeader(status)
+	}
+}
+
+func (l *lineTaker) Write(p []byte) (int, error) { return len(p), nil }
 
 // Hijack is for who takes it over.
 func (l *lineTaker) Hijack() (conn net.Conn, rw *bufio.ReadWriter, err error) {
-	l.conn, rw, err = http.NewResponseController(l.ResponseWriter).Hijack()
+	l.conn, rw, err = http.NewResponseController(l.w).Hijack()
 	return l.conn, rw, err
 }
 

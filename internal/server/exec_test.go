@@ -317,3 +317,30 @@ func (w *world) sullen(request string) (string, time.Duration) {
 type sink func([]byte)
 
 func (s sink) Write(b []byte) (int, error) { s(b); return len(b), nil }
+
+// A handshake that is none is refused in the words of this API.
+func TestExecHandshake(t *testing.T) {
+	w := newWorld(t)
+	w.create("web")
+	op, _ := w.doc.operation("GET", "/instances/{id}/exec")
+	good := map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+	for name, value := range map[string]string{"Upgrade": "h2c", "Connection": "close", "Sec-WebSocket-Version": "12", "Sec-WebSocket-Key": "x"} {
+		req := w.request(t.Context(), "/instances/web/exec")
+		for k, v := range good {
+			req.Header.Set(k, v)
+		}
+		req.Header.Set(name, value)
+		resp, err := direct.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		for _, fault := range w.doc.checkAnswer(op, resp, body) {
+			t.Errorf("%s: %s: %s\n%s", name, value, fault, body)
+		}
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %s: %d", name, value, resp.StatusCode)
+		}
+	}
+}

@@ -34,6 +34,8 @@ func TestFieldsAreNamed(t *testing.T) {
 		{"PATCH", "/instances/web", `{"health_check":{"http":{"port":80,"body_contains":"` + long(900_000) + `"}}}`, "health_check.http.body_contains", "at most 65536 bytes"},
 		{"PUT", "/instances/web", `{"ttl":7,"env":"x"}`, "env ttl", "string"},
 		{"PUT", "/instances/web", `{"ttl":7,"colour":"red"}`, "colour ttl", "there is no such field"},
+		{"PUT", "/instances/web", `{"restart_policy":{"attempts":1},"auto_standby":{"a \"b\"":2}}`, "auto_standby.a \"b\" restart_policy.attempts", "there is no such field"},
+		{"POST", "/instances/web/health/check", `{"timeout":"1s"}`, "timeout", "there is no such field"},
 		{"GET", "/instances/web/logs?tail=x", "", "tail", "a whole number"},
 		{"GET", "/instances/web/logs?follow=maybe", "", "follow", "true or false"},
 	} {

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -102,6 +104,10 @@ func (s *Server) TagImage(w http.ResponseWriter, r *http.Request, name string) {
 
 // ImportImage reads an archive from the body.
 func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.ImportImageParams) {
+	if r.ContentLength > maxImport { // before any of it is sent
+		s.fail(w, r, tooLarge(&http.MaxBytesError{Limit: maxImport}))
+		return
+	}
 	bounded(w, r, maxImport)
 	var name string
 	if p.Name != nil {
@@ -133,12 +139,10 @@ func (s *Server) ImportImage(w http.ResponseWriter, r *http.Request, p api.Impor
 const importDrain = 5 * time.Second
 
 // hearOut reads and drops what a client still sends. It would never see its answer else: a connection that is closed with something unread
-// is reset.
+// is reset. The deadline stays: net/http reads on before it sends the answer.
 func hearOut(w http.ResponseWriter, r *http.Request) {
-	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(importDrain))
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(importDrain))
 	io.Copy(io.Discard, r.Body)
-	rc.SetReadDeadline(time.Time{})
 }
 
 // patient reads a body of any length as long as it goes on coming.
@@ -150,10 +154,16 @@ type patient struct {
 func (p *patient) Read(b []byte) (int, error) {
 	p.rc.SetReadDeadline(time.Now().Add(importRead)) // not every connection has one
 	n, err := p.r.Body.Read(b)
-	if err != nil {
-		// What watches for the client's going reads on while the disk is made.
-		p.rc.SetReadDeadline(time.Time{})
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = &api.Error{Kind: api.Invalid, Message: fmt.Sprintf("nothing of the archive came for %v", importRead)}
+	case err != io.EOF && tooLarge(err) == err:
+		err = &api.Error{Kind: api.Invalid, Message: "the archive broke off: " + err.Error()}
 	}
+	// What watches for the client's going reads on while the disk is made.
+	p.rc.SetReadDeadline(time.Time{})
 	return n, err
 }
 

@@ -113,6 +113,14 @@ func TestCreatePulls(t *testing.T) {
 		if got := a.ask("POST", "/instances", `{"name":"at-once","image":"localhost:5000/app:v1"}`); got.status != http.StatusCreated {
 			t.Fatalf("%+v", got)
 		}
+		// What is refused whatever the image is pulls none.
+		asked := reg.asked.Load()
+		for code, body := range map[string]string{"name_conflict": `"name":"at-once"`, "invalid_request": `"network":{"enabled":false,"ports":[{"guest_port":80}]}`} {
+			got := a.ask("POST", "/instances", `{"image":"localhost:5000/hangs:v1",`+body+`}`)
+			if got.Code != code || got.took != 0 || reg.asked.Load() != asked {
+				t.Errorf("%s: %+v", body, got)
+			}
+		}
 		for repo, want := range map[string]struct {
 			status int
 			code   string
@@ -135,11 +143,12 @@ func TestCreatePulls(t *testing.T) {
 		// Who comes again learns why it failed, and does not make the registry be asked at each try.
 		time.Sleep(51 * time.Second)
 		before := reg.asked.Load()
-		for range 2 {
+		for _, after := range []string{"59", "49"} { // when it is asked again
 			got = a.ask("POST", "/instances", `{"name":"later","image":"localhost:5000/hangs:v1"}`)
-			if got.status != http.StatusServiceUnavailable || got.Code != "pull_stalled" || !strings.Contains(got.Message, "sent no byte for 1m0s") || got.header.Get("X-Should-Retry") != "false" {
+			if got.status != http.StatusServiceUnavailable || got.Code != "pull_stalled" || !strings.Contains(got.Message, "sent no byte for 1m0s") || got.header.Get("X-Should-Retry") != "false" || got.header.Get("Retry-After") != after {
 				t.Errorf("%+v", got)
 			}
+			time.Sleep(10 * time.Second)
 		}
 		if n := reg.asked.Load() - before; n != 0 {
 			t.Errorf("the registry was asked %d times more", n)

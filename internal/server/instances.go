@@ -277,6 +277,10 @@ func (s *Server) GetInstanceHealth(w http.ResponseWriter, r *http.Request, id st
 
 // CheckInstanceHealth probes now.
 func (s *Server) CheckInstanceHealth(w http.ResponseWriter, r *http.Request, id string) {
+	if err := decodeStrict(w, r, new(struct{})); err != nil { // there is nothing to say
+		s.fail(w, r, err)
+		return
+	}
 	in, err := s.config.Instances.Find(id)
 	if err != nil {
 		s.fail(w, r, err)

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/halevm/hale/api"
@@ -61,24 +62,30 @@ func (s *Server) watch(next http.Handler) http.Handler {
 	})
 }
 
-// recorder remembers the status. Unwrap lets http.ResponseController reach what lies below.
+// recorder remembers the status, and gives a client writeTime to take the answer; what lasts longer says so itself. Unwrap lets
+// http.ResponseController reach what lies below.
 type recorder struct {
 	http.ResponseWriter
 	status int
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && status >= 200 || status == http.StatusSwitchingProtocols {
-		r.status = status
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		r.begin(status)
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	return r.ResponseWriter.Write(p)
+}
+
+func (r *recorder) begin(status int) {
+	if r.status == 0 {
+		r.status = status
+		http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime)) // not every connection has one
+	}
 }
 
 // Unwrap is for http.ResponseController.
@@ -86,23 +93,59 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // authorize lets a request through that carries a valid token.
 func (s *Server) authorize(r *http.Request) error {
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	token, ok := bearer(r)
+	if !ok {
 		return fmt.Errorf("a bearer token is needed (Authorization: Bearer …; `hale token` prints one): %w", api.Unauthorized)
 	}
-	if err := s.config.Verify(strings.TrimSpace(given), time.Now()); err != nil {
+	if err := s.config.Verify(token, time.Now()); err != nil {
 		return fmt.Errorf("check the token: %w", err)
 	}
 	return nil
 }
 
-// turnAway answers somebody without a token, whose body is not waited for.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(given), strings.EqualFold(scheme, "Bearer")
+}
+
+// recheck is how often the token of a request that lasts is looked at again.
+const recheck = 10 * time.Second
+
+// errRevoked ends a request that lasts when a new secret has ended its token. That one runs out ends none.
+var errRevoked = &api.Error{Kind: api.Unauthorized, Message: "a new secret has ended the token: make another with `hale token`"}
+
+// whileValid makes a request end with its token, until the func that it returns is called.
+func (s *Server) whileValid(r *http.Request) (*http.Request, func()) {
+	token, _ := bearer(r)
+	began := time.Now()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if errors.Is(s.config.Verify(token, began), api.Unauthorized) {
+					cancel(errRevoked)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return r.WithContext(ctx), func() {
+		cancel(nil)
+		wg.Wait()
+	}
+}
+
+// waitForNoBody is for somebody without a token.
+func waitForNoBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now())
 		w.Header().Set("Connection", "close")
 	}
-	s.fail(w, r, err)
 }
 
 // bounded cuts a body at limit bytes; one that is longer is an error of kind api.TooLarge where it is read.

@@ -109,6 +109,13 @@ func TestFollowersAreBounded(t *testing.T) {
 	if resp := follow(); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one more is %d, Retry-After %q: want 503", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}
+	w.everyOperation("nobody", "nothing", `{}`, http.StatusServiceUnavailable, func(o operation) bool {
+		switch o.path {
+		case "/events", "/instances/{id}/logs", "/instances/{id}/wait", "/instances/{id}/exec":
+			return true
+		}
+		return o.method == "GET" && o.path == "/images/{name}"
+	})
 	if resp, _ := w.call("GET", "/instances", w.bearer, nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("a request that does not last is %d", resp.StatusCode)
 	}
@@ -178,4 +185,26 @@ func TestSecretThatCannotBeRead(t *testing.T) {
 	if resp.StatusCode != http.StatusInternalServerError || strings.Contains(string(body), "/var/lib") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
+}
+
+// The id in an answer of 5xx names the request in the log, whatever the answer is.
+func TestRequestIDsAreInTheLog(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld(t, func(c *server.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Resources = func() (api.Resources, error) { return api.Resources{}, errors.New("no such host") }
+	})
+	w.create("web")
+	check := func(method, path string, status int) {
+		t.Helper()
+		resp, body := w.call(method, path, w.bearer, nil)
+		var told api.ErrorBody
+		if err := json.Unmarshal(body, &told); err != nil || resp.StatusCode != status || told.RequestID == "" || !strings.Contains(log.String(), told.RequestID) {
+			t.Errorf("%s %s: %d %s, %v, and the log has\n%s", method, path, resp.StatusCode, body, err, &log)
+		}
+	}
+	check("GET", "/resources", http.StatusInternalServerError)
+	check("GET", "/volumes", http.StatusNotImplemented)
+	w.stop()
+	check("POST", "/instances/web/stop", http.StatusServiceUnavailable)
 }

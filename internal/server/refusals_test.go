@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/halevm/hale/api"
 )
@@ -262,6 +264,35 @@ func TestHealthChecksAtTheirBounds(t *testing.T) {
 		resp, again := w.call("PATCH", "/instances/web", w.bearer, strings.NewReader(`{"health_check":`+string(in.HealthCheck)+`}`))
 		if after := w.events.Last(); resp.StatusCode != http.StatusOK || after != before {
 			t.Errorf("%s was answered as %s; sent back it is %d, and the last event is %v, before it was %v\n%s", policy, in.HealthCheck, resp.StatusCode, after, before, again)
+		}
+	}
+}
+
+// A body that is wrong in a hundred thousand places is refused at once, and its answer is no longer than the body.
+func TestRefusalsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct{ method, path, before, each, after string }{
+		{"PUT", "/instances/x", `{`, `"%06x":1,`, `"x":1}`},
+		{"POST", "/instances", `{"image":"app","env":{`, `"=%06x":"",`, `"x":""}}`},
+		{"POST", "/instances", `{"image":"app","health_check":{`, `"%06x":1,`, `"x":1}}`},
+		{"POST", "/instances", `{"image":"app","health_check_override":{`, `"%06x":1,`, `"x":1}}`},
+	} {
+		b := bytes.NewBufferString(c.before)
+		for i := 0; b.Len() < 1<<20-100; i++ {
+			fmt.Fprintf(b, c.each, i)
+		}
+		b.WriteString(c.after)
+		start := time.Now()
+		resp, answer := w.call(c.method, c.path, w.bearer, b)
+		var told api.ErrorBody
+		if err := json.Unmarshal(answer, &told); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusBadRequest || len(told.Details) != 100 || len(answer) > 64<<10 {
+			t.Errorf("%s %s: %d with %d details in %d bytes", c.method, c.before, resp.StatusCode, len(told.Details), len(answer))
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("%s %s: it took %v", c.method, c.before, took)
 		}
 	}
 }

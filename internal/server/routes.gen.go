@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/halevm/hale/api"
 	"github.com/oapi-codegen/runtime"
@@ -80,7 +81,17 @@ type routeTable struct {
 
 // query decodes one parameter of the query into dst; it answers the request and returns false where that cannot be done.
 func (t routeTable) query(w http.ResponseWriter, r *http.Request, name, style string, explode, required bool, dst any) bool {
-	err := runtime.BindQueryParameterWithOptions(style, explode, required, name, r.URL.Query(), dst, runtime.BindQueryParameterOptions{})
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // what of it is none would be left out, a filter too
+		err = fmt.Errorf("it cannot be read: %w; in a value, %% is written %%25, & %%26 and ; %%3B", err)
+		t.o.ParamError(w, r, &ParamError{Name: "query", In: "query", Err: err})
+		return false
+	}
+	if object, ok := dst.(*map[string]string); ok && style == "deepObject" {
+		*object, err = queryObject(values, name) // the parser panics at some
+	} else {
+		err = runtime.BindQueryParameterWithOptions(style, explode, required, name, values, dst, runtime.BindQueryParameterOptions{})
+	}
 	if err == nil {
 		return true
 	}

@@ -35,6 +35,8 @@ type Config struct {
 
 	// Verify returns nil for a valid token; for another an error of kind api.Unauthorized, whose words are for the caller.
 	Verify func(token string, now time.Time) error
+	// Admitted is told of each request that has shown a valid token.
+	Admitted func(ctx context.Context)
 	// Settled returns when what was changed of an instance has been taken in by the controllers, so that it can be shown.
 	Settled func(ctx context.Context, id string)
 	// Controllers tells when each controller was last active.
@@ -132,11 +134,14 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		} else if r.Pattern != "" {
 			infoOf(r.Context()).route = r.Pattern
 		}
-		if !open[r.Pattern] {
-			if err := s.authorize(r); err != nil {
-				s.turnAway(w, r, err)
-				return
-			}
+		if open[r.Pattern] {
+			waitForNoBody(w, r)
+		} else if err := s.authorize(r); err != nil {
+			waitForNoBody(w, r)
+			s.fail(w, r, err)
+			return
+		} else {
+			s.config.Admitted(r.Context())
 		}
 		if lasting[r.Pattern] {
 			select {
@@ -146,6 +151,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				s.fail(w, r, fmt.Errorf("%d requests follow or wait for something already: %w", maxLasting, api.Unavailable))
 				return
 			}
+			valid, end := s.whileValid(r)
+			defer end()
+			r = valid
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -30,14 +30,20 @@ type stream struct {
 	rc *http.ResponseController
 }
 
+// errHead ends a stream of which only the headers are wanted.
+var errHead = errors.New("only the headers are wanted")
+
 // openStream sends the headers at once.
-func openStream(w http.ResponseWriter) (*stream, error) {
+func openStream(w http.ResponseWriter, r *http.Request) (*stream, error) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	s := &stream{w: w, rc: http.NewResponseController(w)}
+	if r.Method == http.MethodHead {
+		return s, errHead
+	}
 	return s, s.flush()
 }
 
@@ -80,12 +86,14 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 		s.fail(w, r, fmt.Errorf("open the log: %w", err))
 		return
 	}
-	out, err := openStream(w)
+	if root != nil {
+		defer root.Close()
+	}
+	out, err := openStream(w, r)
 	if err != nil || root == nil { // it has never run: there are no lines yet
 		return
 	}
 	defer cut(r)
-	defer root.Close()
 	ctx, cancel := context.WithCancel(r.Context())
 	lines := make(chan string)
 	var wg sync.WaitGroup
@@ -149,7 +157,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 	}
 	reader := s.config.Events.Follow(after, "")
 	defer reader.Close()
-	out, err := openStream(w)
+	out, err := openStream(w, r)
 	if err != nil {
 		return
 	}
@@ -199,9 +207,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, lastID string) {
 	}
 }
 
-// cut breaks an answer off that ends with the daemon, so that its reader does not take that for the end of what there is.
+// cut breaks an answer off that ends with the daemon or with its token, so that its reader does not take that for the end of what there is.
 func cut(r *http.Request) {
-	if stopping(r) {
+	if stopping(r) || errors.Is(context.Cause(r.Context()), errRevoked) {
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -76,6 +76,9 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request, id string, g goal,
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	rc.Flush()
+	if r.Method == http.MethodHead {
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	beat := time.NewTicker(heartbeat)

@@ -46,6 +46,23 @@ func (r *Root) Lock(name string) (*Lock, error) {
 	return &Lock{f: f}, nil
 }
 
+// Holder tells which process holds the lock at path, 0 where it did not say; held is false where none does. To look is to hold it for a
+// moment, as one of many.
+func Holder(path string) (pid int, held bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return readPID(f), true, nil
+	case err != nil:
+		return 0, false, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return 0, false, nil
+}
+
 func readPID(f *os.File) int {
 	b := make([]byte, 32)
 	n, _ := f.ReadAt(b, 0)
