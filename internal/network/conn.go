@@ -137,6 +137,15 @@ func (c *Conn) dropAfter(d time.Duration) {
 	}
 }
 
+// CloseWrite sends the guest the end of the stream; reading goes on.
+func (c *Conn) CloseWrite() error { return asErrno(c.TCPConn.CloseWrite()) }
+
+// SetLinger sets what Close does with data that was not acknowledged: 0 drops it and resets the connection.
+func (c *Conn) SetLinger(sec int) error {
+	c.endpoint.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec >= 0, Timeout: time.Duration(max(sec, 0)) * time.Second})
+	return nil
+}
+
 // leave closes a connection whose both directions have ended, and returns once nothing is left of it. Until the guest has taken the rest
 // it takes memory, and so keeps its place: or a guest that takes nothing would have any number of them.
 func (c *Conn) leave() {
