@@ -1,10 +1,12 @@
 package shim
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -66,5 +68,41 @@ func TestConsoleIsCutAtALine(t *testing.T) {
 	got := lastOf(long)
 	if len(got) > maxConsole || !strings.HasPrefix(got, "0123456789\n") {
 		t.Errorf("%d bytes, beginning with %q", len(got), got[:12])
+	}
+}
+
+// A shim that the host kept from running finds a machine that is gone, and what was said last still to be heard.
+func TestLastWords(t *testing.T) {
+	exited := guestprotocol.State{Booted: true, Started: true, Exited: &guestprotocol.Exited{Code: 3}}
+	for name, c := range map[string]struct {
+		says  guestprotocol.State
+		guest bool // the hypervisor said that the guest ended it
+		want  machine.Reason
+	}{
+		"the agent's":      {exited, true, machine.ProgramExited},
+		"the hypervisor's": {guestprotocol.State{Booted: true, Started: true}, true, machine.GuestShutdown},
+		"nobody's":         {guestprotocol.State{Booted: true, Started: true}, false, machine.VMMFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, vm, control := puppeteer(t, time.Minute)
+			vm.exit.Guest = c.guest
+			said := make(chan struct{})
+			go func() {
+				defer close(said)
+				defer vm.Kill()
+				hello, err := guestprotocol.NewReader(control).Next()
+				welcome, err2 := guestprotocol.JSON(guestprotocol.TypeWelcome, hello.Session, guestprotocol.Welcome{Version: guestprotocol.Version, State: c.says})
+				if err := errors.Join(err, err2); err != nil {
+					t.Error(err)
+					return
+				}
+				control.Write(guestprotocol.AppendFrame(nil, welcome))
+			}()
+			r.finish(facts{started: true})
+			<-said
+			if _, exit := r.told(); exit.Reason != c.want || c.want == machine.ProgramExited && (exit.Code == nil || *exit.Code != 3) {
+				t.Errorf("it ended with %+v", exit)
+			}
+		})
 	}
 }

@@ -368,11 +368,12 @@ func (r *run) finish(f facts) {
 	case <-drained:
 	case <-time.After(drainTimeout):
 	}
-	r.agent.Close()
-	for e := range r.agent.Events() { // what the agent said last
+	for e := range r.agent.Drain() { // what the agent said last: its Close would forget that
 		r.hear(e, &f)
 	}
+	r.agent.Close()
 	vm := r.vm.Wait()
+	f.guestDown = f.guestDown || vm.Guest // its event may not have been read
 	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
 	exit := f.exit(time.Now())
 	if b, err := json.Marshal(exit); err == nil {
