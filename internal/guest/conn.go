@@ -123,8 +123,12 @@ func (c *Conn) PortChanged(open bool) {
 func (c *Conn) Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error) {
 	var info machine.FileInfo
 	err := c.request(ctx, protocol.OpStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info)
+	info.LinkTarget, info.Error = clip(info.LinkTarget, maxTarget), clip(info.Error, 1024)
 	return info, err
 }
+
+// maxTarget is the longest that a link leads to (PATH_MAX).
+const maxTarget = 4096
 
 // Ending asks whether the program has ended, or is about to.
 func (c *Conn) Ending(ctx context.Context) (bool, error) {

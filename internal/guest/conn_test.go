@@ -394,6 +394,22 @@ func TestAHostileGuestIsBounded(t *testing.T) {
 	})
 }
 
+// What a path is said to be has bounds of its own: in JSON it may be six times as long where it is passed on.
+func TestALookAtAPathIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, Options{})
+		g.welcome(protocol.State{Booted: true, Started: true})
+		want(t, c, Hello)
+		want(t, c, Started)
+		long := strings.Repeat("\x7f", 100<<10)
+		go g.answer(protocol.OpStat, "", machine.FileInfo{Exists: true, IsSymlink: true, LinkTarget: long, Error: long})
+		info, err := c.Stat(t.Context(), "/link", false)
+		if err != nil || !info.IsSymlink || len(info.LinkTarget) != maxTarget || len(info.Error) > maxTarget {
+			t.Errorf("%d bytes of target, %d of error, %v", len(info.LinkTarget), len(info.Error), err)
+		}
+	})
+}
+
 func TestTooManyExecsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, g := open(t, Options{})
