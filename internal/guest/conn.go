@@ -180,17 +180,19 @@ func (c *Conn) gone(err error) {
 
 // greetAndWatch says HELLO until there is a session, gives it what a new one needs, and watches that it answers.
 func (c *Conn) greetAndWatch() {
-	for {
-		s := c.greet()
+	for soonest := time.Now(); ; {
+		s := c.greet(time.Until(soonest))
 		if s == nil {
 			return
 		}
+		soonest = time.Now().Add(c.o.Hello) // a guest may end each session as soon as it has begun
 		c.loops.start(func() { c.introduce(s) })
 		c.watch(s)
 	}
 }
 
-func (c *Conn) greet() *session {
+// greet says HELLO, after wait for the first time, until there is a session; nil: the Conn has ended.
+func (c *Conn) greet(wait time.Duration) *session {
 	var nonce [8]byte
 	rand.Read(nonce[:])
 	id := binary.BigEndian.Uint64(nonce[:]) | 1 // never 0
@@ -198,7 +200,7 @@ func (c *Conn) greet() *session {
 	c.mu.Lock()
 	c.greeting = id
 	c.mu.Unlock()
-	pace := time.NewTimer(0)
+	pace := time.NewTimer(max(0, wait))
 	defer pace.Stop()
 	for said := 0; ; {
 		select {
@@ -306,7 +308,7 @@ func (c *Conn) handle(f protocol.Frame) {
 	s, greeting := c.session, c.greeting
 	c.mu.Unlock()
 	if s == nil {
-		if f.Type == protocol.TypeWelcome && f.Session == greeting {
+		if f.Type == protocol.TypeWelcome && f.Session == greeting && greeting != 0 {
 			c.welcome(f)
 		}
 		return

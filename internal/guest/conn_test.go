@@ -394,6 +394,41 @@ func TestAHostileGuestIsBounded(t *testing.T) {
 	})
 }
 
+// A guest that ends each session as soon as it has begun, or begins one that nobody has asked for, sets no pace: each is told and logged.
+func TestSessionsBeginAtTheHostsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, Options{Hello: 100 * time.Millisecond})
+		ended := make(chan struct{})
+		time.AfterFunc(1050*time.Millisecond, func() { close(ended) })
+		go func() {
+			answers := 0
+			for f := range g.frames {
+				if answers++; f.Type != protocol.TypeHello || answers > 10_000 {
+					continue
+				}
+				for _, g.session = range []uint64{f.Session, 0} {
+					g.say(protocol.TypeWelcome, protocol.Welcome{Version: protocol.Version, State: protocol.State{Booted: true}})
+					g.say(protocol.TypeOver, nil)
+				}
+			}
+		}()
+		begun := 0
+		for {
+			select {
+			case e := <-c.Events():
+				if e.Kind == Hello {
+					begun++
+				}
+			case <-ended:
+				if begun != 11 {
+					t.Errorf("%d sessions in a second", begun)
+				}
+				return
+			}
+		}
+	})
+}
+
 // What a path is said to be has bounds of its own: in JSON it may be six times as long where it is passed on.
 func TestALookAtAPathIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
