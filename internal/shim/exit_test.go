@@ -1,7 +1,10 @@
 package shim
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +71,32 @@ func TestConsoleIsCutAtALine(t *testing.T) {
 	got := lastOf(long)
 	if len(got) > maxConsole || !strings.HasPrefix(got, "0123456789\n") {
 		t.Errorf("%d bytes, beginning with %q", len(got), got[:12])
+	}
+}
+
+// What a guest and a hypervisor say last never makes the record too long to be read.
+func TestExitCanBeRead(t *testing.T) {
+	long := strings.Repeat("\x01", 2*maxConsole)
+	for name, f := range map[string]facts{
+		"a panic that a program made up": {guestDown: true, console: panicMark + long[len(panicMark):]},
+		"a hypervisor that talks":        {vmmError: long, vmmSignal: "SIGABRT", console: long},
+		"a boot that was looked at":      {bootTimeout: time.Second, bootSeen: strings.Repeat(long, 10), console: long},
+	} {
+		d := &runDir{path: t.TempDir()}
+		want := f.exit(time.Now())
+		b, err := json.Marshal(want)
+		if err == nil {
+			err = os.Mkdir(filepath.Join(d.path, runDirName), 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(d.path, exitName), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.exit(record{}); got.Reason != want.Reason {
+			t.Errorf("%s: %d bytes are read as %s, not %s", name, len(b), got.Reason, want.Reason)
+		}
 	}
 }
 
