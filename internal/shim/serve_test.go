@@ -55,7 +55,15 @@ func (p *player) handle(ctx context.Context, method string, params json.RawMessa
 	return nil, fmt.Errorf("no method %q: %w", method, api.Unimplemented)
 }
 
-func (p *player) exec(_ context.Context, r machine.ExecRequest) (execSession, error) {
+func (p *player) exec(ctx context.Context, r machine.ExecRequest) (execSession, error) {
+	if r.Argv[0] == "hang" { // as a guest does, until the shim gives up
+		select {
+		case <-time.After(handshakeTimeout + 100*time.Millisecond):
+			return nil, errNoAgent
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	if r.Argv[0] == "sleep" {
 		return p.sleeper, nil
 	}
