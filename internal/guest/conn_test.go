@@ -394,6 +394,37 @@ func TestAHostileGuestIsBounded(t *testing.T) {
 	})
 }
 
+// A command's time is over even where the guest hangs, and never ends it.
+func TestAnExecEndsWithoutItsAgent(t *testing.T) {
+	for _, capture := range []int{0, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			c, g := open(t, Options{})
+			g.welcome(protocol.State{Booted: true, Started: true})
+			want(t, c, Hello)
+			want(t, c, Started)
+			go g.answer(protocol.OpExec, "", nil)
+			begun := time.Now()
+			e, err := c.Exec(t.Context(), machine.ExecRequest{Argv: []string{"x"}, Timeout: time.Minute, Capture: capture})
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan error, 1)
+			go func() { _, err := io.ReadAll(e.Stdout()); read <- err }()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			exit, err := e.Wait(ctx)
+			if took := time.Since(begun); err != nil || !exit.TimedOut || exit.Code != 124 || took != time.Minute+lateExit {
+				t.Errorf("after %v: %+v, %v", took, exit, err)
+			}
+			if err := <-read; err != nil {
+				t.Error(err)
+			}
+			e.Close()
+			g.answer(protocol.OpClose, "", nil) // it is not to stay there, should the guest go on
+		})
+	}
+}
+
 // A guest that ends each session as soon as it has begun, or begins one that nobody has asked for, sets no pace: each is told and logged.
 func TestSessionsBeginAtTheHostsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
