@@ -93,6 +93,13 @@ var attempts = map[string]func(args []string){
 			unix.Lchown(args[0], -1, -1), unix.Fchown(3, -1, -1), unix.UtimesNanoAt(unix.AT_FDCWD, args[0], now, 0),
 			unix.Setxattr(args[0], "user.x", []byte("x"), 0), unix.Fsetxattr(3, "user.x", []byte("x"), 0), unix.Removexattr(args[0], "user.x"))
 	},
+	"watch": func(args []string) {
+		fd, err := unix.InotifyInit1(0)
+		if err == nil {
+			_, err = unix.InotifyAddWatch(fd, args[0], unix.IN_ALL_EVENTS)
+		}
+		fmt.Println(err)
+	},
 	"input": func([]string) { n, err := os.Stdin.Read(make([]byte, 1)); fmt.Println(n, err) },
 	"sleep": func([]string) { fmt.Println("sleeps"); time.Sleep(time.Hour) },
 }
@@ -255,6 +262,19 @@ func TestConfinedLeavesFilesAsTheyAre(t *testing.T) {
 		t.Fatalf("unconfined: %s", out)
 	}
 	if out := confined(t, Confinement{Seccomp: true}, []*os.File{given}, "stamp", path); strings.Count(out, "operation not permitted") != 9 {
+		t.Errorf("behind the filter: %s", out)
+	}
+}
+
+// Nor from what happens in a directory.
+func TestConfinedWatchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := landlockABI(); err == nil {
+		if out := confined(t, Confinement{Landlock: true}, nil, "watch", dir); out != "<nil>\n" {
+			t.Logf("this kernel's Landlock keeps it from watching: %s", out)
+		}
+	}
+	if out := confined(t, Confinement{Seccomp: true}, nil, "watch", dir); out != "operation not permitted\n" {
 		t.Errorf("behind the filter: %s", out)
 	}
 }

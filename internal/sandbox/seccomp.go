@@ -11,8 +11,8 @@ import (
 )
 
 // denied are system calls that a hypervisor which was handed all its descriptors has no use for: they make sockets and
-// namespaces, look into other processes or signal them, share memory and messages with those of the same uid, change what files are (which no
-// Landlock keeps from anybody), or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
+// namespaces, look into other processes or signal them, share memory and messages with those of the same uid, change what files are or watch
+// them (from which no Landlock keeps anybody), or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
 // own filter (argv's -sandbox) comes on top of this and denies what starts programs; it leaves sockets, namespaces and io_uring.
 var denied = []uint32{
 	unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN,
@@ -29,7 +29,7 @@ var denied = []uint32{
 	unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_FSETXATTR, unix.SYS_SETXATTRAT,
 	unix.SYS_REMOVEXATTR, unix.SYS_LREMOVEXATTR, unix.SYS_FREMOVEXATTR, unix.SYS_REMOVEXATTRAT,
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
-	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_FANOTIFY_INIT,
+	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_FANOTIFY_INIT, unix.SYS_INOTIFY_INIT1, unix.SYS_INOTIFY_ADD_WATCH,
 	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
 	unix.SYS_NAME_TO_HANDLE_AT, unix.SYS_OPEN_BY_HANDLE_AT,
 	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
