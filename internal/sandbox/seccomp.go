@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"unsafe"
@@ -94,7 +95,8 @@ func filter(pid uint32) []unix.SockFilter {
 	argument(unix.SYS_CLONE, unix.SockFilter{Code: bpfAnySet, K: newNamespaces}, false)
 	argument(unix.SYS_TGKILL, unix.SockFilter{Code: bpfEqual, K: pid}, true)
 	argument(unix.SYS_PRLIMIT64, unix.SockFilter{Code: bpfEqual, K: 0}, true)
-	for nr, commands := range owners {
+	for _, nr := range slices.Sorted(maps.Keys(owners)) {
+		commands := owners[nr]
 		n := uint8(len(commands))
 		p = append(p, unix.SockFilter{Code: bpfEqual, K: nr, Jf: n + 3}, load(seccompArg1))
 		for i, c := range commands {
