@@ -203,7 +203,7 @@ func (r *run) startNetwork(link net.Conn) error {
 	}
 	refused := r.server.voice()
 	r.net, err = network.New(link, network.Config{
-		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
+		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Limits: relayLimits(), Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
 	})
 	if err != nil {
 		return fmt.Errorf("the machine's network: %w", err)
@@ -220,6 +220,18 @@ func (r *run) startNetwork(link net.Conn) error {
 		r.ports = append(r.ports, l.Port)
 	}
 	return nil
+}
+
+// ownFiles are the descriptors that a shim needs for itself: those of the machine, and of the daemon and its execs (maxConns).
+const ownFiles = 256
+
+// relayLimits leave a shim its own descriptors, however few it may have: one that cannot let a daemon in is taken for broken, and killed.
+func relayLimits() network.Limits {
+	var files syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil {
+		return network.Limits{}
+	}
+	return network.LimitsFor(files.Cur, ownFiles)
 }
 
 // toTheEnd follows the machine until the hypervisor is gone, and then tells and records how it ended.
