@@ -403,11 +403,21 @@ func (r *run) finish(f facts) {
 	r.vmm.Close()
 }
 
-var errNoAgent = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
+var (
+	errNoAgent   = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
+	errNotBooted = fmt.Errorf("the guest is still booting: %w", api.InvalidState)
+)
 
-func noAgent(err error) error {
-	if errors.Is(err, guest.ErrNotConnected) {
+// asked gives what the agent did not do the kind of error that it is for whoever asked; none is a fault of ours.
+func asked(err error) error {
+	_, refused := errors.AsType[*guest.RequestError](err)
+	switch {
+	case errors.Is(err, guest.ErrNotConnected):
 		return errNoAgent
+	case refused, errors.Is(err, guest.ErrTooMany):
+		return fmt.Errorf("%w: %w", err, api.Unavailable)
+	case errors.Is(err, guest.ErrTooLarge):
+		return fmt.Errorf("%w: %w", err, api.Invalid)
 	}
 	return err
 }
