@@ -30,6 +30,9 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		if err := decode(params, &p); err != nil {
 			return nil, err
 		}
+		if r.life() == notStarted { // the agent's root may not be the image's yet
+			return nil, errNotBooted
+		}
 		info, err := r.agent.Stat(ctx, p.Path, p.FollowLinks)
 		return info, asked(err)
 	case protocol.MethodProbe:
