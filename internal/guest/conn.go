@@ -123,8 +123,12 @@ func (c *Conn) PortChanged(open bool) {
 func (c *Conn) Stat(ctx context.Context, path string, followLinks bool) (machine.FileInfo, error) {
 	var info machine.FileInfo
 	err := c.request(ctx, protocol.OpStat, protocol.Stat{Path: path, FollowLinks: followLinks}, &info)
+	info.LinkTarget, info.Error = clip(info.LinkTarget, maxTarget), clip(info.Error, 1024)
 	return info, err
 }
+
+// maxTarget is the longest that a link leads to (PATH_MAX).
+const maxTarget = 4096
 
 // Ending asks whether the program has ended, or is about to.
 func (c *Conn) Ending(ctx context.Context) (bool, error) {
@@ -176,17 +180,19 @@ func (c *Conn) gone(err error) {
 
 // greetAndWatch says HELLO until there is a session, gives it what a new one needs, and watches that it answers.
 func (c *Conn) greetAndWatch() {
-	for {
-		s := c.greet()
+	for soonest := time.Now(); ; {
+		s := c.greet(time.Until(soonest))
 		if s == nil {
 			return
 		}
+		soonest = time.Now().Add(c.o.Hello) // a guest may end each session as soon as it has begun
 		c.loops.start(func() { c.introduce(s) })
 		c.watch(s)
 	}
 }
 
-func (c *Conn) greet() *session {
+// greet says HELLO, after wait for the first time, until there is a session; nil: the Conn has ended.
+func (c *Conn) greet(wait time.Duration) *session {
 	var nonce [8]byte
 	rand.Read(nonce[:])
 	id := binary.BigEndian.Uint64(nonce[:]) | 1 // never 0
@@ -194,7 +200,7 @@ func (c *Conn) greet() *session {
 	c.mu.Lock()
 	c.greeting = id
 	c.mu.Unlock()
-	pace := time.NewTimer(0)
+	pace := time.NewTimer(max(0, wait))
 	defer pace.Stop()
 	for said := 0; ; {
 		select {
@@ -302,7 +308,7 @@ func (c *Conn) handle(f protocol.Frame) {
 	s, greeting := c.session, c.greeting
 	c.mu.Unlock()
 	if s == nil {
-		if f.Type == protocol.TypeWelcome && f.Session == greeting {
+		if f.Type == protocol.TypeWelcome && f.Session == greeting && greeting != 0 {
 			c.welcome(f)
 		}
 		return

@@ -394,6 +394,88 @@ func TestAHostileGuestIsBounded(t *testing.T) {
 	})
 }
 
+// A command's time is over even where the guest hangs, and never ends it.
+func TestAnExecEndsWithoutItsAgent(t *testing.T) {
+	for _, capture := range []int{0, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			c, g := open(t, Options{})
+			g.welcome(protocol.State{Booted: true, Started: true})
+			want(t, c, Hello)
+			want(t, c, Started)
+			go g.answer(protocol.OpExec, "", nil)
+			begun := time.Now()
+			e, err := c.Exec(t.Context(), machine.ExecRequest{Argv: []string{"x"}, Timeout: time.Minute, Capture: capture})
+			if err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan error, 1)
+			go func() { _, err := io.ReadAll(e.Stdout()); read <- err }()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			exit, err := e.Wait(ctx)
+			if took := time.Since(begun); err != nil || !exit.TimedOut || exit.Code != 124 || took != time.Minute+lateExit {
+				t.Errorf("after %v: %+v, %v", took, exit, err)
+			}
+			if err := <-read; err != nil {
+				t.Error(err)
+			}
+			e.Close()
+			g.answer(protocol.OpClose, "", nil) // it is not to stay there, should the guest go on
+		})
+	}
+}
+
+// A guest that ends each session as soon as it has begun, or begins one that nobody has asked for, sets no pace: each is told and logged.
+func TestSessionsBeginAtTheHostsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, Options{Hello: 100 * time.Millisecond})
+		ended := make(chan struct{})
+		time.AfterFunc(1050*time.Millisecond, func() { close(ended) })
+		go func() {
+			answers := 0
+			for f := range g.frames {
+				if answers++; f.Type != protocol.TypeHello || answers > 10_000 {
+					continue
+				}
+				for _, g.session = range []uint64{f.Session, 0} {
+					g.say(protocol.TypeWelcome, protocol.Welcome{Version: protocol.Version, State: protocol.State{Booted: true}})
+					g.say(protocol.TypeOver, nil)
+				}
+			}
+		}()
+		begun := 0
+		for {
+			select {
+			case e := <-c.Events():
+				if e.Kind == Hello {
+					begun++
+				}
+			case <-ended:
+				if begun != 11 {
+					t.Errorf("%d sessions in a second", begun)
+				}
+				return
+			}
+		}
+	})
+}
+
+// What a path is said to be has bounds of its own: in JSON it may be six times as long where it is passed on.
+func TestALookAtAPathIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, Options{})
+		g.welcome(protocol.State{Booted: true, Started: true})
+		want(t, c, Hello)
+		want(t, c, Started)
+		long := strings.Repeat("\x7f", 100<<10)
+		go g.answer(protocol.OpStat, "", machine.FileInfo{Exists: true, IsSymlink: true, LinkTarget: long, Error: long})
+		info, err := c.Stat(t.Context(), "/link", false)
+		if err != nil || !info.IsSymlink || len(info.LinkTarget) != maxTarget || len(info.Error) > maxTarget {
+			t.Errorf("%d bytes of target, %d of error, %v", len(info.LinkTarget), len(info.Error), err)
+		}
+	})
+}
+
 func TestTooManyExecsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, g := open(t, Options{})

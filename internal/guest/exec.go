@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/halevm/hale/internal/guest/mux"
 	"github.com/halevm/hale/internal/guest/protocol"
@@ -17,8 +18,11 @@ type Exec struct {
 	capture               bool
 	stdin, stdout, stderr *mux.Stream // nil with capture
 
-	exited chan struct{} // closed with exit set
-	exit   machine.ExecExit
+	exitOnce sync.Once
+	exited   chan struct{} // closed with exit and late set
+	exit     machine.ExecExit
+	late     bool        // the agent did not end it in its time
+	overdue  *time.Timer // nil: it has no time
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -41,7 +45,35 @@ func (c *Conn) Exec(ctx context.Context, r machine.ExecRequest) (*Exec, error) {
 		e.Close()
 		return nil, err
 	}
+	if r.Timeout > 0 {
+		e.overdue = time.AfterFunc(r.Timeout+lateExit, e.giveUp)
+	}
 	return e, nil
+}
+
+// lateExit is how much longer than its time a command's exit is waited for. The agent kills what takes longer, and waits up to 5 s for
+// that; a guest that hangs does not.
+const lateExit = 15 * time.Second
+
+// giveUp ends the exec on this side.
+func (e *Exec) giveUp() {
+	e.end(machine.ExecExit{Code: 124, TimedOut: true, Error: "it had its time, and the guest agent has not ended it"}, true)
+	for _, s := range []*mux.Stream{e.stdout, e.stderr} {
+		if s != nil {
+			s.Close(io.EOF)
+		}
+	}
+}
+
+// end takes how the command ended, once.
+func (e *Exec) end(exit machine.ExecExit, late bool) {
+	e.exitOnce.Do(func() {
+		e.exit, e.late = exit, late
+		if e.stdin != nil {
+			e.stdin.Close(io.ErrClosedPipe)
+		}
+		close(e.exited)
+	})
 }
 
 func (s *session) newExec(capture bool) (*Exec, error) {
@@ -69,20 +101,12 @@ func (s *session) execExited(m protocol.ExecExited) {
 	if e == nil {
 		return
 	}
-	select {
-	case <-e.exited: // only the reader of the control port comes here, so this does not race
-		return
-	default:
-	}
-	e.exit = m.Exit
-	e.exit.Code = min(max(e.exit.Code, 0), 255)
-	e.exit.Signal = clip(e.exit.Signal, 32)
-	e.exit.Error = clip(e.exit.Error, 1024)
-	e.exit.Output = e.exit.Output[max(0, len(e.exit.Output)-protocol.MaxCapture):]
-	if e.stdin != nil {
-		e.stdin.Close(io.ErrClosedPipe)
-	}
-	close(e.exited)
+	exit := m.Exit
+	exit.Code = min(max(exit.Code, 0), 255)
+	exit.Signal = clip(exit.Signal, 32)
+	exit.Error = clip(exit.Error, 1024)
+	exit.Output = exit.Output[max(0, len(exit.Output)-protocol.MaxCapture):]
+	e.end(exit, false)
 }
 
 // Stdin is the command's input; Close is end of file. A write waits for a command that does not read, and fails once the
@@ -157,6 +181,9 @@ func (e *Exec) afterClose() (machine.ExecExit, error) {
 func (e *Exec) Close() error {
 	e.closeOnce.Do(func() {
 		close(e.closed)
+		if e.overdue != nil {
+			e.overdue.Stop()
+		}
 		s := e.session
 		s.mu.Lock()
 		delete(s.execs, e.id)
@@ -169,7 +196,7 @@ func (e *Exec) Close() error {
 		// The guest forgets a captured command by itself when it has ended.
 		select {
 		case <-e.exited:
-			if e.capture {
+			if e.capture && !e.late {
 				return
 			}
 		default:

@@ -94,6 +94,35 @@ func TestRotationKeepsItsBoundAndOrder(t *testing.T) {
 	}
 }
 
+// A writer that is broken may leave any number of files, of any size.
+func TestOfWhatIsTooMuchTheEndIsRead(t *testing.T) {
+	dir, root := open(t)
+	for i := range 200 {
+		if err := os.WriteFile(filepath.Join(dir, rotated("app.log", i)), fmt.Appendf(nil, "%d\n", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := lines(t, root, 1000); len(got) != maxFiles || got[maxFiles-1] != "0" {
+		t.Errorf("%q", got)
+	}
+	const huge = 1 << 42
+	path := filepath.Join(dir, "app.log")
+	if err := os.Truncate(path, huge); err != nil {
+		t.Skip(err) // this file system has no files of that size
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("\nthe last\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := lines(t, root, 2); len(got) != 1+maxLook/MaxLine || got[len(got)-1] != "the last" {
+		t.Errorf("%d lines", len(got))
+	}
+}
+
 func TestFollowAcrossRotations(t *testing.T) {
 	_, root := open(t)
 	w, err := Create(root, "app.log", 64, 3)

@@ -112,10 +112,17 @@ func (r *reader) seek(tail int) error {
 	return nil
 }
 
+// Whoever writes the files is not trusted to keep no more, and no larger ones, than it should: so many are looked at, and so much of the end
+// of one for the last lines.
+const (
+	maxFiles = 16
+	maxLook  = 2 * DefaultMaxSize
+)
+
 // files opens what there is, the newest first.
 func (r *reader) files() ([]*os.File, error) {
 	var files []*os.File
-	for i := 0; ; i++ {
+	for i := range maxFiles {
 		f, err := OpenRegular(r.root, rotated(r.name, i), os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			return files, nil
@@ -128,6 +135,7 @@ func (r *reader) files() ([]*os.File, error) {
 		}
 		files = append(files, f)
 	}
+	return files, nil
 }
 
 // backwards looks for the place in f that has n line ends behind it. Where f has fewer lines, found is false and left
@@ -142,8 +150,9 @@ func backwards(f *os.File, n int) (offset int64, left int, found bool, err error
 	}
 	buf := make([]byte, 32<<10)
 	last := true // the newline that ends the file ends its last line, and begins none
-	for pos := end; pos > 0; {
-		size := min(int64(len(buf)), pos)
+	low := max(0, end-maxLook)
+	for pos := end; pos > low; {
+		size := min(int64(len(buf)), pos-low)
 		pos -= size
 		if _, err := f.ReadAt(buf[:size], pos); err != nil && err != io.EOF {
 			return 0, n, false, err
@@ -163,6 +172,9 @@ func backwards(f *os.File, n int) (offset int64, left int, found bool, err error
 			}
 			chunk = chunk[:i]
 		}
+	}
+	if low > 0 {
+		return low, 0, true, nil
 	}
 	if end > 0 {
 		n--

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits bound what one guest may have open and begin. What they refuse is told. Zero fields are defaults.
+// Limits bound what one guest may have open and begin, and what may be open to it. What they refuse the guest is told. Zero fields are defaults.
 type Limits struct {
+	Published int           // connections through published ports at a time; MaxConnections
 	TCP       int           // connections at a time, those being made among them; 320
 	UDP       int           // flows at a time: pairs of a port of the guest's and a destination; 256
 	DNS       int           // queries at a time; 64
@@ -23,7 +24,7 @@ func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		unset int
-	}{{&l.TCP, 320}, {&l.UDP, 256}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 250}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
+	}{{&l.Published, MaxConnections}, {&l.TCP, 320}, {&l.UDP, 256}, {&l.DNS, 64}, {&l.FlowRate, 200}, {&l.FlowBurst, 250}, {&l.DNSRate, 100}, {&l.DNSBurst, 500}} {
 		if *f.field == 0 {
 			*f.field = f.unset
 		}
@@ -35,6 +36,18 @@ func (l Limits) withDefaults() Limits {
 		l.IdleUDP = time.Minute
 	}
 	return l
+}
+
+// LimitsFor are the limits of a process that may have so many descriptors, of which keep are for other things: one is used by each
+// connection, flow and query. Where there are enough they are the defaults.
+func LimitsFor(descriptors uint64, keep int) Limits {
+	all := Limits{}.withDefaults()
+	left, want := int(min(descriptors, 1<<20))-keep, all.Published+all.TCP+all.UDP+all.DNS
+	if left >= want {
+		return Limits{}
+	}
+	share := func(n int) int { return max(1, n*left/want) }
+	return Limits{Published: share(all.Published), TCP: share(all.TCP), UDP: share(all.UDP), DNS: share(all.DNS)}
 }
 
 // A limitKind is told of beside the others: no flood of one hides another.

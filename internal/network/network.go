@@ -41,7 +41,7 @@ import (
 // (QEMU's host_mtu). It moves two and a half to four times as much as 1500 does.
 const DefaultMTU = 65520
 
-// MaxConnections bounds the connections of one machine that are relayed at a time; one more is reset.
+// MaxConnections bounds the connections of one machine that are relayed at a time, unless its Limits do; one more is reset.
 const MaxConnections = 4096
 
 // GatewayMAC is the hardware address of the host's end of every link. No link holds more than two stations.
@@ -73,7 +73,7 @@ type Counters struct {
 	TxBytes     int64  // payload out of the guest
 	Connections int    // relayed now, through published ports
 	Outbound    int    // flows of the guest that are open now
-	Turned      uint64 // connections to published ports that were reset because MaxConnections were open
+	Turned      uint64 // connections to published ports that were reset because as many were open as may be
 	Refused     uint64 // connections, datagrams and queries of the guest that were refused, by the policy or a limit
 	Spoofed     uint64 // frames with an address that is not the guest's
 	Malformed   uint64 // frames that are not what they claim to be
@@ -130,7 +130,7 @@ func New(link io.ReadWriteCloser, c Config) (*Stack, error) {
 		log:       c.Log,
 		link:      newLink(link, c.MTU, id),
 		guest:     tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(id.guestIP)},
-		most:      MaxConnections,
+		most:      int32(c.Limits.withDefaults().Published),
 		linger:    probeLinger,
 		listeners: map[net.Listener]struct{}{},
 		seen:      make(chan struct{}),

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +71,34 @@ var attempts = map[string]func(args []string){
 		}
 		fmt.Printf("attach %s\n", b[:6])
 		copy(b, "broken")
+	},
+	// haunt has what comes on descriptor 3 signalled to a process.
+	"haunt": func(args []string) {
+		pid, _ := strconv.Atoi(args[0])
+		for _, set := range [][2]int{{unix.F_SETOWN, pid}, {unix.F_SETSIG, int(unix.SIGKILL)}, {unix.F_SETFL, unix.O_ASYNC}} {
+			_, err := unix.FcntlInt(3, set[0], set[1])
+			fmt.Println(err)
+		}
+		owner := struct{ kind, pid int32 }{1, int32(pid)} // struct f_owner_ex, F_OWNER_PID
+		_, _, err := unix.Syscall(unix.SYS_FCNTL, 3, unix.F_SETOWN_EX, uintptr(unsafe.Pointer(&owner)))
+		fmt.Println(err)
+		for _, set := range []uint{fiosetown, unix.SIOCSPGRP} {
+			fmt.Println(unix.IoctlSetPointerInt(3, set, pid))
+		}
+	},
+	// stamp changes all of a file but what is in it.
+	"stamp": func(args []string) {
+		now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
+		fmt.Println(unix.Chmod(args[0], 0o777), unix.Fchmodat(unix.AT_FDCWD, args[0], 0o777, unix.AT_SYMLINK_NOFOLLOW), unix.Fchmod(3, 0o777),
+			unix.Lchown(args[0], -1, -1), unix.Fchown(3, -1, -1), unix.UtimesNanoAt(unix.AT_FDCWD, args[0], now, 0),
+			unix.Setxattr(args[0], "user.x", []byte("x"), 0), unix.Fsetxattr(3, "user.x", []byte("x"), 0), unix.Removexattr(args[0], "user.x"))
+	},
+	"watch": func(args []string) {
+		fd, err := unix.InotifyInit1(0)
+		if err == nil {
+			_, err = unix.InotifyAddWatch(fd, args[0], unix.IN_ALL_EVENTS)
+		}
+		fmt.Println(err)
 	},
 	"input": func([]string) { n, err := os.Stdin.Read(make([]byte, 1)); fmt.Println(n, err) },
 	"sleep": func([]string) { fmt.Println("sleeps"); time.Sleep(time.Hour) },
@@ -188,6 +217,65 @@ func TestConfinedNetwork(t *testing.T) {
 		if refused := strings.Contains(out, "permission denied") || strings.Contains(out, "not permitted"); refused != (i != 2) {
 			t.Errorf("with Landlock, %v: %s", args, out)
 		}
+	}
+}
+
+// The kernel signals nobody on behalf of a confined program: the filter alone sees to that, for older kinds of Landlock do not.
+func TestConfinedHauntsNobody(t *testing.T) {
+	for _, confinement := range []Confinement{{}, {Seccomp: true}} {
+		victim := exec.Command("sleep", "3600")
+		if err := victim.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given := os.NewFile(uintptr(pair[0]), "given")
+		out := confined(t, confinement, []*os.File{given}, "haunt", itoa(victim.Process.Pid))
+		if refused := strings.Count(out, "operation not permitted"); confinement.Seccomp && refused != 4 {
+			t.Errorf("behind the filter, %d are refused:\n%s", refused, out)
+		}
+		unix.Write(pair[1], []byte("boo"))
+		time.AfterFunc(200*time.Millisecond, func() { victim.Process.Signal(unix.SIGTERM) })
+		victim.Wait()
+		if got := victim.ProcessState.Sys().(syscall.WaitStatus).Signal(); (got == unix.SIGKILL) == confinement.Seccomp {
+			t.Errorf("with %+v the other one ended by %v:\n%s", confinement, got, out)
+		}
+		given.Close()
+		unix.Close(pair[1])
+	}
+}
+
+// Landlock does not keep anybody from the modes of files, their owners, times and attributes.
+func TestConfinedLeavesFilesAsTheyAre(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	given, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer given.Close()
+	if out := confined(t, Confinement{}, []*os.File{given}, "stamp", path); !strings.HasPrefix(out, "<nil>") {
+		t.Fatalf("unconfined: %s", out)
+	}
+	if out := confined(t, Confinement{Seccomp: true}, []*os.File{given}, "stamp", path); strings.Count(out, "operation not permitted") != 9 {
+		t.Errorf("behind the filter: %s", out)
+	}
+}
+
+// Nor from what happens in a directory.
+func TestConfinedWatchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := landlockABI(); err == nil {
+		if out := confined(t, Confinement{Landlock: true}, nil, "watch", dir); out != "<nil>\n" {
+			t.Logf("this kernel's Landlock keeps it from watching: %s", out)
+		}
+	}
+	if out := confined(t, Confinement{Seccomp: true}, nil, "watch", dir); out != "operation not permitted\n" {
+		t.Errorf("behind the filter: %s", out)
 	}
 }
 

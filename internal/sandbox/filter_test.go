@@ -9,12 +9,13 @@ import (
 )
 
 // run is the kernel's part, for the instructions that the filter has.
-func run(t *testing.T, p []unix.SockFilter, arch, nr uint32, arg0 uint64) uint32 {
+func run(t *testing.T, p []unix.SockFilter, arch, nr uint32, arg0, arg1 uint64) uint32 {
 	t.Helper()
 	data := binary.LittleEndian.AppendUint32(nil, nr)
 	data = binary.LittleEndian.AppendUint32(data, arch)
 	data = binary.LittleEndian.AppendUint64(data, 0)
 	data = binary.LittleEndian.AppendUint64(data, arg0)
+	data = binary.LittleEndian.AppendUint64(data, arg1)
 	var a uint32
 	for pc := 0; pc < len(p); pc++ {
 		in := p[pc]
@@ -78,8 +79,19 @@ func TestFilter(t *testing.T) {
 		{"a limit of another", auditArch, unix.SYS_PRLIMIT64, me + 1, eperm},
 		{"clone3", auditArch, unix.SYS_CLONE3, 0, enosys},
 	} {
-		if got := run(t, p, c.arch, c.nr, c.arg0); got != c.want {
+		if got := run(t, p, c.arch, c.nr, c.arg0, 0); got != c.want {
 			t.Errorf("%s: %#x, not %#x", c.name, got, c.want)
+		}
+	}
+	for command := range uint64(0x9000) {
+		for _, nr := range []uint32{unix.SYS_FCNTL, unix.SYS_IOCTL} {
+			want := uint32(allow)
+			if slices.Contains(owners[nr], uint32(command)) {
+				want = eperm
+			}
+			if got := run(t, p, auditArch, nr, 3, command|1<<32); got != want { // the kernel takes the low half
+				t.Errorf("system call %d with %#x: %#x, not %#x", nr, command, got, want)
+			}
 		}
 	}
 	for nr := range uint32(600) {
@@ -90,7 +102,7 @@ func TestFilter(t *testing.T) {
 		if nr == unix.SYS_CLONE3 {
 			want = enosys
 		}
-		if got := run(t, p, auditArch, nr, 0); got != want {
+		if got := run(t, p, auditArch, nr, 0, 0); got != want {
 			t.Errorf("system call %d: %#x, not %#x", nr, got, want)
 		}
 	}

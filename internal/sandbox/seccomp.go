@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"unsafe"
@@ -11,7 +12,8 @@ import (
 )
 
 // denied are system calls that a hypervisor which was handed all its descriptors has no use for: they make sockets and
-// namespaces, look into other processes or signal them, share memory and messages with those of the same uid, or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
+// namespaces, look into other processes or signal them, share memory and messages with those of the same uid, change what files are or watch
+// them (from which no Landlock keeps anybody), or reach parts of the kernel that break-outs begin with. They answer EPERM. QEMU's
 // own filter (argv's -sandbox) comes on top of this and denies what starts programs; it leaves sockets, namespaces and io_uring.
 var denied = []uint32{
 	unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN,
@@ -23,9 +25,12 @@ var denied = []uint32{
 	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK,
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP,
 	unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO, unix.SYS_PIDFD_SEND_SIGNAL,
-	unix.SYS_PROCESS_MADVISE, unix.SYS_MOVE_PAGES, unix.SYS_MIGRATE_PAGES,
+	unix.SYS_PROCESS_MADVISE, unix.SYS_MOVE_PAGES, unix.SYS_MIGRATE_PAGES, unix.SYS_SCHED_SETATTR, unix.SYS_IOPRIO_SET,
+	unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_UTIMENSAT,
+	unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_FSETXATTR, unix.SYS_SETXATTRAT,
+	unix.SYS_REMOVEXATTR, unix.SYS_LREMOVEXATTR, unix.SYS_FREMOVEXATTR, unix.SYS_REMOVEXATTRAT,
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
-	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_FANOTIFY_INIT,
+	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_FANOTIFY_INIT, unix.SYS_INOTIFY_INIT1, unix.SYS_INOTIFY_ADD_WATCH,
 	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
 	unix.SYS_NAME_TO_HANDLE_AT, unix.SYS_OPEN_BY_HANDLE_AT,
 	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
@@ -42,6 +47,7 @@ const (
 	seccompNr   = 0
 	seccompArch = 4
 	seccompArg0 = 16 // its low half
+	seccompArg1 = 24 // likewise
 
 	bpfLoad    = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	bpfEqual   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
@@ -52,7 +58,16 @@ const (
 	x32Bit = 0x40000000 // of the numbers of the x32 calls, which nobody uses
 )
 
-// filter is the program for the process pid: it looks at the architecture, then at the number, and for some at the first argument.
+// fiosetown is FIOSETOWN (asm-generic/sockios.h).
+const fiosetown = 0x8901
+
+// owners are what names the process that the kernel signals when something happens to a descriptor. It may be any of the same uid.
+var owners = map[uint32][]uint32{
+	unix.SYS_FCNTL: {unix.F_SETOWN, unix.F_SETOWN_EX},
+	unix.SYS_IOCTL: {fiosetown, unix.SIOCSPGRP},
+}
+
+// filter is the program for the process pid: it looks at the architecture, then at the number, and for some at the first argument or the second.
 // clone3 hides its flags behind a pointer and answers ENOSYS, upon which a C library takes clone.
 func filter(pid uint32) []unix.SockFilter {
 	load := func(offset uint32) unix.SockFilter { return unix.SockFilter{Code: bpfLoad, K: offset} }
@@ -80,6 +95,15 @@ func filter(pid uint32) []unix.SockFilter {
 	argument(unix.SYS_CLONE, unix.SockFilter{Code: bpfAnySet, K: newNamespaces}, false)
 	argument(unix.SYS_TGKILL, unix.SockFilter{Code: bpfEqual, K: pid}, true)
 	argument(unix.SYS_PRLIMIT64, unix.SockFilter{Code: bpfEqual, K: 0}, true)
+	for _, nr := range slices.Sorted(maps.Keys(owners)) {
+		commands := owners[nr]
+		n := uint8(len(commands))
+		p = append(p, unix.SockFilter{Code: bpfEqual, K: nr, Jf: n + 3}, load(seccompArg1))
+		for i, c := range commands {
+			p = append(p, unix.SockFilter{Code: bpfEqual, K: c, Jt: n - uint8(i)})
+		}
+		p = append(p, ret(unix.SECCOMP_RET_ALLOW), refuse(uint32(unix.EPERM)))
+	}
 	for _, nr := range slices.Concat(denied, deniedHere) {
 		p = append(p, unix.SockFilter{Code: bpfEqual, K: nr, Jf: 1}, refuse(uint32(unix.EPERM)))
 	}

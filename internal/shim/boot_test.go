@@ -22,16 +22,18 @@ import (
 
 // puppet is a virtual machine that does nothing until it is killed.
 type puppet struct {
-	once   sync.Once
-	done   chan struct{}
-	events chan hypervisor.Event
+	once    sync.Once
+	done    chan struct{}
+	events  chan hypervisor.Event
+	control net.Conn // its end
+	exit    hypervisor.Exit
 }
 
 func (p *puppet) PID() int                        { return 1 }
 func (p *puppet) Events() <-chan hypervisor.Event { return p.events }
 func (p *puppet) Done() <-chan struct{}           { return p.done }
-func (p *puppet) Wait() hypervisor.Exit           { <-p.done; return hypervisor.Exit{Code: -1} }
-func (p *puppet) Kill() error                     { p.once.Do(func() { close(p.done) }); return nil }
+func (p *puppet) Wait() hypervisor.Exit           { <-p.done; return p.exit }
+func (p *puppet) Kill() error                     { p.once.Do(func() { p.control.Close(); close(p.done) }); return nil }
 func (p *puppet) Pause() error                    { return nil }
 func (p *puppet) Resume() error                   { return nil }
 
@@ -76,7 +78,7 @@ func puppeteer(t *testing.T, deadline time.Duration) (r *run, vm *puppet, contro
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	vm = &puppet{done: make(chan struct{}), events: make(chan hypervisor.Event, 1)}
+	vm = &puppet{done: make(chan struct{}), events: make(chan hypervisor.Event, 1), exit: hypervisor.Exit{Code: -1}}
 	r = &run{c: protocol.Config{BootDeadline: deadline}, log: slog.New(slog.DiscardHandler), root: root, vm: vm, asks: make(chan ask)}
 	for name, w := range map[string]**logfile.Writer{"app.log": &r.app, "vmm.log": &r.vmm} {
 		if *w, err = logfile.Create(root, logDirName+"/"+name, 0, 0); err != nil {
@@ -88,6 +90,7 @@ func puppeteer(t *testing.T, deadline time.Duration) (r *run, vm *puppet, contro
 	}
 	r.disk = newDiskFull(vm.Resume, r.server.voice().say)
 	ours, control := net.Pipe()
+	vm.control = control
 	bulk, other := net.Pipe()
 	t.Cleanup(func() { control.Close(); other.Close() })
 	r.agent = guest.Open(ours, bulk, guest.Options{})

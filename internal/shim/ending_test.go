@@ -2,15 +2,20 @@ package shim
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/guest"
 	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/health"
+	"github.com/halevm/hale/internal/machine"
+	"github.com/halevm/hale/internal/shim/protocol"
 )
 
 // fakeGuest connects r to an agent that is asked by requests. answer is called with each, one after the other, and may say something.
@@ -110,5 +115,33 @@ func TestUnlessEnding(t *testing.T) {
 			}
 		}
 		same("a host without room", health.Result{Outcome: health.Inconclusive, Cause: health.CauseResources}, 6)
+	})
+}
+
+// Whoever wants to run a command in a guest that is coming up, or to look at a path, is told to wait, and what the agent refuses is no fault of ours.
+func TestRefusedByTheGuest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fakeGuest(t, func(req guestprotocol.Request, say func(guestprotocol.Type, any)) {
+			say(guestprotocol.TypeReply, guestprotocol.Reply{ID: req.ID, Error: "64 commands run already"})
+		})
+		for _, c := range []struct {
+			life programLife
+			argv []string
+			want api.Kind
+			says string
+		}{
+			{notStarted, []string{"x"}, api.InvalidState, "still booting"},
+			{started, []string{"x"}, api.Unavailable, "64 commands run already"},
+			{started, []string{strings.Repeat("x", guestprotocol.MaxPayload)}, api.Invalid, "too large"},
+		} {
+			if r.lives(c.life); c.life == notStarted {
+				if _, err := r.handle(t.Context(), protocol.MethodStat, []byte(`{"path":"/etc/passwd"}`), nil); !errors.Is(err, c.want) {
+					t.Errorf("a look at a path: %v", err)
+				}
+			}
+			if _, err := r.exec(t.Context(), machine.ExecRequest{Argv: c.argv}); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, not %s", err, c.want)
+			}
+		}
 	})
 }

@@ -31,6 +31,7 @@ func (s *server) converseExec(conn *net.UnixConn, h protocol.Hello, w protocol.W
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	session, err := s.handler.exec(ctx, *h.Exec)
+	conn.SetDeadline(time.Now().Add(handshakeTimeout)) // a guest that hangs has used up that of the handshake
 	w.Error = protocol.ErrorOf(err)
 	if err := protocol.WriteJSON(conn, protocol.KindWelcome, w); err != nil || w.Error != nil {
 		if session != nil {

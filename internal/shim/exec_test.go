@@ -3,12 +3,15 @@ package shim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
@@ -108,6 +111,23 @@ func TestSignalPassesInput(t *testing.T) {
 	}
 	if exit, err := e.Wait(t.Context()); err != nil || exit.Signal != "SIGKILL" {
 		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// A guest that hangs is told of as one, however long it was waited for; and nobody waits who does not want to.
+func TestExecInAGuestThatHangs(t *testing.T) {
+	t.Parallel()
+	_, _, d := play(t)
+	m := &Machine{dir: d, record: record{PID: os.Getpid(), Secret: secret}}
+	hang := machine.ExecRequest{Argv: []string{"hang"}}
+	if _, err := m.Exec(t.Context(), hang); !errors.Is(err, api.InvalidState) || !strings.Contains(err.Error(), "agent") {
+		t.Errorf("it is told as: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if _, err := m.Exec(ctx, hang); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > handshakeTimeout/2 {
+		t.Errorf("after %v: %v", time.Since(begun), err)
 	}
 }
 

@@ -8,8 +8,12 @@ import (
 	"github.com/halevm/hale/internal/machine"
 )
 
-// maxConsole is how much of the console an Exit carries, in bytes.
-const maxConsole = 4 << 10
+// How much an Exit carries of the console, and of anybody's words, in bytes. In JSON they may be six times as long, and the daemon reads no
+// more than maxExitFile of what is recorded.
+const (
+	maxConsole = 4 << 10
+	maxMessage = 4 << 10
+)
 
 // facts is what a shim has seen of its machine by the time the hypervisor is gone.
 type facts struct {
@@ -92,6 +96,7 @@ func (f facts) exit(now time.Time) machine.Exit {
 			e.Message += ": " + f.vmmError
 		}
 	}
+	e.Message = e.Message[:min(len(e.Message), maxMessage)]
 	switch e.Reason {
 	case machine.GuestPanic, machine.BootTimeout, machine.GuestShutdown:
 		e.Silent = !f.hello && !f.diskFull

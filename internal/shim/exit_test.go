@@ -1,10 +1,15 @@
 package shim
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	guestprotocol "github.com/halevm/hale/internal/guest/protocol"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -66,5 +71,67 @@ func TestConsoleIsCutAtALine(t *testing.T) {
 	got := lastOf(long)
 	if len(got) > maxConsole || !strings.HasPrefix(got, "0123456789\n") {
 		t.Errorf("%d bytes, beginning with %q", len(got), got[:12])
+	}
+}
+
+// What a guest and a hypervisor say last never makes the record too long to be read.
+func TestExitCanBeRead(t *testing.T) {
+	long := strings.Repeat("\x01", 2*maxConsole)
+	for name, f := range map[string]facts{
+		"a panic that a program made up": {guestDown: true, console: panicMark + long[len(panicMark):]},
+		"a hypervisor that talks":        {vmmError: long, vmmSignal: "SIGABRT", console: long},
+		"a boot that was looked at":      {bootTimeout: time.Second, bootSeen: strings.Repeat(long, 10), console: long},
+	} {
+		d := &runDir{path: t.TempDir()}
+		want := f.exit(time.Now())
+		b, err := json.Marshal(want)
+		if err == nil {
+			err = os.Mkdir(filepath.Join(d.path, runDirName), 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(d.path, exitName), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.exit(record{}); got.Reason != want.Reason {
+			t.Errorf("%s: %d bytes are read as %s, not %s", name, len(b), got.Reason, want.Reason)
+		}
+	}
+}
+
+// A shim that the host kept from running finds a machine that is gone, and what was said last still to be heard.
+func TestLastWords(t *testing.T) {
+	exited := guestprotocol.State{Booted: true, Started: true, Exited: &guestprotocol.Exited{Code: 3}}
+	for name, c := range map[string]struct {
+		says  guestprotocol.State
+		guest bool // the hypervisor said that the guest ended it
+		want  machine.Reason
+	}{
+		"the agent's":      {exited, true, machine.ProgramExited},
+		"the hypervisor's": {guestprotocol.State{Booted: true, Started: true}, true, machine.GuestShutdown},
+		"nobody's":         {guestprotocol.State{Booted: true, Started: true}, false, machine.VMMFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, vm, control := puppeteer(t, time.Minute)
+			vm.exit.Guest = c.guest
+			said := make(chan struct{})
+			go func() {
+				defer close(said)
+				defer vm.Kill()
+				hello, err := guestprotocol.NewReader(control).Next()
+				welcome, err2 := guestprotocol.JSON(guestprotocol.TypeWelcome, hello.Session, guestprotocol.Welcome{Version: guestprotocol.Version, State: c.says})
+				if err := errors.Join(err, err2); err != nil {
+					t.Error(err)
+					return
+				}
+				control.Write(guestprotocol.AppendFrame(nil, welcome))
+			}()
+			r.finish(facts{started: true})
+			<-said
+			if _, exit := r.told(); exit.Reason != c.want || c.want == machine.ProgramExited && (exit.Code == nil || *exit.Code != 3) {
+				t.Errorf("it ended with %+v", exit)
+			}
+		})
 	}
 }

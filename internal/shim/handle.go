@@ -30,8 +30,11 @@ func (r *run) handle(ctx context.Context, method string, params json.RawMessage,
 		if err := decode(params, &p); err != nil {
 			return nil, err
 		}
+		if r.life() == notStarted { // the agent's root may not be the image's yet
+			return nil, errNotBooted
+		}
 		info, err := r.agent.Stat(ctx, p.Path, p.FollowLinks)
-		return info, noAgent(err)
+		return info, asked(err)
 	case protocol.MethodProbe:
 		return r.probe(ctx, params, begun)
 	case protocol.MethodStats:
@@ -75,13 +78,16 @@ func (r *run) stop(ctx context.Context, grace time.Duration) error {
 	if err := r.ask(ctx, ask{grace: grace}); err != nil {
 		return err
 	}
-	return noAgent(r.agent.Shutdown(ctx, grace))
+	return asked(r.agent.Shutdown(ctx, grace))
 }
 
 func (r *run) exec(ctx context.Context, req machine.ExecRequest) (execSession, error) {
+	if r.life() == notStarted { // the agent may be there by now, and takes no command yet: who waits for it waits on
+		return nil, errNotBooted
+	}
 	e, err := r.agent.Exec(ctx, req)
 	if err != nil {
-		return nil, noAgent(err)
+		return nil, asked(err)
 	}
 	return e, nil
 }

@@ -203,7 +203,7 @@ func (r *run) startNetwork(link net.Conn) error {
 	}
 	refused := r.server.voiceOfRefusals()
 	r.net, err = network.New(link, network.Config{
-		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
+		Guest: n.Addr, GuestMAC: mac, Log: r.log, Policy: n.Outbound, Limits: relayLimits(), Refused: func(f network.Refusal) { refused.say(slog.LevelWarn, f.String()) },
 	})
 	if err != nil {
 		return fmt.Errorf("the machine's network: %w", err)
@@ -220,6 +220,18 @@ func (r *run) startNetwork(link net.Conn) error {
 		r.ports = append(r.ports, l.Port)
 	}
 	return nil
+}
+
+// ownFiles are the descriptors that a shim needs for itself: those of the machine, and of the daemon and its execs (maxConns).
+const ownFiles = 256
+
+// relayLimits leave a shim its own descriptors, however few it may have: one that cannot let a daemon in is taken for broken, and killed.
+func relayLimits() network.Limits {
+	var files syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil {
+		return network.Limits{}
+	}
+	return network.LimitsFor(files.Cur, ownFiles)
 }
 
 // toTheEnd follows the machine until the hypervisor is gone, and then tells and records how it ended.
@@ -368,11 +380,12 @@ func (r *run) finish(f facts) {
 	case <-drained:
 	case <-time.After(drainTimeout):
 	}
-	r.agent.Close()
-	for e := range r.agent.Events() { // what the agent said last
+	for e := range r.agent.Drain() { // what the agent said last: its Close would forget that
 		r.hear(e, &f)
 	}
+	r.agent.Close()
 	vm := r.vm.Wait()
+	f.guestDown = f.guestDown || vm.Guest // its event may not have been read
 	f.vmmError, f.vmmSignal, f.console = vm.Error, vm.Signal, r.console.String()
 	exit := f.exit(time.Now())
 	if b, err := json.Marshal(exit); err == nil {
@@ -390,11 +403,21 @@ func (r *run) finish(f facts) {
 	r.vmm.Close()
 }
 
-var errNoAgent = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
+var (
+	errNoAgent   = fmt.Errorf("the guest agent is not connected: %w", api.InvalidState)
+	errNotBooted = fmt.Errorf("the guest is still booting: %w", api.InvalidState)
+)
 
-func noAgent(err error) error {
-	if errors.Is(err, guest.ErrNotConnected) {
+// asked gives what the agent did not do the kind of error that it is for whoever asked; none is a fault of ours.
+func asked(err error) error {
+	_, refused := errors.AsType[*guest.RequestError](err)
+	switch {
+	case errors.Is(err, guest.ErrNotConnected):
 		return errNoAgent
+	case refused, errors.Is(err, guest.ErrTooMany):
+		return fmt.Errorf("%w: %w", err, api.Unavailable)
+	case errors.Is(err, guest.ErrTooLarge):
+		return fmt.Errorf("%w: %w", err, api.Invalid)
 	}
 	return err
 }

@@ -175,7 +175,11 @@ func (d *runDir) dial(ctx context.Context, r record, h protocol.Hello) (*net.Uni
 		return nil, protocol.Welcome{}, fmt.Errorf("connect to the shim: %w", err)
 	}
 	h.MinVersion, h.MaxVersion, h.Secret = protocol.MinVersion, protocol.MaxVersion, r.Secret
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	w, err := greet(conn, r, h)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		conn.Close()
 		return nil, protocol.Welcome{}, err
@@ -220,7 +224,11 @@ func greet(conn *net.UnixConn, r record, h protocol.Hello) (protocol.Welcome, er
 	if uid := (sandbox.Identity{UID: r.UID}).HostUID(); int(cred.Pid) != r.PID || cred.Uid != uid {
 		return w, fmt.Errorf("process %d of uid %d answers on the socket of shim %d of uid %d", cred.Pid, cred.Uid, r.PID, uid)
 	}
-	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	patience := handshakeTimeout
+	if h.Role == protocol.RoleExec { // the answer comes when the guest's agent has given its own, or the shim has given it up
+		patience += requestTimeout
+	}
+	conn.SetDeadline(time.Now().Add(patience))
 	if err := protocol.WriteJSON(conn, protocol.KindHello, h); err != nil {
 		return w, fmt.Errorf("greet the shim: %w", err)
 	}

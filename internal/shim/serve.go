@@ -25,6 +25,7 @@ const (
 	maxConns    = 128
 	frameBuffer = 1 << 10 // what a probe's question or answer takes comes in one read
 	writeLimit  = 10 * time.Second
+	maxResult   = protocol.MaxPayload - 1<<10 // of a reply, which has a few words around it
 )
 
 // How many requests are answered at a time on one control connection. Those of a kind that the guest's agent answers may all hang with
@@ -443,6 +444,9 @@ func (c *control) answer(ctx context.Context, r protocol.Request) {
 	}
 	if err == nil && result != nil {
 		reply.Result, err = json.Marshal(result)
+	}
+	if len(reply.Result) > maxResult { // what cannot be sent is no reason to hang up, which the daemon takes for the machine's end
+		reply.Result, err = nil, fmt.Errorf("the answer to %s has %d bytes, and at most %d can be sent", r.Method, len(reply.Result), maxResult)
 	}
 	reply.Error = protocol.ErrorOf(err)
 	c.reply(reply)

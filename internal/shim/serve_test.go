@@ -35,6 +35,8 @@ func (p *player) handle(ctx context.Context, method string, params json.RawMessa
 		return params, nil
 	case "echo":
 		return params, nil
+	case "long":
+		return strings.Repeat("<", 200<<10), nil
 	case "refuse":
 		return nil, fmt.Errorf("no: %w", api.InvalidState)
 	case protocol.MethodStat, protocol.MethodStop, protocol.MethodProbe, protocol.MethodStats:
@@ -53,7 +55,15 @@ func (p *player) handle(ctx context.Context, method string, params json.RawMessa
 	return nil, fmt.Errorf("no method %q: %w", method, api.Unimplemented)
 }
 
-func (p *player) exec(_ context.Context, r machine.ExecRequest) (execSession, error) {
+func (p *player) exec(ctx context.Context, r machine.ExecRequest) (execSession, error) {
+	if r.Argv[0] == "hang" { // as a guest does, until the shim gives up
+		select {
+		case <-time.After(handshakeTimeout + 100*time.Millisecond):
+			return nil, errNoAgent
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	if r.Argv[0] == "sleep" {
 		return p.sleeper, nil
 	}
@@ -197,6 +207,10 @@ func TestRequestsAndTheirKinds(t *testing.T) {
 	ask(3, "refuse", "1")
 	if r := reply(); r.ID != 3 || !errors.Is(r.Error, api.InvalidState) {
 		t.Errorf("refuse: %+v", r)
+	}
+	ask(5, "long", "1")
+	if r := reply(); r.ID != 5 || !errors.Is(r.Error, api.Internal) || r.Result != nil {
+		t.Errorf("an answer that cannot be sent: %.200v", r)
 	}
 	ask(4, "from the future", "1")
 	if r := reply(); !errors.Is(r.Error, api.Unimplemented) {

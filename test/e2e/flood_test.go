@@ -3,11 +3,15 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/halevm/hale/api"
 )
@@ -86,5 +90,40 @@ func TestFloods(t *testing.T) {
 	}
 	if health := h.awaitHealth("bystander", api.HealthStateHealthy); len(health.Transitions) > 2 {
 		t.Errorf("the bystander's health flipped: %+v", health.Transitions)
+	}
+}
+
+// However many connections a published port has, and however few descriptors a process may have: the shim lets the daemon in, and the next one.
+func TestACrowdKeepsNoDaemonOut(t *testing.T) {
+	h := newHost(t, nginx)
+	const few = 400 // of a limit that machines are started with
+	if err := unix.Prlimit(h.daemon.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: few, Max: few}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.create(api.CreateInstanceRequest{
+		Name: "busy", Image: nginx, Network: &api.InstanceNetworkRequest{Ports: []api.PortMapping{{GuestPort: 80}}},
+	})
+	in := h.await("busy", api.InstanceStateRunning)
+	booted.Add(1)
+	for range few {
+		go func() {
+			for t.Context().Err() == nil {
+				c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", in.Network.Ports[0].HostPort))
+				if err != nil {
+					return
+				}
+				c.Read(make([]byte, 1)) // until the server, or the shim, has had enough
+				c.Close()
+				time.Sleep(200 * time.Millisecond)
+			}
+		}()
+	}
+	time.Sleep(5 * time.Second)
+	for _, daemon := range []string{"the daemon", "the next one"} {
+		if out := h.run("busy", "echo", "well"); out != "well" {
+			t.Errorf("%s is told %q", daemon, out)
+		}
+		h.killAndStart()
+		h.await("busy", api.InstanceStateRunning)
 	}
 }

@@ -141,6 +141,16 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// A command that is asked for right after the create runs as soon as the guest can run one.
+func TestExecWaitsForTheBoot(t *testing.T) {
+	h := newHost(t, workload)
+	h.create(api.CreateInstanceRequest{Name: "soon", Cmd: []string{"sleep"}})
+	if out, said, err := h.hale("exec", "--wait", bootPatience.String(), "soon", "/workload", "print", "well"); err != nil || out != "well\n" {
+		t.Errorf("%q, %q, %v", out, said, err)
+	}
+	booted.Add(1)
+}
+
 func TestFourMachinesAtOnce(t *testing.T) {
 	h := newHost(t, workload)
 	names := []string{"one", "two", "three", "four"}

@@ -52,6 +52,7 @@ func New(session uint64, to Sender) *Mux {
 // Open makes a stream; the other end makes one of the same id. Frames for an id that was not opened are dropped.
 func (m *Mux) Open(id uint32) *Stream {
 	s := &Stream{mux: m, id: id, credit: Window, changed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancelCause(m.ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := context.Cause(m.ctx); err != nil {
@@ -97,8 +98,10 @@ func (m *Mux) Close(err error) {
 
 // A Stream is one stream, of which an end uses one direction: Read, or Write and CloseWrite.
 type Stream struct {
-	mux *Mux
-	id  uint32
+	mux    *Mux
+	id     uint32
+	ctx    context.Context // done when the stream or its Mux is closed: nothing of it waits for the port then
+	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at each change of the below
@@ -206,7 +209,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 
 // grant tells the other end that it may send n bytes more. If that cannot be said, the port is at its end.
 func (s *Stream) grant(n int) {
-	s.mux.sender.Send(s.mux.ctx, protocol.Frame{
+	s.mux.sender.Send(s.ctx, protocol.Frame{
 		Type: protocol.TypeCredit, Stream: s.id, Session: s.mux.session,
 		Payload: binary.BigEndian.AppendUint32(nil, uint32(n)),
 	})
@@ -238,7 +241,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 func (s *Stream) send(b []byte) error {
-	return s.mux.sender.Send(s.mux.ctx, protocol.Frame{
+	return s.mux.sender.Send(s.ctx, protocol.Frame{
 		Type: protocol.TypeData, Stream: s.id, Session: s.mux.session, Payload: b,
 	})
 }
@@ -264,4 +267,5 @@ func (s *Stream) Close(err error) {
 	}
 	s.mux.mu.Unlock()
 	s.fail(err)
+	s.cancel(err)
 }

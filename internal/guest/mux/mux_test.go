@@ -138,3 +138,39 @@ func TestWhatArrivedOutlivesTheSession(t *testing.T) {
 		t.Errorf("a stream of a session that is over: %v", err)
 	}
 }
+
+// stuck is a port that nobody reads.
+type stuck struct{}
+
+func (stuck) Send(ctx context.Context, _ protocol.Frame) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// A guest that does not read the port holds nobody who has closed a stream.
+func TestCloseFreesWhatWaitsForThePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(7, stuck{})
+		closed := errors.New("closed")
+		in, out := m.Open(1), m.Open(2)
+		m.Deliver(protocol.Frame{Type: protocol.TypeData, Stream: 2, Session: 7, Payload: make([]byte, Window/2)})
+		ended := make(chan error, 2)
+		go func() { _, err := in.Write([]byte("x")); ended <- err }()
+		go func() { _, err := io.Copy(io.Discard, out); ended <- err }()
+		synctest.Wait()
+		in.Close(closed)
+		out.Close(closed)
+		synctest.Wait()
+		for range 2 {
+			select {
+			case err := <-ended:
+				if err != closed {
+					t.Error(err)
+				}
+			default:
+				t.Error("somebody waits still")
+			}
+		}
+		m.Close(closed)
+	})
+}

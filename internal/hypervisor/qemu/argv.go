@@ -117,13 +117,14 @@ func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d",
 // descriptor's number.
 func disk(serial string, fd int, readOnly bool) []string {
 	// A guest whose write finds no space on the host's disk is stopped, and the write tried again when it goes on (VM.Resume).
-	ro, mode, onError := "off", "rw", ",werror=enospc"
+	ro, mode, onError, locking := "off", "rw", ",werror=enospc", ""
 	if readOnly {
-		ro, mode, onError = "on", "ro", ""
+		// The image's disk is shared by its machines and written by none: with locks, one that is broken could keep the others from it.
+		ro, mode, onError, locking = "on", "ro", "", ",file.locking=off"
 	}
 	return []string{
 		"-add-fd", fmt.Sprintf("fd=%d,set=%d,opaque=%s-%s", fd, fd, serial, mode),
-		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,read-only=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d", serial, ro, fd),
+		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,read-only=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d%s", serial, ro, fd, locking),
 		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,write-cache=on%s", serial, serial, onError),
 	}
 }

@@ -133,6 +133,28 @@ func start(t *testing.T, order string, change func(*hypervisor.Config, *hypervis
 	return g, nil
 }
 
+// A machine that holds locks on the image's disk, which it shares with others, keeps none of them from starting.
+func TestTheImageIsNotLocked(t *testing.T) {
+	g, err := start(t, "hang", func(_ *hypervisor.Config, f *hypervisor.Files) {
+		broken, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Lower.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { broken.Close() })
+		// By these bytes QEMU says what it does not share (RAW_LOCK_SHARED_BASE in block/file-posix.c).
+		l := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: 200, Len: 8}
+		if err := unix.FcntlFlock(broken.Fd(), unix.F_OFD_SETLK, &l); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.vm.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
 func newDisk(t *testing.T, content string, flag int) *os.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")

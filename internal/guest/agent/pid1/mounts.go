@@ -93,7 +93,7 @@ func (m *Machine) enterRoot() error {
 	if err := m.mountDisks(); err != nil {
 		return err
 	}
-	run := imageRun(m.log)
+	run := imageRun(m.log, filepath.Join(lowerDir, "run"))
 	if err := os.Chdir(newRoot); err != nil {
 		return err
 	}

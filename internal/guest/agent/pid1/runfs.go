@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxRunFile = 1 << 20 // bytes of one file in the image's /run
+	maxRunData = 8 << 20 // bytes of all files in the image's /run
 	maxRun     = 4096    // entries of it
 )
 
@@ -29,9 +29,9 @@ type runEntry struct {
 }
 
 // imageRun takes down what the image has in /run. An image that has no directory there, or a large one, keeps it.
-func imageRun(log *slog.Logger) runFS {
+func imageRun(log *slog.Logger, top string) runFS {
 	var r runFS
-	top := filepath.Join(lowerDir, "run")
+	left := int64(maxRunData)
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -51,7 +51,7 @@ func imageRun(log *slog.Logger) runFS {
 		case unix.S_IFLNK:
 			e.target, err = os.Readlink(path)
 		case unix.S_IFREG:
-			if e.st.Size > maxRunFile {
+			if left -= e.st.Size; left < 0 { // the guest's memory is to be the program's
 				return fs.ErrInvalid
 			}
 			e.data, err = os.ReadFile(path)
