@@ -236,3 +236,27 @@ func TestDeletedByHand(t *testing.T) {
 		t.Error("it has the same id")
 	}
 }
+
+// One that a person deleted under a daemon is deleted by the daemon as any other, with its machine and its name.
+func TestDeletedByHandUnderADaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		i := started(t, s, "web", "sleep")
+		synctest.Wait() // until the record is in place too
+		if err := os.RemoveAll(filepath.Join(h.dir, i.ID)); err != nil {
+			t.Fatal(err)
+		}
+		before := h.events.Last()
+		if err := s.Delete(t.Context(), "web", true); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.List()) != 0 || h.fake.Running() != 0 {
+			t.Errorf("left %+v, %d machines", s.List(), h.fake.Running())
+		}
+		if got := h.told(before); !slices.Equal(got, []string{"deleted"}) {
+			t.Errorf("events %v", got)
+		}
+		started(t, s, "web", "sleep")
+	})
+}

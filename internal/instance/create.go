@@ -416,7 +416,9 @@ func (o *owner) remove(graceful bool, reason string) error {
 // gone is a deletion that lasts, event or not.
 func (o *owner) removeFirst(data event.Deleted, cause error) error {
 	if err := o.s.store.RemoveDir(o.id); err != nil {
-		return fmt.Errorf("delete instance %s: %w", o.rec.Instance.Spec.Name, cmp.Or(cause, err))
+		if there, lerr := o.s.store.Exists(o.id); there || lerr != nil { // else a person was there first, or what is left of it is trash
+			return fmt.Errorf("delete instance %s: %w", o.rec.Instance.Spec.Name, cmp.Or(cause, err))
+		}
 	}
 	o.over = true
 	_, err := o.s.c.Events.Commit(o.s.ctx, event.TypeDeleted, o.id, o.rec.Instance.Spec.Name, data, func(event.Event) { o.s.forget(o) })
