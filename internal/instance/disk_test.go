@@ -1,6 +1,7 @@
 package instance_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -90,6 +92,51 @@ func TestDiskRefuses(t *testing.T) {
 		}
 		if got := h.told(before); got[len(got)-1] != "deleted" {
 			t.Errorf("events %v", got)
+		}
+	})
+}
+
+// However much an instance has to do, what is to be tried again is: a change that the disk refused, and a machine that could not be taken
+// back.
+func TestWhatIsTriedAgainIsNotPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
+		h.driver = d
+		s := h.open()
+		i := create(t, s, "web", "sleep")
+		obstacle := filepath.Join(h.dir, i.ID, "instance.json.next")
+		if err := os.MkdirAll(filepath.Join(obstacle, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		await(t, s, i.ID, instance.Running)
+		before := h.events.Last()
+		if err := os.RemoveAll(obstacle); err != nil {
+			t.Fatal(err)
+		}
+		busy := func(d time.Duration) {
+			t.Helper()
+			for range d / (500 * time.Millisecond) {
+				time.Sleep(500 * time.Millisecond)
+				if _, err := s.Update(t.Context(), "web", instance.Update{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		busy(3 * time.Second)
+		if got := h.told(before); !slices.Equal(got, []string{"state Running"}) {
+			t.Errorf("events %v", got)
+		}
+		h.close(s)
+		d.hides(errors.New("the socket does not answer"))
+		s = h.open()
+		d.hides(nil)
+		busy(10 * time.Second)
+		if got, err := s.Find("web"); err != nil || got.State != instance.Running {
+			t.Errorf("it is %s, %v", got.State, err)
+		}
+		if err := s.Delete(t.Context(), "web", false); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -36,6 +36,8 @@ type owner struct {
 	unsaved bool      // the record on disk is behind
 	notYet  time.Time // an expiry that could not be carried out is tried again then
 	over    bool      // the goroutine ends
+	// When settle and takeBack are tried again, whatever comes meanwhile; zero: they wait their time from now on.
+	settleAgain, lookAgain time.Time
 
 	// Guarded by s.mu.
 	visible bool
@@ -142,9 +144,11 @@ func (o *owner) loop() {
 		case <-o.expiry():
 			o.expire()
 		case <-o.again():
+			o.lookAgain = time.Time{}
 			o.takeBack()
 			o.stopOn()
 		case <-o.retry():
+			o.settleAgain = time.Time{}
 			if err := o.settle(); err == nil {
 				o.log.Info("what could not be written is on disk now")
 			}
@@ -196,9 +200,18 @@ func (o *owner) expire() {
 
 func (o *owner) retry() <-chan time.Time {
 	if len(o.owed) == 0 && !o.unsaved {
+		o.settleAgain = time.Time{}
 		return nil
 	}
-	return time.After(settleEvery)
+	return after(&o.settleAgain, settleEvery)
+}
+
+// after is due when d has passed since the first time that it was asked for at: a loop that has much to do asks again and again.
+func after(at *time.Time, d time.Duration) <-chan time.Time {
+	if at.IsZero() {
+		*at = time.Now().Add(d)
+	}
+	return time.After(time.Until(*at))
 }
 
 // commit makes next the instance's record, with the event that tells of it: durable first, then published. On an error

@@ -399,9 +399,10 @@ func (o *owner) await(d time.Duration, leave, forced <-chan struct{}) bool {
 // again is when to look once more for a machine that nobody holds.
 func (o *owner) again() <-chan time.Time {
 	if o.m != nil || o.rec.Instance.State != Unknown {
+		o.lookAgain = time.Time{}
 		return nil
 	}
-	return time.After(againEvery)
+	return after(&o.lookAgain, againEvery)
 }
 
 // known makes the instance what it was before its machine could not be reached: one that ran has run since then, and one that was being
