@@ -172,3 +172,60 @@ func TestOpensOnlyRegularFiles(t *testing.T) {
 		}
 	}
 }
+
+// On a full disk a rotation gets as far as the rename: what was written before is read all the same, and what comes later follows it.
+func TestReadsOnWhereTheNewFileIsNotThereYet(t *testing.T) {
+	dir, root := open(t)
+	w, err := Create(root, "app.log", 10, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	fmt.Fprintln(w, "before")
+	if err := os.Rename(filepath.Join(dir, "app.log"), filepath.Join(dir, "app.log.1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tail := range []int{1, -1} {
+		if got := lines(t, root, tail); !slices.Equal(got, []string{"before"}) {
+			t.Errorf("the last %d lines are %q", tail, got)
+		}
+	}
+	var got []string
+	for line, err := range Lines(t.Context(), root, "app.log", 1, true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, line); len(got) == 2 {
+			break
+		}
+		if err := os.WriteFile(filepath.Join(dir, "app.log"), []byte("after\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(got, []string{"before", "after"}) {
+		t.Errorf("followed %q", got)
+	}
+}
+
+// Who may write in the directory can put there more than a Writer does: it is not read.
+func TestReadsNoMoreThanAWriterWrites(t *testing.T) {
+	dir, root := open(t)
+	for i := range 100 {
+		if err := os.WriteFile(filepath.Join(dir, rotated("app.log", i)), []byte("x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := lines(t, root, -1); len(got) != mostFiles {
+		t.Errorf("%d files are open at a time, want %d", len(got), mostFiles)
+	}
+	if err := os.Truncate(filepath.Join(dir, "app.log"), 1<<40); err != nil { // without a line's end, and without a block
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if got := lines(t, root, 1); len(got) != mostBack/MaxLine {
+		t.Errorf("%d pieces of one line", len(got))
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
