@@ -43,6 +43,7 @@ func TestOpenAfterCrash(t *testing.T) {
 		event          event.Type                 // appended after next was prepared; "": none
 		want           string                     // the instance's name; "": it is gone
 		aside, machine bool                       // set aside; a machine runs, and must not any more
+		disk           bool                       // the machine has a directory
 	}{
 		{name: "an empty directory"},
 		{name: "create: prepared", next: whole(with("new"), false)},
@@ -57,6 +58,8 @@ func TestOpenAfterCrash(t *testing.T) {
 		{name: "delete: committed", record: whole(with("old"), false), next: whole(with("old"), true), event: event.TypeDeleted},
 		{name: "a torn record", record: torn, aside: true},
 		{name: "another's record", record: whole(foreign, false), aside: true},
+		{name: "no record, and a machine's directory", disk: true, aside: true},
+		{name: "a torn one that was prepared, and a machine's directory", next: torn, disk: true, aside: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHost(t)
@@ -72,6 +75,9 @@ func TestOpenAfterCrash(t *testing.T) {
 				}
 			}
 			h.holds(someID, files)
+			if tt.disk {
+				h.holds(someID+"/vm", map[string][]byte{"rw.ext4": nil})
+			}
 			if tt.event != "" {
 				if _, err := h.events.Append(t.Context(), tt.event, someID, "", nil); err != nil {
 					t.Fatal(err)

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,8 +95,8 @@ var errDeleted = errors.New("deleted")
 func (s *Set) load(ctx context.Context, id string) (record, error) {
 	name := path.Join(id, recordName)
 	if p, err := s.store.Prepared(name); err == nil {
-		r, err := s.decode(name, func() ([]byte, error) { return p.Read(maxRecordSize) })
-		if err == nil {
+		r, torn := s.decode(name, func() ([]byte, error) { return p.Read(maxRecordSize) })
+		if torn == nil {
 			committed, err := s.committed(ctx, r)
 			switch {
 			case err != nil:
@@ -113,20 +114,30 @@ func (s *Set) load(ctx context.Context, id string) (record, error) {
 		if there, err := s.store.Exists(name); err != nil {
 			return record{}, err
 		} else if !there {
-			return r, errHalfMade
+			return r, s.halfMade(id, torn == nil)
 		}
 		p.Abort()
 	}
 	r, err := s.decode(name, func() ([]byte, error) { return s.store.ReadFile(name, maxRecordSize) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, errHalfMade
+		return r, s.halfMade(id, false)
 	case err != nil:
 		return r, err
 	case r.Instance.ID != id:
 		return r, &store.Unreadable{Path: s.store.Path(name), Err: fmt.Errorf("it is the record of instance %q", clip(r.Instance.ID))}
 	}
 	return r, nil
+}
+
+// halfMade is what an instance without a record is. Its machine's directory is made when the record is prepared, so where there is one and no
+// sound record of either kind, it is no creation that was cut short: somebody's disk may lie there.
+func (s *Set) halfMade(id string, prepared bool) error {
+	there, err := s.store.Exists(path.Join(id, machineDir))
+	if err == nil && there && !prepared {
+		err = &store.Unreadable{Path: s.store.Path(path.Join(id, recordName)), Err: errors.New("it is missing, and the machine's directory is there")}
+	}
+	return cmp.Or(err, errHalfMade)
 }
 
 func (s *Set) decode(name string, read func() ([]byte, error)) (record, error) {
