@@ -13,6 +13,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -221,6 +222,29 @@ func TestOpenLeavesStrangersAlone(t *testing.T) {
 	s := h.open()
 	if len(s.List()) != 0 || len(h.left()) != 3 {
 		t.Errorf("instances %v, left %v", s.List(), h.left())
+	}
+}
+
+// A machine of an instance that is not to be, which cannot be taken back, is ended all the same.
+func TestLeftoverThatCannotBeTakenBack(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	h.driver = &elusive{Surviving: fake.Surviving{Driver: h.fake}, err: errors.New("the socket does not answer")}
+	i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Created, Run: 1}
+	b, err := instance.RecordFile(i, img, h.events.Last(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.holds(someID, map[string][]byte{"instance.json.next": b})
+	if _, err := h.fake.Start(t.Context(), machine.Config{ID: someID, Dir: filepath.Join(h.dir, someID, "vm"), Process: machine.Process{Argv: []string{"sleep"}}}); err != nil {
+		t.Fatal(err)
+	}
+	h.open()
+	if n := h.fake.Running(); n != 0 || len(h.left()) != 0 {
+		t.Errorf("%d machines run, and %v is left", n, h.left())
 	}
 }
 
