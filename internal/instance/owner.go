@@ -32,6 +32,7 @@ type owner struct {
 	m       Machine // the present run; nil: none
 	notices <-chan machine.Notice
 	because string    // why we killed the machine, for its exit
+	faulty  bool      // the loop has panicked since the last machine came
 	owed    []change  // what was published and is not on disk yet, oldest first
 	unsaved bool      // the record on disk is behind
 	notYet  time.Time // an expiry that could not be carried out is tried again then
@@ -111,6 +112,7 @@ func (o *owner) run() {
 	defer close(o.done)
 	for !o.over {
 		if o.contained(o.loop) {
+			o.faulty = true
 			select {
 			case <-time.After(afterPanic):
 			case <-o.s.closing:
@@ -134,6 +136,9 @@ func (o *owner) contained(do func()) (panicked bool) {
 }
 
 func (o *owner) loop() {
+	if o.faulty && o.m == nil && o.rec.Instance.State != Unknown { // the panic may have come between the record and the machine
+		o.takeBack()
+	}
 	o.stopOn()
 	for !o.over {
 		select {

@@ -151,7 +151,7 @@ func (s *Set) machineConfig(r record) machine.Config {
 
 // attach makes m the present run.
 func (o *owner) attach(m Machine) {
-	o.m, o.notices, o.because = m, m.Notices(), ""
+	o.m, o.notices, o.because, o.faulty = m, m.Notices(), "", false
 	o.rec.Instance.Ports = publishedPorts(m, o.rec.Instance.Spec)
 	o.s.mu.Lock()
 	o.present = m
@@ -432,6 +432,9 @@ func (o *owner) takeBack() {
 		return
 	}
 	gone := machine.Exit{Reason: machine.DaemonStopped, Message: daemonStopped}
+	if o.faulty {
+		gone = machine.Exit{Reason: machine.VMMFailed, Message: "the daemon panicked over it; its log says where"}
+	}
 	rec, ok := o.s.c.Driver.(Recoverer)
 	if !ok {
 		o.ended(gone)

@@ -139,7 +139,7 @@ func (s *Set) loadAll(ctx context.Context) error {
 	for _, o := range loaded {
 		taken.Add(1)
 		s.wg.Go(func() {
-			o.contained(o.takeBack)
+			o.faulty = o.contained(o.takeBack)
 			taken.Done()
 			o.run()
 		})
