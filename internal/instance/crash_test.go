@@ -248,6 +248,53 @@ func TestLeftoverThatCannotBeTakenBack(t *testing.T) {
 	}
 }
 
+// A deletion that cannot be finished for long is not forgotten, though the log no longer has its event.
+func TestDeletionOutlivesItsEvent(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	if h.events, err = event.Open("", event.Options{MaxEvents: 8}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.events.Close() })
+	stays := errors.New("it does not die")
+	d := &elusive{Surviving: fake.Surviving{Driver: h.fake}, err: stays, killed: stays}
+	h.driver = d
+	i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Stopped, Run: 1}
+	files := map[string][]byte{}
+	for name, deleting := range map[string]bool{"instance.json": false, "instance.json.next": true} {
+		if files[name], err = instance.RecordFile(i, img, h.events.Last(), deleting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.holds(someID, files)
+	for n := range 3 {
+		for range 20 * n {
+			if _, err := h.events.Append(t.Context(), event.TypeHost, "", "", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == 0 {
+			if _, err := h.events.Append(t.Context(), event.TypeDeleted, someID, "web", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == 2 {
+			d.killed = nil
+		}
+		s := h.open()
+		if list := s.List(); len(list) != 0 {
+			t.Fatalf("it came back: %+v", list)
+		}
+		h.close(s)
+	}
+	if left := h.left(); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
 // A directory that a person deleted is an instance that is gone, whatever the log holds.
 func TestDeletedByHand(t *testing.T) {
 	h := newHost(t)

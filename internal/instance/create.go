@@ -407,6 +407,7 @@ func (o *owner) remove(graceful bool, reason string) error {
 	o.over = true
 	o.log.Info("deleted", "reason", reason)
 	if err := o.s.store.RemoveDir(o.id); err != nil {
+		_ = p.Commit() // the record says so, too: the event is not kept for ever
 		o.s.log.Error("a deleted instance's directory cannot be removed; the next start tries again", "instance", o.id, "err", err)
 	}
 	return nil

@@ -101,11 +101,12 @@ func (s *Set) load(ctx context.Context, id string) (record, error) {
 			switch {
 			case err != nil:
 				return record{}, err
-			case committed && r.Deleting:
-				return r, errDeleted
 			case committed:
-				if err := p.Commit(); err != nil {
+				if err := p.Commit(); err != nil && !r.Deleting {
 					return record{}, err
+				}
+				if r.Deleting { // the record says so from now on: its event is not kept for ever
+					return r, errDeleted
 				}
 				return r, nil
 			}
@@ -126,6 +127,8 @@ func (s *Set) load(ctx context.Context, id string) (record, error) {
 		return r, err
 	case r.Instance.ID != id:
 		return r, &store.Unreadable{Path: s.store.Path(name), Err: fmt.Errorf("it is the record of instance %q", clip(r.Instance.ID))}
+	case r.Deleting:
+		return r, errDeleted
 	}
 	return r, nil
 }
