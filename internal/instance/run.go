@@ -458,13 +458,14 @@ func (o *owner) takeBack() {
 	case errors.Is(err, api.NotFound):
 		o.ended(gone)
 	case o.rec.Instance.State == Unknown:
-		if why := err.Error(); why != o.rec.Instance.Unreachable {
+		if why := head(oneLine(err.Error())); why != o.rec.Instance.Unreachable {
 			o.rec.Instance.Unreachable = why
 			o.publish(o.rec.Instance)
 		}
 	default:
 		next, c := o.step(Unknown)
-		next.Instance.Unreachable, c.Reason = err.Error(), err.Error()
+		c.Reason = head(oneLine(err.Error())) // a shim has a say in it
+		next.Instance.Unreachable = c.Reason
 		o.happened(next, change{event.TypeState, c})
 		o.log.Error("its machine may run, but cannot be taken back; it is tried again", "err", err, "every", againEvery)
 	}
