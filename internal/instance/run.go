@@ -235,6 +235,7 @@ func (o *owner) ended(e machine.Exit) {
 		e.Time = now()
 	}
 	e.Message, e.Console = head(e.Message), tail(e.Console)
+	e.Reason, e.Signal = machine.Reason(clip(string(e.Reason))), clip(e.Signal) // a shim's word
 	if o.bootAgain(e) {
 		return
 	}

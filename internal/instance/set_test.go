@@ -307,6 +307,19 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
+// However much a shim says of an end, the event of it finds room.
+func TestWordsWithoutEnd(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := started(t, s, "web", "sleep")
+	words := strings.Repeat("x", 1<<18)
+	h.fake.Crash(i.ID, machine.Exit{Reason: machine.Reason(words), Signal: words, Message: words, Console: words})
+	await(t, s, i.ID, instance.Stopped)
+	if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // What a guest says of its end is in the events as a person may read it: it has no say over a terminal.
 func TestWordsOfAGuestInEvents(t *testing.T) {
 	h := newHost(t)
