@@ -291,7 +291,11 @@ func (o *owner) create() (err error) {
 		}
 		if m != nil {
 			o.m, o.notices = m, m.Notices()
-			err = errors.Join(err, o.discard())
+			if derr := o.discard(); derr != nil { // the next Open finds it by what is on record
+				err = errors.Join(err, derr)
+				s.log.Error("the machine of an instance that could not be made does not end; the next start tries again", "instance", o.id, "err", derr)
+				return
+			}
 		}
 		err = errors.Join(err, s.store.RemoveDir(o.id))
 	}()

@@ -1,6 +1,7 @@
 package instance_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -153,3 +154,42 @@ func TestLogRefusesCreate(t *testing.T) {
 		t.Errorf("left %v, %v, %d machines", s.List(), h.left(), h.fake.Running())
 	}
 }
+
+// A create that is refused when its machine runs, and the machine does not end: what is on record of it stays, for the next daemon to end it.
+func TestRefusedCreateWhoseMachineDoesNotEnd(t *testing.T) {
+	h := newHost(t)
+	h.survives()
+	d := &lasting{Driver: h.driver}
+	h.driver = d
+	s := h.open()
+	log := h.events
+	d.started = func() { log.Close() }
+	if i, err := s.Create(t.Context(), spec("web", "sleep")); err == nil {
+		t.Fatalf("created %+v", i)
+	}
+	if len(s.List()) != 0 || len(h.left()) != 1 || h.fake.Running() != 1 {
+		t.Errorf("there is %v, left is %v, %d machines run", s.List(), h.left(), h.fake.Running())
+	}
+	h.close(s)
+	h.events, h.driver = newHost(t).events, fake.Surviving{Driver: h.fake}
+	h.open()
+	if len(h.left()) != 0 || h.fake.Running() != 0 {
+		t.Errorf("left is %v, %d machines run", h.left(), h.fake.Running())
+	}
+}
+
+// lasting is a driver whose machines do not end.
+type lasting struct {
+	instance.Driver
+	started func()
+}
+
+func (l *lasting) Start(ctx context.Context, c machine.Config) (instance.Machine, error) {
+	m, err := l.Driver.Start(ctx, c)
+	l.started()
+	return lastingMachine{m}, err
+}
+
+type lastingMachine struct{ instance.Machine }
+
+func (lastingMachine) Kill(context.Context) error { return errors.New("it does not die") }
