@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/halevm/hale/internal/daemon"
 	"github.com/halevm/hale/internal/token"
-	"time"
 )
 
 // settings are what a person may say about a daemon. A flag, a variable (HALE_DATA_DIR for --data-dir) and a line of
@@ -132,6 +133,15 @@ func (s *settings) readFile() (settings, error) {
 	return file, nil
 }
 
+// ownerOf is the user of the daemon with the data directory dir: whose the secret is.
+func ownerOf(dir string) (uint32, error) {
+	st, err := os.Stat(filepath.Join(dir, token.FileName))
+	if err != nil {
+		return 0, fmt.Errorf("find the daemon of this host: %w", err)
+	}
+	return st.Sys().(*syscall.Stat_t).Uid, nil
+}
+
 // cliTokenTTL is how long the token is good for that one command uses: longer than any wait or upload.
 const cliTokenTTL = 24 * time.Hour
 
@@ -140,16 +150,22 @@ func (s *settings) localDaemon() (url, bearer string, err error) {
 	if err := s.resolve(); err != nil {
 		return "", "", err
 	}
+	const elsewhere = "start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN"
 	b, err := os.ReadFile(filepath.Join(s.DataDir, daemon.WhereFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", "", fmt.Errorf("no daemon runs with the data directory %s: start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN", s.DataDir)
+		return "", "", fmt.Errorf("no daemon runs with the data directory %s: %s", s.DataDir, elsewhere)
 	case err != nil:
 		return "", "", fmt.Errorf("find the daemon of this host: %w (run this as the daemon's user, or set HALE_URL and HALE_TOKEN)", err)
 	}
 	var where daemon.Where
 	if err := json.Unmarshal(b, &where); err != nil {
 		return "", "", fmt.Errorf("%s: %w", daemon.WhereFile, err)
+	}
+	if owner, err := ownerOf(s.DataDir); err != nil {
+		return "", "", err
+	} else if err := trusted(where.URL, owner); err != nil {
+		return "", "", fmt.Errorf("the daemon of %s does not answer at %s: %w; %s", s.DataDir, where.URL, err, elsewhere)
 	}
 	bearer = os.Getenv("HALE_TOKEN")
 	if bearer == "" {
