@@ -134,7 +134,9 @@ func (i Instance) StateError() string {
 		return i.Unreachable
 	}
 	e := i.Exit
-	if e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
+	switch {
+	case e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.Killed && e.Message == neverAsked,
+		e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0:
 		return ""
 	}
 	words := e.Message

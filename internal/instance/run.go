@@ -25,7 +25,10 @@ const (
 	againEvery  = 5 * time.Second  // from one try to take back a machine that may run to the next
 )
 
-const daemonStopped = "the daemon stopped while it ran"
+const (
+	daemonStopped = "the daemon stopped while it ran"
+	neverAsked    = "stopped before its guest agent was there to be asked"
+)
 
 // StartOptions change what runs, in this and in later runs. A nil field leaves what was; an entrypoint without a cmd
 // drops the image's cmd, as at create.
@@ -315,6 +318,9 @@ func (o *owner) askToStop() (over bool, err error) {
 	o.log.Info("stopping", "grace", grace)
 	if err := o.m.Stop(ctx, grace); err != nil {
 		o.log.Warn("the guest cannot be asked to stop: the machine is killed", "err", err)
+		if !o.rec.Instance.Agent {
+			o.because = neverAsked
+		}
 		return false, nil
 	}
 	var closing <-chan struct{}
