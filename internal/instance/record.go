@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"time"
 
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/store"
@@ -32,6 +33,8 @@ type record struct {
 	Deleting bool     `json:"deleting,omitempty"` // once committed, the instance is deleted
 	// Stopping says of an instance that is Unknown that it was Shutdown before: its stop goes on once its machine can be reached.
 	Stopping bool `json:"stopping,omitempty"`
+	// Ended is when the machine before the present boot ended, by its own word: what it left to read is not of this one.
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // prepare puts r on disk beside the record that it will replace; the event that commits it comes next.

@@ -94,6 +94,9 @@ func (o *owner) start(opt StartOptions) error {
 	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
+	if e := next.Instance.Exit; e != nil {
+		next.Ended = e.Time
+	}
 	next.Instance.Exit = nil
 	if err := o.s.hold(o); err != nil {
 		return err
