@@ -68,7 +68,7 @@ func listeners(table io.Reader, at netip.AddrPort) (uids []uint32, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if local.Port() != at.Port() || local.Addr() != at.Addr().Unmap() && !local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
+		if local.Port() != at.Port() || local.Addr() != at.Addr().Unmap().WithZone("") && !local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
 			continue
 		}
 		uid, err := strconv.ParseUint(f[7], 10, 32)
