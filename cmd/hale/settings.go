@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/halevm/hale/internal/daemon"
 	"github.com/halevm/hale/internal/token"
-	"time"
 )
 
 // settings are what a person may say about a daemon. A flag, a variable (HALE_DATA_DIR for --data-dir) and a line of

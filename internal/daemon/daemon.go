@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -268,11 +269,12 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
 	url := "http://" + ln.Addr().String()
-	if err := writeWhere(dir, url); err != nil {
+	forget, err := d.tell(ctx, filepath.Join(dir, WhereFile), func() error { return writeWhere(dir, url) })
+	if err != nil {
 		srv.Close()
 		return err
 	}
-	defer os.Remove(filepath.Join(dir, WhereFile))
+	defer forget()
 	if d.config.Ready != nil {
 		d.config.Ready(url)
 	}
@@ -281,7 +283,7 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	os.Remove(filepath.Join(dir, WhereFile)) // before somebody else can be found at that address
+	forget() // before somebody else can be found at that address
 	endRequests(server.ErrStopping)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
@@ -289,6 +291,37 @@ func (d *Daemon) serve(ctx context.Context, dir string) error {
 		srv.Close()
 	}
 	return nil
+}
+
+// tell has the file at path written, which is there until forget is called. A full disk keeps no daemon from starting, for it is with one that a
+// person makes room; the file is written when there is some.
+func (d *Daemon) tell(ctx context.Context, path string, write func() error) (forget func(), err error) {
+	err = write()
+	if store.NoSpace(err) {
+		os.Remove(path) // what a daemon that was killed left is not so any more, and takes room
+		err = write()
+	}
+	if err != nil && !store.NoSpace(err) {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	if err != nil {
+		d.log.Error("the disk is full: until there is room the command line finds this daemon by HALE_URL and HALE_TOKEN only", "err", err)
+		wg.Go(func() {
+			for ctx.Err() == nil && write() != nil {
+				select {
+				case <-time.After(loopPause):
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+		os.Remove(path)
+	}, nil
 }
 
 // close puts the parts away, the last built first.

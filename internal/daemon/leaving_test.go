@@ -109,21 +109,24 @@ func TestHealthGoesOnWhereADeletionFails(t *testing.T) {
 			d.until(t, in.ID, health.StatusHealthy)
 			time.Sleep(time.Minute)
 			before, _ := d.health.Snapshot(in.ID)
-			if stopped {
-				if _, err := d.instances.Stop(t.Context(), in.ID); err != nil {
+			dir, away := d.instances.Dir(in.ID), filepath.Join(t.TempDir(), "away")
+			if !stopped {
+				if err := os.Rename(dir, away); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if _, err := d.instances.Stop(t.Context(), in.ID); err != nil {
+				t.Fatal(err)
+			}
+			if stopped {
 				d.until(t, in.ID, health.StatusUnknown)
 			}
-			dir, away := d.instances.Dir(in.ID), filepath.Join(t.TempDir(), "away")
-			if err := os.Rename(dir, away); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.instances.Delete(t.Context(), in.ID, false); err == nil {
-				t.Fatal("deleted")
-			}
-			if err := os.Rename(away, dir); err != nil {
-				t.Fatal(err)
+			stays := d.leaving(in.ID) // as a deletion does, and then cannot go on
+			stays()
+			if !stopped {
+				if err := os.Rename(away, dir); err != nil {
+					t.Fatal(err)
+				}
 			}
 			d.mail.heard(t.Context(), in.ID)
 			if s, _ := d.health.Snapshot(in.ID); s.Status != health.StatusUnknown || s.Changes != before.Changes+1 || len(s.Results) < len(before.Results) {

@@ -9,6 +9,7 @@ import (
 type fault struct {
 	room                         int // bytes that can still be written
 	noTruncate, noSync, noCreate bool
+	noRename                     bool          // a file has its new name, and whether that is on the disk nobody knows
 	gate                         chan struct{} // nil, or what a sync waits for
 }
 
@@ -48,6 +49,18 @@ func (d *faulty) openAppend(name string) (file, error) {
 		return nil, err
 	}
 	return &faultyFile{d, f.(*memoryFile).b}, nil
+}
+
+func (d *faulty) rename(from, to string) error {
+	if err := d.memory.rename(from, to); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fault != nil && d.fault.noRename {
+		return syscall.EIO
+	}
+	return nil
 }
 
 type faultyFile struct {

@@ -288,7 +288,9 @@ func (l *Log) rotate(first ID) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = l.fs.rename(unborn, name)
+		if err = l.fs.rename(unborn, name); err != nil && l.out != nil {
+			l.abandon() // the new one may be there all the same, and what went into this one would be behind its end
+		}
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())

@@ -408,6 +408,32 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// A new segment whose name may be on the disk or not is where the one before ends: what is appended next goes behind it, and is there after a
+// restart.
+func TestSegmentThatMayBeThere(t *testing.T) {
+	d := newFaulty()
+	o := Options{MaxBytes: segments * 1000}
+	l, err := openFiles(d, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, l, 5)
+	d.set(&fault{room: 1 << 20, noRename: true})
+	if _, err := l.Append(t.Context(), TypeState, "i", "n", StateChange{Reason: strings.Repeat("x", 900)}); err == nil {
+		t.Fatal("it was taken")
+	}
+	d.set(nil)
+	last := appendN(t, l, 1) // which finds room in the segment before
+	l.Close()
+	if l, err = openFiles(d, o); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l.Last() != last.ID {
+		t.Errorf("last is %s, want %s", l.Last(), last.ID)
+	}
+}
+
 // A torn log on a full disk opens, and its new epoch begins with the first append that succeeds.
 func TestOpenTornOnFullDisk(t *testing.T) {
 	d := newFaulty()

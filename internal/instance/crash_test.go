@@ -13,6 +13,7 @@ import (
 	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/instance"
+	"github.com/halevm/hale/internal/instance/fake"
 	"github.com/halevm/hale/internal/machine"
 )
 
@@ -43,6 +44,7 @@ func TestOpenAfterCrash(t *testing.T) {
 		event          event.Type                 // appended after next was prepared; "": none
 		want           string                     // the instance's name; "": it is gone
 		aside, machine bool                       // set aside; a machine runs, and must not any more
+		disk           bool                       // the machine has a directory
 	}{
 		{name: "an empty directory"},
 		{name: "create: prepared", next: whole(with("new"), false)},
@@ -57,6 +59,8 @@ func TestOpenAfterCrash(t *testing.T) {
 		{name: "delete: committed", record: whole(with("old"), false), next: whole(with("old"), true), event: event.TypeDeleted},
 		{name: "a torn record", record: torn, aside: true},
 		{name: "another's record", record: whole(foreign, false), aside: true},
+		{name: "no record, and a machine's directory", disk: true, aside: true},
+		{name: "a torn one that was prepared, and a machine's directory", next: torn, disk: true, aside: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHost(t)
@@ -72,6 +76,9 @@ func TestOpenAfterCrash(t *testing.T) {
 				}
 			}
 			h.holds(someID, files)
+			if tt.disk {
+				h.holds(someID+"/vm", map[string][]byte{"rw.ext4": nil})
+			}
 			if tt.event != "" {
 				if _, err := h.events.Append(t.Context(), tt.event, someID, "", nil); err != nil {
 					t.Fatal(err)
@@ -218,6 +225,76 @@ func TestOpenLeavesStrangersAlone(t *testing.T) {
 	}
 }
 
+// A machine of an instance that is not to be, which cannot be taken back, is ended all the same.
+func TestLeftoverThatCannotBeTakenBack(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	h.driver = &elusive{Surviving: fake.Surviving{Driver: h.fake}, err: errors.New("the socket does not answer")}
+	i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Created, Run: 1}
+	b, err := instance.RecordFile(i, img, h.events.Last(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.holds(someID, map[string][]byte{"instance.json.next": b})
+	if _, err := h.fake.Start(t.Context(), machine.Config{ID: someID, Dir: filepath.Join(h.dir, someID, "vm"), Process: machine.Process{Argv: []string{"sleep"}}}); err != nil {
+		t.Fatal(err)
+	}
+	h.open()
+	if n := h.fake.Running(); n != 0 || len(h.left()) != 0 {
+		t.Errorf("%d machines run, and %v is left", n, h.left())
+	}
+}
+
+// A deletion that cannot be finished for long is not forgotten, though the log no longer has its event.
+func TestDeletionOutlivesItsEvent(t *testing.T) {
+	img, err := images{}.Image(t.Context(), "sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	if h.events, err = event.Open("", event.Options{MaxEvents: 8}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.events.Close() })
+	stays := errors.New("it does not die")
+	d := &elusive{Surviving: fake.Surviving{Driver: h.fake}, err: stays, killed: stays}
+	h.driver = d
+	i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Stopped, Run: 1}
+	files := map[string][]byte{}
+	for name, deleting := range map[string]bool{"instance.json": false, "instance.json.next": true} {
+		if files[name], err = instance.RecordFile(i, img, h.events.Last(), deleting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.holds(someID, files)
+	for n := range 3 {
+		for range 20 * n {
+			if _, err := h.events.Append(t.Context(), event.TypeHost, "", "", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == 0 {
+			if _, err := h.events.Append(t.Context(), event.TypeDeleted, someID, "web", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == 2 {
+			d.killed = nil
+		}
+		s := h.open()
+		if list := s.List(); len(list) != 0 {
+			t.Fatalf("it came back: %+v", list)
+		}
+		h.close(s)
+	}
+	if left := h.left(); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
 // A directory that a person deleted is an instance that is gone, whatever the log holds.
 func TestDeletedByHand(t *testing.T) {
 	h := newHost(t)
@@ -235,4 +312,28 @@ func TestDeletedByHand(t *testing.T) {
 	if again := create(t, s, "web", "exit"); again.ID == i.ID {
 		t.Error("it has the same id")
 	}
+}
+
+// One that a person deleted under a daemon is deleted by the daemon as any other, with its machine and its name.
+func TestDeletedByHandUnderADaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		s := h.open()
+		i := started(t, s, "web", "sleep")
+		synctest.Wait() // until the record is in place too
+		if err := os.RemoveAll(filepath.Join(h.dir, i.ID)); err != nil {
+			t.Fatal(err)
+		}
+		before := h.events.Last()
+		if err := s.Delete(t.Context(), "web", true); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.List()) != 0 || h.fake.Running() != 0 {
+			t.Errorf("left %+v, %d machines", s.List(), h.fake.Running())
+		}
+		if got := h.told(before); !slices.Equal(got, []string{"deleted"}) {
+			t.Errorf("events %v", got)
+		}
+		started(t, s, "web", "sleep")
+	})
 }

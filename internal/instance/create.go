@@ -312,7 +312,11 @@ func (o *owner) create() (err error) {
 		}
 		if m != nil {
 			o.m, o.notices = m, m.Notices()
-			err = errors.Join(err, o.discard())
+			if derr := o.discard(); derr != nil { // the next Open finds it by what is on record
+				err = errors.Join(err, derr)
+				s.log.Error("the machine of an instance that could not be made does not end; the next start tries again", "instance", o.id, "err", derr)
+				return
+			}
 		}
 		err = errors.Join(err, s.store.RemoveDir(o.id))
 	}()
@@ -428,6 +432,7 @@ func (o *owner) remove(graceful bool, reason string) error {
 	o.over = true
 	o.log.Info("deleted", "reason", reason)
 	if err := o.s.store.RemoveDir(o.id); err != nil {
+		_ = p.Commit() // the record says so, too: the event is not kept for ever
 		o.s.log.Error("a deleted instance's directory cannot be removed; the next start tries again", "instance", o.id, "err", err)
 	}
 	return nil
@@ -437,7 +442,9 @@ func (o *owner) remove(graceful bool, reason string) error {
 // gone is a deletion that lasts, event or not.
 func (o *owner) removeFirst(data event.Deleted, cause error) error {
 	if err := o.s.store.RemoveDir(o.id); err != nil {
-		return fmt.Errorf("delete instance %s: %w", o.rec.Instance.Spec.Name, cmp.Or(cause, err))
+		if there, lerr := o.s.store.Exists(o.id); there || lerr != nil { // else a person was there first, or what is left of it is trash
+			return fmt.Errorf("delete instance %s: %w", o.rec.Instance.Spec.Name, cmp.Or(cause, err))
+		}
 	}
 	o.over = true
 	_, err := o.s.c.Events.Commit(o.s.ctx, event.TypeDeleted, o.id, o.rec.Instance.Spec.Name, data, func(event.Event) { o.s.forget(o) })

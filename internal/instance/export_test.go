@@ -15,3 +15,13 @@ func RecordFile(i Instance, img Image, seen event.ID, deleting bool) ([]byte, er
 	}
 	return store.EncodeJSON(recordVersion, r)
 }
+
+// Unreachable has everything refused in the instances' directory until back is called.
+func (s *Set) Unreachable() (back func() error) {
+	dir := s.store.Path(".")
+	s.store.Close()
+	return func() (err error) {
+		s.store, err = store.Open(dir)
+		return err
+	}
+}

@@ -17,7 +17,9 @@ package instance
 
 import (
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/halevm/hale/internal/health"
 	"github.com/halevm/hale/internal/machine"
@@ -132,7 +134,9 @@ func (i Instance) StateError() string {
 		return i.Unreachable
 	}
 	e := i.Exit
-	if e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0 {
+	switch {
+	case e == nil || i.State != Stopped || e.Reason == machine.Stopped || e.Reason == machine.Killed && e.Message == neverAsked,
+		e.Reason == machine.ProgramExited && e.Code != nil && *e.Code == 0:
 		return ""
 	}
 	words := e.Message
@@ -142,10 +146,22 @@ func (i Instance) StateError() string {
 	return words
 }
 
-// why is an exit in one line: its reason, and what there is to say of it.
+// why is an exit in one line, without control characters: its reason, and what there is to say of it.
 func why(e machine.Exit) string {
 	if e.Message == "" || e.Message == string(e.Reason) {
 		return string(e.Reason)
 	}
-	return string(e.Reason) + ": " + e.Message
+	return string(e.Reason) + ": " + oneLine(e.Message)
+}
+
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\ufffd"))
 }

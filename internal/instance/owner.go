@@ -32,10 +32,13 @@ type owner struct {
 	m       Machine // the present run; nil: none
 	notices <-chan machine.Notice
 	because string    // why we killed the machine, for its exit
+	faulty  bool      // the loop has panicked since the last machine came
 	owed    []change  // what was published and is not on disk yet, oldest first
 	unsaved bool      // the record on disk is behind
 	notYet  time.Time // an expiry that could not be carried out is tried again then
 	over    bool      // the goroutine ends
+	// When settle and takeBack are tried again, whatever comes meanwhile; zero: they wait their time from now on.
+	settleAgain, lookAgain time.Time
 
 	// Guarded by s.mu.
 	visible bool
@@ -109,6 +112,7 @@ func (o *owner) run() {
 	defer close(o.done)
 	for !o.over {
 		if o.contained(o.loop) {
+			o.faulty = true
 			select {
 			case <-time.After(afterPanic):
 			case <-o.s.closing:
@@ -132,6 +136,9 @@ func (o *owner) contained(do func()) (panicked bool) {
 }
 
 func (o *owner) loop() {
+	if o.faulty && o.m == nil && o.rec.Instance.State != Unknown { // the panic may have come between the record and the machine
+		o.takeBack()
+	}
 	o.stopOn()
 	for !o.over {
 		select {
@@ -142,9 +149,11 @@ func (o *owner) loop() {
 		case <-o.expiry():
 			o.expire()
 		case <-o.again():
+			o.lookAgain = time.Time{}
 			o.takeBack()
 			o.stopOn()
 		case <-o.retry():
+			o.settleAgain = time.Time{}
 			if err := o.settle(); err == nil {
 				o.log.Info("what could not be written is on disk now")
 			}
@@ -196,9 +205,18 @@ func (o *owner) expire() {
 
 func (o *owner) retry() <-chan time.Time {
 	if len(o.owed) == 0 && !o.unsaved {
+		o.settleAgain = time.Time{}
 		return nil
 	}
-	return time.After(settleEvery)
+	return after(&o.settleAgain, settleEvery)
+}
+
+// after is due when d has passed since the first time that it was asked for at: a loop that has much to do asks again and again.
+func after(at *time.Time, d time.Duration) <-chan time.Time {
+	if at.IsZero() {
+		*at = time.Now().Add(d)
+	}
+	return time.After(time.Until(*at))
 }
 
 // commit makes next the instance's record, with the event that tells of it: durable first, then published. On an error

@@ -78,3 +78,32 @@ func TestPanicIsContained(t *testing.T) {
 		}
 	})
 }
+
+// A panic between the record of a start and its machine leaves an instance that is stopped, and can be started.
+func TestPanicWhileStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &jumpy{Driver: h.fake}
+		h.driver = d
+		s := h.open()
+		started(t, s, "web", "sleep")
+		if _, err := s.Stop(t.Context(), "web"); err != nil {
+			t.Fatal(err)
+		}
+		d.start.Store(true)
+		if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); !errors.Is(err, api.Internal) {
+			t.Errorf("start: %v", err)
+		}
+		d.start.Store(false)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		got, err := s.Find("web")
+		if err != nil || got.State != instance.Stopped || got.Exit.Reason != machine.VMMFailed || s.Allocated().Active != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err != nil {
+			t.Error(err)
+		}
+		await(t, s, got.ID, instance.Running)
+	})
+}

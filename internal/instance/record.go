@@ -1,12 +1,14 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"path"
+	"time"
 
 	"github.com/halevm/hale/internal/event"
 	"github.com/halevm/hale/internal/store"
@@ -31,6 +33,8 @@ type record struct {
 	Deleting bool     `json:"deleting,omitempty"` // once committed, the instance is deleted
 	// Stopping says of an instance that is Unknown that it was Shutdown before: its stop goes on once its machine can be reached.
 	Stopping bool `json:"stopping,omitempty"`
+	// Ended is when the machine before the present boot ended, by its own word: what it left to read is not of this one.
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // prepare puts r on disk beside the record that it will replace; the event that commits it comes next.
@@ -94,17 +98,18 @@ var errDeleted = errors.New("deleted")
 func (s *Set) load(ctx context.Context, id string) (record, error) {
 	name := path.Join(id, recordName)
 	if p, err := s.store.Prepared(name); err == nil {
-		r, err := s.decode(name, func() ([]byte, error) { return p.Read(maxRecordSize) })
-		if err == nil {
+		r, torn := s.decode(name, func() ([]byte, error) { return p.Read(maxRecordSize) })
+		if torn == nil {
 			committed, err := s.committed(ctx, r)
 			switch {
 			case err != nil:
 				return record{}, err
-			case committed && r.Deleting:
-				return r, errDeleted
 			case committed:
-				if err := p.Commit(); err != nil {
+				if err := p.Commit(); err != nil && !r.Deleting {
 					return record{}, err
+				}
+				if r.Deleting { // the record says so from now on: its event is not kept for ever
+					return r, errDeleted
 				}
 				return r, nil
 			}
@@ -113,20 +118,32 @@ func (s *Set) load(ctx context.Context, id string) (record, error) {
 		if there, err := s.store.Exists(name); err != nil {
 			return record{}, err
 		} else if !there {
-			return r, errHalfMade
+			return r, s.halfMade(id, torn == nil)
 		}
 		p.Abort()
 	}
 	r, err := s.decode(name, func() ([]byte, error) { return s.store.ReadFile(name, maxRecordSize) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, errHalfMade
+		return r, s.halfMade(id, false)
 	case err != nil:
 		return r, err
 	case r.Instance.ID != id:
 		return r, &store.Unreadable{Path: s.store.Path(name), Err: fmt.Errorf("it is the record of instance %q", clip(r.Instance.ID))}
+	case r.Deleting:
+		return r, errDeleted
 	}
 	return r, nil
+}
+
+// halfMade is what an instance without a record is. Its machine's directory is made when the record is prepared, so where there is one and no
+// sound record of either kind, it is no creation that was cut short: somebody's disk may lie there.
+func (s *Set) halfMade(id string, prepared bool) error {
+	there, err := s.store.Exists(path.Join(id, machineDir))
+	if err == nil && there && !prepared {
+		err = &store.Unreadable{Path: s.store.Path(path.Join(id, recordName)), Err: errors.New("it is missing, and the machine's directory is there")}
+	}
+	return cmp.Or(err, errHalfMade)
 }
 
 func (s *Set) decode(name string, read func() ([]byte, error)) (record, error) {

@@ -254,3 +254,46 @@ func (m skewedMachine) Notices() <-chan machine.Notice {
 	}()
 	return skewed
 }
+
+// How a machine ended while no daemon ran is told also where the clock was set back meanwhile; what the run before it left to read is not
+// taken for it.
+func TestEndedByAnotherClock(t *testing.T) {
+	code := 3
+	for name, tt := range map[string]struct {
+		runs int
+		time func(started, ended time.Time) time.Time // of the end that is left to read
+		want machine.Reason
+	}{
+		"in the first run":            {1, func(started, _ time.Time) time.Time { return started.Add(-time.Hour) }, machine.ProgramExited},
+		"in a later one":              {2, func(started, _ time.Time) time.Time { return started.Add(-time.Hour) }, machine.ProgramExited},
+		"and that of the run before":  {2, func(_, ended time.Time) time.Time { return ended }, machine.DaemonStopped},
+		"and none set the clock back": {2, func(started, _ time.Time) time.Time { return started.Add(time.Hour) }, machine.ProgramExited},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
+			h.driver = d
+			s := h.open()
+			in := started(t, s, "web", "sleep")
+			var ended time.Time
+			for range tt.runs - 1 {
+				stopped, err := s.Stop(t.Context(), "web")
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended = stopped.Exit.Time
+				if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				in = await(t, s, in.ID, instance.Running)
+			}
+			h.close(s)
+			d.hides(&instance.Ended{Exit: machine.Exit{Reason: machine.ProgramExited, Code: &code, Time: tt.time(in.StartedAt, ended)}})
+			s = h.open()
+			if got, err := s.Find("web"); err != nil || got.State != instance.Stopped || got.Exit.Reason != tt.want {
+				t.Errorf("%+v, %v; want %s", got.Exit, err, tt.want)
+			}
+			h.fake.Crash(in.ID, machine.Exit{})
+		})
+	}
+}

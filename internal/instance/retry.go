@@ -14,6 +14,7 @@ func (o *owner) bootAgain(e machine.Exit) bool {
 		return false
 	}
 	next := o.rec
+	next.Ended = e.Time
 	next.Instance.Boots = max(in.Boots, 1) + 1
 	next.Instance.BootedAt = now()
 	next.Instance.Agent, next.Instance.Network = false, false
@@ -44,7 +45,15 @@ func (o *owner) betweenBoots(e *Ended) bool {
 	return in.State == Initializing && in.Boots > 1 && (e == nil || e.Exit.Silent && o.before(e.Exit))
 }
 
-// before reports whether e is the end of a machine from before the boot that the record tells of.
+// before reports whether e is the end of a machine from before the boot that the record tells of. It is recognised by its time, and not by
+// that being earlier: the clock may have been set back since the boot.
 func (o *owner) before(e machine.Exit) bool {
-	return !e.Time.IsZero() && e.Time.Before(o.rec.Instance.BootedAt)
+	in := o.rec.Instance
+	switch {
+	case in.Run <= 1 && in.Boots <= 1:
+		return false // there was none
+	case !o.rec.Ended.IsZero():
+		return e.Time.Equal(o.rec.Ended)
+	}
+	return !e.Time.IsZero() && e.Time.Before(in.BootedAt) // a record of an earlier version
 }

@@ -220,20 +220,21 @@ func TestRetryOutlivesTheDaemon(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		boots  int // on record
+		run    uint64 // on record
+		boots  int
 		ended  error
 		then   int
 		starts int
 		state  instance.State
 		told   []string
 	}{
-		{"before it was on record", 1, exit(booted.Add(time.Minute)), 2, 1, instance.Running, []string{"boot_retry", "state Running"}},
-		{"a record from before boots were counted", 0, exit(booted.Add(time.Minute)), 2, 1, instance.Running, []string{"boot_retry", "state Running"}},
-		{"before its machine was there", 2, exit(booted.Add(-time.Second)), 2, 1, instance.Running, []string{"state Running"}},
-		{"when its machine had been silent too", 2, exit(booted.Add(time.Minute)), 2, 0, instance.Stopped, []string{"state Stopped"}},
-		{"before its machine was there, and nothing is left of the first", 2, api.NotFound, 2, 1, instance.Running, []string{"state Running"}},
-		{"in a first boot, before its machine was there", 1, api.NotFound, 1, 0, instance.Stopped, []string{"state Stopped"}},
-		{"in a first boot, and the run before it has left its end", 1, exit(booted.Add(-time.Second)), 1, 0, instance.Stopped, []string{"state Stopped"}},
+		{"before it was on record", 1, 1, exit(booted.Add(time.Minute)), 2, 1, instance.Running, []string{"boot_retry", "state Running"}},
+		{"a record from before boots were counted", 1, 0, exit(booted.Add(time.Minute)), 2, 1, instance.Running, []string{"boot_retry", "state Running"}},
+		{"before its machine was there", 1, 2, exit(booted.Add(-time.Second)), 2, 1, instance.Running, []string{"state Running"}},
+		{"when its machine had been silent too", 1, 2, exit(booted.Add(time.Minute)), 2, 0, instance.Stopped, []string{"state Stopped"}},
+		{"before its machine was there, and nothing is left of the first", 1, 2, api.NotFound, 2, 1, instance.Running, []string{"state Running"}},
+		{"in a first boot, before its machine was there", 1, 1, api.NotFound, 1, 0, instance.Stopped, []string{"state Stopped"}},
+		{"in a first boot, and the run before it has left its end", 2, 1, exit(booted.Add(-time.Second)), 1, 0, instance.Stopped, []string{"state Stopped"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := &mute{}
@@ -241,7 +242,7 @@ func TestRetryOutlivesTheDaemon(t *testing.T) {
 			h.driver = survivor{d, tt.ended}
 			t.Cleanup(func() { h.fake.Crash(someID, machine.Exit{Reason: machine.Killed}) })
 			img, _ := images{}.Image(t.Context(), "sleep")
-			i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Initializing, IP: "10.77.0.9", Run: 1,
+			i := instance.Instance{ID: someID, Spec: spec("web", img.Ref), State: instance.Initializing, IP: "10.77.0.9", Run: tt.run,
 				StartedAt: booted, Boots: tt.boots, BootedAt: booted}
 			if _, err := h.events.Append(t.Context(), event.TypeState, someID, "web", nil); err != nil {
 				t.Fatal(err)

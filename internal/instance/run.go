@@ -25,7 +25,10 @@ const (
 	againEvery  = 5 * time.Second  // from one try to take back a machine that may run to the next
 )
 
-const daemonStopped = "the daemon stopped while it ran"
+const (
+	daemonStopped = "the daemon stopped while it ran"
+	neverAsked    = "stopped before its guest agent was there to be asked"
+)
 
 // StartOptions change what runs, in this and in later runs. A nil field leaves what was; an entrypoint without a cmd
 // drops the image's cmd, as at create.
@@ -91,6 +94,9 @@ func (o *owner) start(opt StartOptions) error {
 	next.Instance.Agent, next.Instance.Network = false, false
 	next.Instance.StartedAt = next.Instance.Since
 	next.Instance.RunningAt = time.Time{}
+	if e := next.Instance.Exit; e != nil {
+		next.Ended = e.Time
+	}
 	next.Instance.Exit = nil
 	if err := o.s.hold(o); err != nil {
 		return err
@@ -151,7 +157,7 @@ func (s *Set) machineConfig(r record) machine.Config {
 
 // attach makes m the present run.
 func (o *owner) attach(m Machine) {
-	o.m, o.notices, o.because = m, m.Notices(), ""
+	o.m, o.notices, o.because, o.faulty = m, m.Notices(), "", false
 	o.rec.Instance.Ports = publishedPorts(m, o.rec.Instance.Spec)
 	o.s.mu.Lock()
 	o.present = m
@@ -235,6 +241,7 @@ func (o *owner) ended(e machine.Exit) {
 		e.Time = now()
 	}
 	e.Message, e.Console = head(e.Message), tail(e.Console)
+	e.Reason, e.Signal = machine.Reason(clip(string(e.Reason))), clip(e.Signal) // a shim's word
 	if o.bootAgain(e) {
 		return
 	}
@@ -314,6 +321,9 @@ func (o *owner) askToStop() (over bool, err error) {
 	o.log.Info("stopping", "grace", grace)
 	if err := o.m.Stop(ctx, grace); err != nil {
 		o.log.Warn("the guest cannot be asked to stop: the machine is killed", "err", err)
+		if !o.rec.Instance.Agent {
+			o.because = neverAsked
+		}
 		return false, nil
 	}
 	var closing <-chan struct{}
@@ -399,9 +409,10 @@ func (o *owner) await(d time.Duration, leave, forced <-chan struct{}) bool {
 // again is when to look once more for a machine that nobody holds.
 func (o *owner) again() <-chan time.Time {
 	if o.m != nil || o.rec.Instance.State != Unknown {
+		o.lookAgain = time.Time{}
 		return nil
 	}
-	return time.After(againEvery)
+	return after(&o.lookAgain, againEvery)
 }
 
 // known makes the instance what it was before its machine could not be reached: one that ran has run since then, and one that was being
@@ -431,6 +442,9 @@ func (o *owner) takeBack() {
 		return
 	}
 	gone := machine.Exit{Reason: machine.DaemonStopped, Message: daemonStopped}
+	if o.faulty {
+		gone = machine.Exit{Reason: machine.VMMFailed, Message: "the daemon panicked over it; its log says where"}
+	}
 	rec, ok := o.s.c.Driver.(Recoverer)
 	if !ok {
 		o.ended(gone)
@@ -454,13 +468,14 @@ func (o *owner) takeBack() {
 	case errors.Is(err, api.NotFound):
 		o.ended(gone)
 	case o.rec.Instance.State == Unknown:
-		if why := err.Error(); why != o.rec.Instance.Unreachable {
+		if why := head(oneLine(err.Error())); why != o.rec.Instance.Unreachable {
 			o.rec.Instance.Unreachable = why
 			o.publish(o.rec.Instance)
 		}
 	default:
 		next, c := o.step(Unknown)
-		next.Instance.Unreachable, c.Reason = err.Error(), err.Error()
+		c.Reason = head(oneLine(err.Error())) // a shim has a say in it
+		next.Instance.Unreachable = c.Reason
 		o.happened(next, change{event.TypeState, c})
 		o.log.Error("its machine may run, but cannot be taken back; it is tried again", "err", err, "every", againEvery)
 	}

@@ -142,7 +142,7 @@ func (s *Set) loadAll(ctx context.Context) error {
 	for _, o := range loaded {
 		taken.Add(1)
 		s.wg.Go(func() {
-			o.contained(o.takeBack)
+			o.faulty = o.contained(o.takeBack)
 			taken.Done()
 			o.run()
 		})
@@ -160,16 +160,8 @@ func (s *Set) loadAll(ctx context.Context) error {
 
 // undo removes an instance that was never committed, or whose deletion was.
 func (s *Set) undo(ctx context.Context, id string, r record, why error) {
-	if rec, ok := s.c.Driver.(Recoverer); ok && r.Instance.ID == id {
-		if m, err := rec.Recover(ctx, s.machineConfig(r)); err == nil {
-			ctx, cancel := context.WithTimeoutCause(ctx, killTime, errSlow)
-			err := m.Kill(ctx)
-			cancel()
-			if err != nil {
-				s.log.Error("a machine of an instance that is not there does not end", "instance", id, "err", err)
-				return
-			}
-		} else if !errors.Is(err, api.NotFound) {
+	if r.Instance.ID == id { // else no machine was ever asked for
+		if err := s.endLeftover(ctx, r); err != nil {
 			s.log.Error("a machine of an instance that is not there may run", "instance", id, "err", err)
 			return
 		}
@@ -179,6 +171,28 @@ func (s *Set) undo(ctx context.Context, id string, r record, why error) {
 		return
 	}
 	s.log.Info("removed what an interrupted operation left of an instance", "instance", id, "because", why)
+}
+
+// endLeftover ends the machine of an instance that is not to be, if one runs.
+func (s *Set) endLeftover(ctx context.Context, r record) error {
+	rec, ok := s.c.Driver.(Recoverer)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, recoverTime+killTime, errSlow)
+	defer cancel()
+	c := s.machineConfig(r)
+	m, err := rec.Recover(ctx, c)
+	if err == nil {
+		return m.Kill(ctx)
+	}
+	if k, ok := s.c.Driver.(Killer); ok && !errors.Is(err, api.NotFound) {
+		_, err = k.Kill(ctx, c)
+	}
+	if errors.Is(err, api.NotFound) {
+		return nil
+	}
+	return err
 }
 
 func (s *Set) setAside(id string, bad *store.Unreadable) {

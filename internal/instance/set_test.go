@@ -306,3 +306,41 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d addresses, %d machines, %v", len(addresses), h.fake.Running(), h.left())
 	}
 }
+
+// However much a shim says of an end, the event of it finds room.
+func TestWordsWithoutEnd(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := started(t, s, "web", "sleep")
+	words := strings.Repeat("x", 1<<18)
+	h.fake.Crash(i.ID, machine.Exit{Reason: machine.Reason(words), Signal: words, Message: words, Console: words})
+	await(t, s, i.ID, instance.Stopped)
+	if _, err := s.Start(t.Context(), "web", instance.StartOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a guest says of its end is in the events as a person may read it: it has no say over a terminal.
+func TestWordsOfAGuestInEvents(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	i := started(t, s, "web", "sleep")
+	before := h.events.Last()
+	h.fake.Crash(i.ID, machine.Exit{Reason: machine.ProgramFailed, Message: "no such\n\x1b]0;file\a or\u009b2J \xffdirectory"})
+	r := h.events.Follow(before, "test")
+	defer r.Close()
+	for {
+		e, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c event.StateChange
+		if json.Unmarshal(e.Data, &c) != nil || c.To != string(instance.Stopped) {
+			continue
+		}
+		if want := "program_failed: no such ]0;file or2J \ufffddirectory"; c.Reason != want {
+			t.Errorf("%q, want %q", c.Reason, want)
+		}
+		return
+	}
+}

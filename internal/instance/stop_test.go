@@ -64,6 +64,17 @@ func TestStopIsBounded(t *testing.T) {
 	}
 }
 
+// Who stops an instance that boots gets what was asked for, and no error.
+func TestStopWhileItBoots(t *testing.T) {
+	h := newHost(t)
+	s := h.open()
+	create(t, s, "web", "sleep")
+	stopped, err := s.Stop(t.Context(), "web")
+	if err != nil || stopped.State != instance.Stopped || stopped.StateError() != "" {
+		t.Errorf("%+v: %q, %v", stopped, stopped.StateError(), err)
+	}
+}
+
 // A deletion by force does not wait for an orderly stop, and leaves the next one its time.
 func TestForcedDeleteInterruptsAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -144,6 +144,31 @@ func TestUnknownMachineIsLeftAlone(t *testing.T) {
 	})
 }
 
+// However much a shim says of why it lets nobody in, the event of it finds room, and what comes after it too.
+func TestUnknownForALongReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		d := &elusive{Surviving: fake.Surviving{Driver: h.fake}}
+		h.driver = d
+		s := h.open()
+		started(t, s, "web", "sleep")
+		h.close(s)
+		before := h.events.Last()
+		d.hides(errors.New(strings.Repeat("\x1bno ", 1<<18)))
+		s = h.open()
+		if _, err := s.Update(t.Context(), "web", instance.Update{Tags: map[string]string{"a": "b"}}); err != nil {
+			t.Error(err)
+		}
+		if err := s.Delete(t.Context(), "web", false); err != nil {
+			t.Error(err)
+		}
+		want := []string{"state Unknown", "updated", "state Stopped", "deleted"}
+		if got := h.told(before); !slices.Equal(got, want) {
+			t.Errorf("events %v", got)
+		}
+	})
+}
+
 // A machine that is gone when it is to be killed ends by what is known of it.
 func TestUnknownMachineThatIsGone(t *testing.T) {
 	for name, tt := range map[string]struct {

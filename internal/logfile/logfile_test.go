@@ -94,35 +94,6 @@ func TestRotationKeepsItsBoundAndOrder(t *testing.T) {
 	}
 }
 
-// A writer that is broken may leave any number of files, of any size.
-func TestOfWhatIsTooMuchTheEndIsRead(t *testing.T) {
-	dir, root := open(t)
-	for i := range 200 {
-		if err := os.WriteFile(filepath.Join(dir, rotated("app.log", i)), fmt.Appendf(nil, "%d\n", i), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := lines(t, root, 1000); len(got) != maxFiles || got[maxFiles-1] != "0" {
-		t.Errorf("%q", got)
-	}
-	const huge = 1 << 42
-	path := filepath.Join(dir, "app.log")
-	if err := os.Truncate(path, huge); err != nil {
-		t.Skip(err) // this file system has no files of that size
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString("\nthe last\n"); err != nil {
-		t.Fatal(err)
-	}
-	if got := lines(t, root, 2); len(got) != 1+maxLook/MaxLine || got[len(got)-1] != "the last" {
-		t.Errorf("%d lines", len(got))
-	}
-}
-
 func TestFollowAcrossRotations(t *testing.T) {
 	_, root := open(t)
 	w, err := Create(root, "app.log", 64, 3)
@@ -199,5 +170,58 @@ func TestOpensOnlyRegularFiles(t *testing.T) {
 			w.Close()
 			t.Errorf("%s: opened for writing", name)
 		}
+	}
+}
+
+// On a full disk a rotation gets as far as the rename: what was written before is read all the same, and what comes later follows it.
+func TestReadsOnWhereTheNewFileIsNotThereYet(t *testing.T) {
+	dir, root := open(t)
+	w, err := Create(root, "app.log", 10, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	fmt.Fprintln(w, "before")
+	if err := os.Rename(filepath.Join(dir, "app.log"), filepath.Join(dir, "app.log.1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tail := range []int{1, -1} {
+		if got := lines(t, root, tail); !slices.Equal(got, []string{"before"}) {
+			t.Errorf("the last %d lines are %q", tail, got)
+		}
+	}
+	var got []string
+	for line, err := range Lines(t.Context(), root, "app.log", 1, true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, line); len(got) == 2 {
+			break
+		}
+		if err := os.WriteFile(filepath.Join(dir, "app.log"), []byte("after\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(got, []string{"before", "after"}) {
+		t.Errorf("followed %q", got)
+	}
+}
+
+// Who may write in the directory can put there more than a Writer does: it is not read.
+func TestReadsNoMoreThanAWriterWrites(t *testing.T) {
+	dir, root := open(t)
+	for i := range 100 {
+		if err := os.WriteFile(filepath.Join(dir, rotated("app.log", i)), []byte("x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := lines(t, root, -1); len(got) != mostFiles {
+		t.Errorf("%d files are open at a time, want %d", len(got), mostFiles)
+	}
+	if err := os.Truncate(filepath.Join(dir, "app.log"), 1<<40); err != nil { // without a line's end, and without a block
+		t.Fatal(err)
+	}
+	if got := lines(t, root, 1); len(got) != mostBack/MaxLine {
+		t.Errorf("%d pieces of one line", len(got))
 	}
 }

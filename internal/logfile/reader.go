@@ -15,6 +15,13 @@ import (
 // MaxLine is the longest line, in bytes, that is given as one; a longer one comes in pieces.
 const MaxLine = 64 << 10
 
+// What is read at most: more than a Writer writes. Whoever else may write in the directory has no say in how many descriptors are taken, or
+// in how long a line is looked for.
+const (
+	mostFiles = 10
+	mostBack  = 4 * DefaultMaxSize // bytes of one file, before its end
+)
+
 // pollInterval is how long a follower waits, at the end of the file, before it looks again.
 const pollInterval = 100 * time.Millisecond
 
@@ -112,22 +119,19 @@ func (r *reader) seek(tail int) error {
 	return nil
 }
 
-// Whoever writes the files is not trusted to keep no more, and no larger ones, than it should: so many are looked at, and so much of the end
-// of one for the last lines.
-const (
-	maxFiles = 16
-	maxLook  = 2 * DefaultMaxSize
-)
-
-// files opens what there is, the newest first.
+// files opens what there is, the newest first. That one may be missing: between the two steps of a rotation, and where a full disk kept
+// the writer from the second.
 func (r *reader) files() ([]*os.File, error) {
 	var files []*os.File
-	for i := range maxFiles {
+	for i := range mostFiles {
 		f, err := OpenRegular(r.root, rotated(r.name, i), os.O_RDONLY)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case err == nil:
+		case errors.Is(err, fs.ErrNotExist) && i == 0:
+			continue
+		case errors.Is(err, fs.ErrNotExist):
 			return files, nil
-		}
-		if err != nil {
+		default:
 			for _, f := range files {
 				f.Close()
 			}
@@ -139,7 +143,7 @@ func (r *reader) files() ([]*os.File, error) {
 }
 
 // backwards looks for the place in f that has n line ends behind it. Where f has fewer lines, found is false and left
-// is how many are still wanted.
+// is how many are still wanted. It looks no further back than mostBack.
 func backwards(f *os.File, n int) (offset int64, left int, found bool, err error) {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -150,9 +154,9 @@ func backwards(f *os.File, n int) (offset int64, left int, found bool, err error
 	}
 	buf := make([]byte, 32<<10)
 	last := true // the newline that ends the file ends its last line, and begins none
-	low := max(0, end-maxLook)
-	for pos := end; pos > low; {
-		size := min(int64(len(buf)), pos-low)
+	first := max(end-mostBack, 0)
+	for pos := end; pos > first; {
+		size := min(int64(len(buf)), pos-first)
 		pos -= size
 		if _, err := f.ReadAt(buf[:size], pos); err != nil && err != io.EOF {
 			return 0, n, false, err
@@ -173,13 +177,10 @@ func backwards(f *os.File, n int) (offset int64, left int, found bool, err error
 			chunk = chunk[:i]
 		}
 	}
-	if low > 0 {
-		return low, 0, true, nil
-	}
 	if end > 0 {
 		n--
 	}
-	return 0, n, n <= 0, nil
+	return first, n, n <= 0 || first > 0, nil
 }
 
 // next gives the next line. At the end of everything written so far it is io.EOF; with final, what stands there

@@ -96,7 +96,7 @@ func policyBody(p *health.PolicyError) api.ErrorBody {
 }
 
 // ErrStopping is the cause with which the base context of all requests is to end when the daemon stops.
-var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stopping; what it had begun goes on when it is back"}
+var ErrStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stopping: ask again when it is back"}
 
 // stopping reports whether a request was cut short by the end of the daemon, and not by its client.
 func stopping(r *http.Request) bool { return errors.Is(context.Cause(r.Context()), ErrStopping) }

@@ -397,11 +397,11 @@ func (m *Machine) readFrames() (machine.Exit, bool) {
 				m.hinted(n)
 				continue
 			}
-			seen[n.Kind] = true
 			switch n.Kind {
 			case machine.Exited:
 				return n.Exit, true
-			case machine.AgentReady, machine.Started, machine.NetworkUp:
+			case machine.AgentReady, machine.Started, machine.NetworkUp: // the others are not remembered: there is no end to them
+				seen[n.Kind] = true
 				m.notices <- n
 			}
 		default:

@@ -26,6 +26,10 @@ func Look(dir, id string) (Trace, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
+	if errors.Is(err, errNoRecord) { // and what runs is on no record
+		t.Recorded = true
+		return t, nil
+	}
 	if err != nil {
 		return t, err
 	}

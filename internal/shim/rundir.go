@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,10 +76,13 @@ func (d *runDir) readRecord() (record, error) {
 		return r, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s: %w", d.recordPath(), err)
+		return r, fmt.Errorf("%s: %w: %w", d.recordPath(), err, errNoRecord)
 	}
 	return r, nil
 }
+
+// errNoRecord is a record that makes no sense.
+var errNoRecord = errors.New("it is no record of a shim")
 
 // find takes hold of the shim of instance id. An error of kind api.NotFound: it is gone; the *Ended that it wraps says how.
 func (d *runDir) find(id string) (record, process, error) {
@@ -88,6 +92,9 @@ func (d *runDir) find(id string) (record, process, error) {
 			return r, process{}, &Ended{Exit: e}
 		}
 		return r, process{}, fmt.Errorf("no shim is on record: %w", api.NotFound)
+	}
+	if errors.Is(err, errNoRecord) { // and will make none later
+		return d.search(id)
 	}
 	if err != nil {
 		return r, process{}, err
@@ -122,6 +129,44 @@ func (d *runDir) find(id string) (record, process, error) {
 		return r, process{}, err
 	}
 	return r, proc, nil
+}
+
+// search is find without a record: by the command line, which names the instance. Who is found so has no secret that is known, so it lets
+// nobody in, and can only be killed.
+func (d *runDir) search(id string) (record, process, error) {
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return record{}, process{}, err
+	}
+	for _, e := range all {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if shim, err := isShim(pid, id); err != nil {
+			return record{}, process{}, fmt.Errorf("look for the shim: %w", err)
+		} else if !shim {
+			continue
+		}
+		proc, err := openProcess(pid, 0)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return record{}, process{}, fmt.Errorf("look for the shim: %w", err)
+		}
+		if shim, err := isShim(pid, id); shim && err == nil { // and it is the process that is held now
+			return record{PID: pid}, proc, nil
+		}
+		proc.close()
+	}
+	d.clean()
+	e, ok := d.left()
+	if !ok {
+		const lost = "what was recorded of the process beside the machine cannot be read, and none runs"
+		e = machine.Exit{Reason: machine.ShimDied, Message: lost, Time: time.Now()}
+	}
+	return record{}, process{}, &Ended{Exit: e}
 }
 
 // kill ends a shim, which takes its machine with it.

@@ -94,6 +94,41 @@ func TestSilentShimIsGivenTime(t *testing.T) {
 	}
 }
 
+// A record that cannot be read is in nobody's way: a shim that runs is found by its command line and can be killed, and one that does not has
+// ended.
+func TestUnreadableRecord(t *testing.T) {
+	const id = "unreadable"
+	d, cmd := mute(t, id)
+	spoil := func() {
+		t.Helper()
+		if err := os.WriteFile(d.recordPath(), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spoil()
+	if found, err := Look(filepath.Dir(d.path), id); err != nil || !found.Recorded || found.Alive {
+		t.Errorf("a person who looks finds %+v, %v", found, err)
+	}
+	l := NewLauncher(nil, "test", slog.New(slog.DiscardHandler))
+	c := machine.Config{ID: id, Dir: d.path}
+	if m, err := l.Recover(t.Context(), c); err == nil || errors.Is(err, api.NotFound) {
+		t.Errorf("recovered %v, %v", m, err)
+	}
+	if e, err := l.Kill(t.Context(), c); err != nil || e.Reason != machine.Killed {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if shim, _ := isShim(cmd.Process.Pid, id); shim {
+		t.Error("it lives")
+	}
+	spoil()
+	if _, err := l.Recover(t.Context(), c); !errors.Is(err, api.NotFound) {
+		t.Errorf("nobody runs: %v", err)
+	}
+	if _, err := d.readRecord(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its record stays: %v", err)
+	}
+}
+
 // What keeps the daemon from looking is no word of the shim's end.
 func TestOnlyWhatIsGoneHasEnded(t *testing.T) {
 	for _, c := range []struct {

@@ -65,7 +65,11 @@ func checkUpper(f *os.File, size int64) error {
 }
 
 func fillUpper(ctx context.Context, f *os.File, size int64) error {
-	if err := f.Truncate(size); err != nil {
+	if err := f.Truncate(size); errors.Is(err, syscall.EFBIG) { // ext4 has files of a page less than 16 TiB
+		message := fmt.Sprintf("the file system of the data directory has no file of %d bytes: ask for less", size)
+		return &api.Error{Kind: api.Invalid, Code: "invalid_request", Message: "overlay_size: " + message, NoRetry: true,
+			Details: []api.Detail{{Code: "invalid_request", Message: message, Field: "overlay_size"}}}
+	} else if err != nil {
 		return err
 	}
 	if err := makeExt4(ctx, f); err != nil {

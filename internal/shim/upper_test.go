@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -156,4 +157,30 @@ func asAnother(t *testing.T, uid int, attempts map[string]func() error) map[stri
 		t.Error(err)
 	}
 	return came
+}
+
+// A layer that is larger than the file system's files can be is the caller's fault, and nothing is left of it.
+func TestLayerTooLargeForTheFileSystem(t *testing.T) {
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &was)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 40, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	vm, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Close()
+	_, err = openUpper(t.Context(), vm, 1<<41)
+	if e, ok := errors.AsType[*api.Error](err); !ok || !errors.Is(err, api.Invalid) || e.Details[0].Field != "overlay_size" {
+		t.Errorf("%v", err)
+	}
+	if left, err := fs.ReadDir(vm.FS(), "."); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -182,6 +184,31 @@ func TestLinesHoldUpNothing(t *testing.T) {
 	if told != noticeRoom-noticeOnce || others != 2 || !m.dropped {
 		t.Errorf("%d lines and %d others", told, others)
 	}
+}
+
+// Notices that nobody knows take no memory, however many come.
+func TestUnknownNoticesAreForgotten(t *testing.T) {
+	ours, shim := net.Pipe()
+	m := &Machine{log: slog.New(slog.DiscardHandler), conn: ours, notices: make(chan machine.Notice, noticeRoom)}
+	ended := make(chan machine.Exit)
+	go func() { e, _ := m.readFrames(); ended <- e }()
+	heap := func() uint64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	before, kind := heap(), strings.Repeat("x", 512<<10)
+	for i := range 40 {
+		if err := protocol.WriteJSON(shim, protocol.KindNotice, machine.Notice{Kind: machine.NoticeKind(kind + strconv.Itoa(i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := heap(); after > before+10<<20 {
+		t.Errorf("%d MiB are taken", (after-before)>>20)
+	}
+	shim.Close()
+	<-ended
 }
 
 // A shim that does not keep to its bounds is kept to the daemon's, also by an owner that takes every line.

@@ -26,7 +26,7 @@ type Drafted struct {
 	name    string
 	every   time.Duration
 	written time.Time // the file, by this process; zero: not yet
-	base    sum       // of the file then
+	base    sum       // of the file then, or as it was read
 	n       uint64    // the number of the last draft, which never goes back while the file stays
 	head    []byte    // of the last draft: room for the next
 }
@@ -53,21 +53,27 @@ func (d *Drafted) draft(n uint64) string {
 	return d.name + ".draft-" + strconv.FormatUint(n%drafts, 10)
 }
 
-// Write makes data what Read returns from now on. With whole it is written to the file in any case.
+// Write makes data what Read returns from now on. With whole it is written to the file in any case; where that fails, it is an error, and
+// Read returns data all the same if a draft could be written.
 func (d *Drafted) Write(data []byte, whole bool) error {
 	now := time.Now()
 	if !whole && !d.written.IsZero() && now.Sub(d.written) < d.every && d.overwrite(data) == nil {
 		return nil
 	}
-	if err := d.r.WriteFile(d.name, data); err != nil {
-		// Where it was renamed, and only that is not on the disk yet, no draft of the file before counts: the next write is whole.
-		if is, rerr := d.r.ReadFile(d.name, int64(max(len(data), d.base.length))); rerr != nil || sumOf(is) != d.base {
-			d.written = time.Time{}
-		}
+	err := d.r.WriteFile(d.name, data)
+	if err == nil {
+		d.written, d.base, d.n = now, sumOf(data), 0
+		return nil
+	}
+	// Where it was renamed, and only that is not on the disk yet, no draft of the file before counts: the next write is whole.
+	if is, rerr := d.r.ReadFile(d.name, int64(max(len(data), d.base.length))); rerr != nil || sumOf(is) != d.base {
+		d.written = time.Time{}
 		return err
 	}
-	d.written, d.base, d.n = now, sumOf(data), 0
-	return nil
+	if d.overwrite(data) == nil && !whole { // a full disk has room for what takes the place of another
+		return nil
+	}
+	return err
 }
 
 // overwrite writes the next draft.
@@ -125,6 +131,9 @@ func (d *Drafted) Read(limit int64) ([]byte, error) {
 		if h, content := readDraft(b); content != nil && h.base == base && h.n > latest && int64(h.length) <= limit {
 			latest, data = h.n, content
 		}
+	}
+	if d.written.IsZero() { // drafts go on from here, should the disk refuse the first write
+		d.base, d.n = base, latest
 	}
 	return data, nil
 }

@@ -190,3 +190,35 @@ func BenchmarkDrafted(b *testing.B) {
 		})
 	}
 }
+
+// On a disk that has no room for the file there is some for drafts, which take the place of others: what is written is read, also in a process
+// that has written nothing before.
+func TestDraftsWhereTheFileIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t)
+		d := r.Drafted("f", time.Minute)
+		for _, content := range []string{"the file", "a draft", "another"} {
+			write(t, d, content)
+		}
+		if err := os.MkdirAll(r.Path("f.next/x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		write(t, d, "an hour later")
+		if err := d.Write([]byte("whole"), true); err == nil || d.readAgain(t) != "whole" {
+			t.Errorf("%q is read, %v", d.readAgain(t), err)
+		}
+		next := r.Drafted("f", time.Minute)
+		if b, err := next.Read(100); err != nil || string(b) != "whole" {
+			t.Errorf("the next reads %q, %v", b, err)
+		}
+		write(t, next, "of the next")
+		if err := os.RemoveAll(r.Path("f.next")); err != nil {
+			t.Fatal(err)
+		}
+		write(t, next, "with room")
+		if got := file(t, r, "f"); got != "with room" {
+			t.Errorf("the file holds %q", got)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -81,5 +82,36 @@ func TestDraftAfterASyncThatFailed(t *testing.T) {
 	write(t, d, "d")
 	if got, err := d.Read(100); err != nil || string(got) != "d" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A directory that is refused when it is there already, for want of a descriptor, is not left.
+func TestNoDirectoryWhereItIsRefused(t *testing.T) {
+	r, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	next, err := unix.Dup(0) // the lowest that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = r.Mkdir("d")
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, syscall.EMFILE) {
+		t.Fatalf("made: %v", err)
+	}
+	if there, err := r.Exists("d"); there || err != nil {
+		t.Errorf("it is there: %v, %v", there, err)
 	}
 }

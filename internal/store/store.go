@@ -206,12 +206,16 @@ func (r *Root) SetAside(name string) (string, error) {
 // IsAside reports whether a name is one that SetAside gave.
 func IsAside(name string) bool { return strings.Contains(path.Base(name), asideInfix) }
 
-// Mkdir makes the directory name (0700), which must not be there, and returns once it is on disk.
+// Mkdir makes the directory name (0700), which must not be there, and returns once it is on disk. On an error there is none.
 func (r *Root) Mkdir(name string) error {
 	if err := r.root.Mkdir(name, 0o700); err != nil {
 		return r.fail("make directory", name, err)
 	}
-	return r.fail("make directory", name, r.syncDir(path.Dir(name)))
+	err := r.syncDir(path.Dir(name))
+	if err != nil {
+		_ = r.root.Remove(name)
+	}
+	return r.fail("make directory", name, err)
 }
 
 // RemoveDir removes the directory name with everything below it. Once it returns, with or without an error, name is

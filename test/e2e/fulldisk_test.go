@@ -167,4 +167,12 @@ func TestFullDisk(t *testing.T) {
 	if full, failed := asked(); failed > before {
 		t.Errorf("of its checks %d failed, and %d found the disk full", failed-before, full)
 	}
+	// A daemon that starts where no room is left at all, and the deletion that makes some.
+	fill(0)
+	h.killAndStart()
+	if in := h.await("box", api.InstanceStateRunning); in.Name != "box" {
+		t.Errorf("found %+v", in)
+	}
+	must(h.DeleteInstance(t.Context(), "box", false))
+	empty()
 }
