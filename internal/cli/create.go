@@ -310,9 +310,12 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	if err != nil {
 		return err
 	}
-	inst, err := a.createWhenReady(ctx, c, f, req)
-	if ctx.Err() != nil {
-		return a.leave(ctx, c, req.Name)
+	inst, asked, err := a.createWhenReady(ctx, c, f, req)
+	if err != nil && ctx.Err() != nil {
+		if a.leaveImage(ctx, c, req.Image); asked {
+			a.leave(ctx, c, req.Name)
+		}
+		return ctx.Err()
 	} else if err != nil {
 		return f.check.explain(err)
 	}
@@ -321,8 +324,9 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}
-		if err := a.await(ctx, inst, target, f.timeout); ctx.Err() != nil {
-			return a.leave(ctx, c, inst.Name)
+		if err := a.await(ctx, inst, target, f.timeout); err != nil && ctx.Err() != nil {
+			a.leave(ctx, c, inst.Name)
+			return ctx.Err()
 		} else if err != nil {
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
@@ -352,32 +356,32 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 const leaveTime = 2 * time.Second
 
 // leave says, after Ctrl-C, that an instance is there and goes on.
-func (a *app) leave(ctx context.Context, c *hale.Client, name string) error {
+func (a *app) leave(ctx context.Context, c *hale.Client, name string) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
 	if inst, err := c.Instance(look, name); err == nil {
 		fmt.Fprintf(a.Stderr, "hale: %[1]s was made, is %[2]s, and goes on without this command; `hale rm %[1]s` deletes it\n", inst.Name, inst.State)
 	}
-	return ctx.Err()
 }
 
-// createWhenReady creates, and pulls before what is not here, or waits for it.
-func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (api.Instance, error) {
+// createWhenReady creates, and pulls before what is not here, or waits for it. asked is whether there may be an instance: one of the name
+// that was never asked for is somebody else's.
+func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (inst api.Instance, asked bool, err error) {
 	img, err := c.Image(ctx, req.Image, 0)
 	refused, ok := errors.AsType[*hale.Error](err)
 	absent := ok && refused.Code == "image_not_found"
 	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
 		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
-			return api.Instance{}, err
+			return inst, false, err
 		}
 	}
 	for {
-		inst, err := c.CreateInstance(ctx, req)
+		inst, err = c.CreateInstance(ctx, req)
 		if !errors.Is(err, api.NotReady) {
-			return inst, err
+			return inst, true, err
 		}
 		if err := a.watchImage(ctx, c, req.Image, f.quiet); err != nil {
-			return inst, err
+			return inst, false, err
 		}
 	}
 }

@@ -70,6 +70,8 @@ func (a *app) importImage(ctx context.Context, file, name string, quiet bool) (i
 	}
 	names := imported(img)
 	if img, err = a.untilReady(ctx, c, img, show); err != nil {
+		show.close()
+		a.leaveImage(ctx, c, img.Name)
 		return img, err
 	}
 	img.Imported = names
@@ -259,7 +261,7 @@ func (a *app) rmiCommand() *cobra.Command {
 		Use: "rmi NAME...", Short: "Delete images", GroupID: groupImages, Args: cobra.MinimumNArgs(1),
 		Long: "Delete images. One that an instance uses is kept, and the command ends with 4.",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error { return c.DeleteImage(cmd.Context(), name) })
+			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error { return c.DeleteImage(cmd.Context(), name) }, nil)
 		},
 	}
 }

@@ -3,10 +3,13 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/creack/pty"
@@ -116,5 +119,47 @@ func TestPullOnATerminal(t *testing.T) {
 		if !strings.Contains(shown.String(), want) {
 			t.Errorf("exit %d; the terminal does not show %q: %q", code, want, shown.String())
 		}
+	}
+}
+
+// Ctrl-C while an image comes says that it goes on, and no word of an instance that has the name that was to be given.
+func TestInterruptOfPull(t *testing.T) {
+	for _, args := range [][]string{{"pull", "app"}, {"run", "--name", "web", "app"}} {
+		d := newDaemon(t)
+		img := api.Image{Name: "app", Digest: "new", Status: api.ImageStatusPulling}
+		d.answer("POST /images", img)
+		d.answer("GET /instances/web", fleet()[0])
+		pulling := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			syscall.Kill(os.Getpid(), syscall.SIGINT)
+			json.NewEncoder(w).Encode(img)
+		})
+		absent := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			refuse(w, 404, "image_not_found", "there is no image here")
+		})
+		if args[0] == "run" {
+			d.answer("GET /images/{name}", absent, pulling, img)
+		} else {
+			d.answer("GET /images/{name}", pulling, img)
+		}
+		code, _, stderr := d.hale(args...)
+		if code != exitInterrupted || stderr != "pulling app\nhale: app is pulling, and goes on without this command; `hale rmi app` ends it\n" {
+			t.Errorf("%v: exit %d, %q", args, code, stderr)
+		}
+	}
+}
+
+// Ctrl-C while an instance ends says how it is, and to which nothing was done.
+func TestInterruptOfRm(t *testing.T) {
+	d := newDaemon(t)
+	inst := api.Instance{ID: "aaaa", Name: "web", State: api.InstanceStateShutdown}
+	d.answer("GET /instances/web", inst)
+	d.mux.HandleFunc("DELETE /instances/web", func(w http.ResponseWriter, r *http.Request) {
+		syscall.Kill(os.Getpid(), syscall.SIGINT)
+		<-r.Context().Done()
+	})
+	code, out, stderr := d.hale("rm", "web", "db", "job")
+	want := "hale: web is Shutdown now, and the daemon goes on with what it has begun; `hale rm -f web` deletes it at once\nhale: nothing was done to db, job\n"
+	if code != exitInterrupted || out != "" || stderr != want {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
 	}
 }
