@@ -112,11 +112,7 @@ func (a *app) root() *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			text := fmt.Sprintf("there is no command %q", args[0])
-			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				text += fmt.Sprintf("; did you mean %q?", like[0])
-			}
-			return usagef("%s (see `hale help`)", text)
+			return unknownCommand(cmd, args[0])
 		},
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -127,6 +123,17 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("hale {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [COMMAND]", Short: "Say what a command does, and all that it takes",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, _, err := root.Find(args)
+			if err != nil || cmd == root && len(args) > 0 {
+				return unknownCommand(root, args[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
 	})
 	root.AddGroup(
 		&cobra.Group{ID: groupInstances, Title: "Instances:"},
@@ -154,15 +161,26 @@ const (
 	groupHost      = "host"
 )
 
+func unknownCommand(root *cobra.Command, name string) error {
+	text := fmt.Sprintf("there is no command %q", name)
+	if like := root.SuggestionsFor(name); len(like) > 0 {
+		text += fmt.Sprintf("; did you mean %q?", like[0])
+	}
+	return usagef("%s (see `hale help`)", text)
+}
+
 // usageArgs makes what check finds a fault of usage.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if check == nil {
 			check = cobra.NoArgs
 		}
-		if err := check(cmd, args); err != nil {
-			return usagef("%w; usage: %s", err, cmd.UseLine())
+		switch err := check(cmd, args); {
+		case err == nil:
+			return nil
+		case len(args) == 0:
+			return usagef("something is missing; usage: %s", cmd.UseLine())
 		}
-		return nil
+		return usagef("%s: not these %s; usage: %s", cmd.CommandPath(), count(len(args), "argument"), cmd.UseLine())
 	}
 }

@@ -268,10 +268,10 @@ func TestStat(t *testing.T) {
 		api.PathInfo{Exists: true, IsSymlink: true, Mode: 0o777, Size: 9, LinkTarget: ptr("/usr\x1b[1m")},
 		api.PathInfo{Exists: true, IsFile: true, Mode: 0o4755, Size: 1234},
 		api.PathInfo{})
-	if _, out, _ := d.hale("stat", "web", "/lib"); out != "Lrwxrwxrwx  9  /lib → /usr[1m\n" {
+	if _, out, _ := d.hale("stat", "web", "/lib"); out != "lrwxrwxrwx  9  /lib → /usr[1m\n" {
 		t.Errorf("a link: %q", out)
 	}
-	if _, out, _ := d.hale("stat", "web", "/bin/su"); out != "urwxr-xr-x  1234  /bin/su\n" {
+	if _, out, _ := d.hale("stat", "web", "/bin/su"); out != "-rwsr-xr-x  1234  /bin/su\n" {
 		t.Errorf("a file: %q", out)
 	}
 	if code, _, stderr := d.hale("stat", "web", "/nothing"); code != exitNotFound || stderr != "hale: there is no /nothing in web\n" {
@@ -384,6 +384,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 	for _, tt := range []struct{ args, field, message, want string }{
 		{"--health-tcp 80 --health-retries 2000", "health_check.failure_threshold", "must be a whole number from 1 to 1000", "--health-retries: must be a whole number"},
 		{"--health-start-interval 9h", "health_check_override.start_interval", "must be at most the interval in force, 30s", "--health-start-interval: must be at most the interval in force, 30s"},
+		{"--no-healthcheck", "network.allow[0]", "loopback is the host itself", "--allow-net: loopback is the host itself"},
 		{"--no-healthcheck", "vcpus", "1 to 64", "--cpus: 1 to 64"},
 		{"--health-grpc :80", "health_check.grpc", "not built yet", "--health-grpc: not built yet"},
 		{"--health-interval 5s --health-timeout 1s", "health_check_override", "the image has no check of its own to change", "--health-interval, --health-timeout: the image has no check of its own: say what to check too"},
@@ -397,7 +398,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 		d.answer("GET /instances/nginx", fleet()[0])
 		for _, cmd := range []string{"run", "update"} {
 			code, _, stderr := d.hale(append(append([]string{cmd}, strings.Fields(tt.args)...), "nginx")...)
-			if code != exitUsage || !strings.HasPrefix(stderr, "hale: name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {
+			if code != exitUsage || !strings.HasPrefix(stderr, "hale: --name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {
 				t.Errorf("%s %s: exit %d, %q", cmd, tt.args, code, stderr)
 			}
 		}
@@ -415,6 +416,10 @@ func TestErrors(t *testing.T) {
 	if code != exitUsage || out != "" || stderr != want {
 		t.Errorf("exit %d, %q, %q; want %q", code, out, stderr, want)
 	}
+	d.answer("GET /images/away", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "image_not_found", "no") }))
+	d.answer("POST /images", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 503, "registry_unavailable", "the registry cannot be reached")
+	}))
 	tests := []struct {
 		args []string
 		code int
@@ -423,6 +428,11 @@ func TestErrors(t *testing.T) {
 		{[]string{"inspect", "nobody"}, exitNotFound, "there is no instances/nobody"},
 		{[]string{"inspect"}, exitUsage, "usage: hale inspect NAME..."},
 		{[]string{"ps", "extra"}, exitUsage, "usage: hale ps"},
+		{[]string{"rm"}, exitUsage, "something is missing; usage: hale rm NAME..."},
+		{[]string{"logs", "a", "b"}, exitUsage, "hale logs: not these 2 arguments; usage: hale logs NAME"},
+		{[]string{"help", "pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
+		{[]string{"stat", "web", "etc"}, exitUsage, `"etc" is not a path from the guest's root on`},
+		{[]string{"run", "away"}, exitError, "the registry cannot be reached"},
 		{[]string{"pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
 		{[]string{"ps", "--bogus"}, exitUsage, "unknown flag: --bogus (see `hale ps --help`)"},
 		{[]string{"ps", "--state", "runing"}, exitUsage, `--state "runing": one of Created, Initializing, Running,`},
@@ -467,6 +477,13 @@ func TestNoDaemon(t *testing.T) {
 	c.LocalDaemon = func() (string, string, error) { return "", "", errors.New("no daemon runs: start one") }
 	if code := Run([]string{"ps"}, c); code != exitUnreachable || !strings.Contains(errs.String(), "hale: no daemon runs: start one") {
 		t.Errorf("exit %d, %q", code, errs.String())
+	}
+	for _, url := range []string{"127.0.0.1:1", "junk"} {
+		errs.Reset()
+		c.Getenv = func(name string) string { return map[string]string{"HALE_URL": url}[name] }
+		if code := Run([]string{"ps"}, c); code != exitUsage || !strings.HasSuffix(errs.String(), "want http://HOST:PORT or https://HOST:PORT\n") {
+			t.Errorf("%s: exit %d, %q", url, code, errs.String())
+		}
 	}
 }
 
