@@ -98,7 +98,7 @@ func TestHealth(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("GET /instances/web/health", func() any {
 		return api.InstanceHealth{
-			Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"),
+			Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"), LastFailureAt: since(4 * time.Second),
 			HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
 			HealthCheckSource: api.HealthCheckSourceRequest,
 			Results: []api.HealthResult{

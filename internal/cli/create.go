@@ -328,6 +328,9 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 			a.leave(ctx, c, inst.Name)
 			return ctx.Err()
 		} else if err != nil {
+			if why, ok := strings.CutPrefix(err.Error(), inst.Name+" "); ok { // it need not be named twice
+				return exitStatus{codeOf(err), fmt.Errorf("%s was made, but %s", inst.Name, why)}
+			}
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
 		if c, err = a.client(); err == nil { // the daemon may have come back at another address

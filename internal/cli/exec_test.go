@@ -219,6 +219,10 @@ func TestNotReached(t *testing.T) {
 	if s := notReached("web", healthy, awaited{health: "healthy"}, time.Second); !strings.HasSuffix(s, "unhealthy: "+refused) {
 		t.Errorf("%q", s)
 	}
+	healthy.HealthStatus.Status, healthy.HealthStatus.GraceFailures = "starting", 3
+	if s := notReached("web", healthy, awaited{health: "healthy"}, time.Second); !strings.HasSuffix(s, "starting: "+refused) {
+		t.Errorf("%q", s)
+	}
 	stopped := api.WaitForStateResponse{State: "Stopped", StateError: &panicked}
 	if s := notReached("web", stopped, awaited{state: "Running"}, time.Second); s != "web will not be Running: it is Stopped (the guest's kernel panicked)\n  line 1\n  line [31m2" {
 		t.Errorf("%q", s)

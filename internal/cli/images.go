@@ -200,6 +200,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return nil
 			}
 			t := imageTable(list, time.Now())
+			t.fit(a.paper().width, 1)
 			if err := t.write(a.Stdout, a.coloured()); err != nil {
 				return err
 			}

@@ -70,6 +70,7 @@ func (a *app) psCommand() *cobra.Command {
 				return nil
 			}
 			t := instanceTable(list, time.Now())
+			t.fit(a.paper().width, 3, 4, 1) // health, ports, image: `hale health` and `hale inspect` have them whole
 			return t.write(a.Stdout, a.coloured())
 		},
 	}
