@@ -299,6 +299,34 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// A log that is followed goes on where it was when the daemon comes back, also where no line had come yet, and ends with its instance.
+func TestLogsResume(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	say := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, strings.ReplaceAll(text, "PLACE", r.Header.Get("Last-Event-ID")))
+			w.(http.Flusher).Flush()
+			if strings.Contains(text, "last") {
+				return
+			}
+			panic(http.ErrAbortHandler) // as a daemon that stops, or is killed
+		}
+	}
+	d.answer("GET /instances/aaaa/logs", say("id: 7-0\n\n"), say("id: 7-4\ndata: \"behind PLACE\"\n\n"), say("id: 7-9\ndata: \"behind PLACE, the last\"\n\n"))
+	code, out, stderr := d.hale("logs", "-f", "-n", "0", "web")
+	if code != 0 || out != "behind 7-0\nbehind 7-4, the last\n" || strings.Count(stderr, "waiting for it") != 2 {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+
+	d = newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	d.answer("GET /instances/aaaa/logs", say("id: 7-0\n\n"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no") }))
+	if code, _, stderr := d.hale("logs", "-f", "web"); code != exitNotFound || !strings.HasSuffix(stderr, "hale: there is no web any more\n") {
+		t.Errorf("deleted meanwhile: exit %d, %q", code, stderr)
+	}
+}
+
 // A stream of events goes on where it was when the daemon comes back.
 func TestEventsResume(t *testing.T) {
 	d := newDaemon(t)

@@ -116,10 +116,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 
 // Why an exec ends before its program.
 var (
-	errExecLeft  = errors.New("the client has gone")
+	errExecLeft = errors.New("the client has gone")
 	// Unlike what else a stopping daemon had begun, an exec does not go on.
 	errExecStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stopping, and the program ends with it"}
-	errExecStuck = &api.Error{Kind: api.Unavailable, Code: "input_stuck",
+	errExecStuck    = &api.Error{Kind: api.Unavailable, Code: "input_stuck",
 		Message: fmt.Sprintf("the program has taken nothing of its input for %v; a client of %s may wait longer", stdinStuck, execCredit)}
 )
 
