@@ -379,6 +379,9 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 		}
 	}
 	for {
+		if c, err = a.client(); err != nil { // the daemon may have come back at another address meanwhile
+			return inst, false, err
+		}
 		inst, err = c.CreateInstance(ctx, req)
 		if !errors.Is(err, api.NotReady) {
 			return inst, true, err

@@ -162,8 +162,9 @@ func (a *app) untilReady(ctx context.Context, c *hale.Client, img api.Image, sho
 			return img, ctx.Err()
 		case <-time.After(imagePace):
 		}
-		next, err := c.Image(ctx, img.Name, 0)
-		if err != nil {
+		var next api.Image
+		var err error
+		if next, c, err = a.imageWhenBack(ctx, c, img.Name, show); err != nil {
 			return img, err
 		}
 		img = next

@@ -57,6 +57,15 @@ func counters(s decor.Statistics) string {
 	return " " + size(s.Current) + " of " + size(s.Total)
 }
 
+// say prints a line above the bar.
+func (p *progress) say(text string) {
+	out := p.out
+	if p.bars != nil {
+		out = p.bars
+	}
+	fmt.Fprintln(out, oneLine(text))
+}
+
 // sent says how far the step is, in bytes.
 func (p *progress) sent(n int64) {
 	if p.bar != nil {

@@ -110,7 +110,7 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 		case <-time.After(imagePace):
 		}
 		var err error
-		if img, err = c.Image(ctx, pulled.Name, 0); errors.Is(err, api.NotFound) {
+		if img, c, err = a.imageWhenBack(ctx, c, pulled.Name, show); errors.Is(err, api.NotFound) {
 			return img, fmt.Errorf("the image %s was deleted while it was pulled", pulled.Name)
 		} else if err != nil {
 			return img, err
@@ -124,6 +124,27 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 			} else if img, err = c.Image(ctx, pulled.Name, 0); err == nil && img.Digest != pulled.Digest {
 				return img, fmt.Errorf("the pull of %s did not last: somebody deleted it, or pulled another image of that name", pulled.Name)
 			}
+		}
+	}
+}
+
+// imageWhenBack asks after an image on its way. A daemon that goes away meanwhile is waited for, for the next one goes on with it; the client is of that one.
+func (a *app) imageWhenBack(ctx context.Context, c *hale.Client, name string, show *progress) (api.Image, *hale.Client, error) {
+	for away := false; ; away = true {
+		img, err := c.Image(ctx, name, 0)
+		if err == nil || ctx.Err() != nil || codeOf(err) != exitUnreachable {
+			return img, c, err
+		}
+		if !away {
+			show.say("hale: " + goneAway)
+		}
+		select {
+		case <-ctx.Done():
+			return img, c, ctx.Err()
+		case <-time.After(reconnectPause):
+		}
+		if next, err := a.client(); err == nil {
+			c = next
 		}
 	}
 }

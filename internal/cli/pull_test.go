@@ -122,6 +122,20 @@ func TestPullOnATerminal(t *testing.T) {
 	}
 }
 
+// A pull goes on with the next daemon, and so does the command that follows it.
+func TestPullOverARestart(t *testing.T) {
+	d := newDaemon(t)
+	img := api.Image{Name: "app", Digest: "new", Status: api.ImageStatusPulling}
+	ready := img
+	ready.Status = api.ImageStatusReady
+	d.answer("POST /images", img)
+	d.answer("GET /images/{name}", img, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 503, "unavailable", "the daemon is stopping") }), ready)
+	code, out, stderr := d.hale("pull", "app")
+	if code != 0 || out != "app\n" || stderr != "pulling app\nhale: the daemon went away; waiting for it\nready: app\n" {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+}
+
 // Ctrl-C while an image comes says that it goes on, and no word of an instance that has the name that was to be given.
 func TestInterruptOfPull(t *testing.T) {
 	for _, args := range [][]string{{"pull", "app"}, {"run", "--name", "web", "app"}} {
