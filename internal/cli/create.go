@@ -310,11 +310,11 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	if err != nil {
 		return err
 	}
-	inst, asked, err := a.createWhenReady(ctx, c, f, req)
+	began := time.Now()
+	inst, err := a.createWhenReady(ctx, c, f, req)
 	if err != nil && ctx.Err() != nil {
-		if a.leaveImage(ctx, c, req.Image); asked {
-			a.leave(ctx, c, req.Name)
-		}
+		a.leaveImage(ctx, req.Image)
+		a.leave(ctx, req.Name, began)
 		return ctx.Err()
 	} else if err != nil {
 		return f.check.explain(err)
@@ -325,7 +325,7 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 			target = awaited{state: api.InstanceStateRunning}
 		}
 		if err := a.await(ctx, inst, target, f.timeout); err != nil && ctx.Err() != nil {
-			a.leave(ctx, c, inst.Name)
+			a.leave(ctx, inst.ID, time.Time{})
 			return ctx.Err()
 		} else if err != nil {
 			if why, ok := strings.CutPrefix(err.Error(), inst.Name+" "); ok { // it need not be named twice
@@ -358,36 +358,44 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 // leaveTime is how long a command that was interrupted looks for what it leaves.
 const leaveTime = 2 * time.Second
 
-// leave says, after Ctrl-C, that an instance is there and goes on.
-func (a *app) leave(ctx context.Context, c *hale.Client, name string) {
+// leave says, after Ctrl-C, that an instance is there and goes on. One that is older than the command is somebody else's.
+func (a *app) leave(ctx context.Context, ref string, began time.Time) {
+	c, err := a.client()
+	if err != nil {
+		return
+	}
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
-	if inst, err := c.Instance(look, name); err == nil {
+	if inst, err := c.Instance(look, ref); err == nil && !inst.CreatedAt.Before(began) {
 		fmt.Fprintf(a.Stderr, "hale: %[1]s was made, is %[2]s, and goes on without this command; `hale rm %[1]s` deletes it\n", inst.Name, inst.State)
 	}
 }
 
-// createWhenReady creates, and pulls before what is not here, or waits for it. asked is whether there may be an instance: one of the name
-// that was never asked for is somebody else's.
-func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (inst api.Instance, asked bool, err error) {
+// createWhenReady creates, and pulls before what is not here, or waits for it.
+func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (inst api.Instance, err error) {
 	img, err := c.Image(ctx, req.Image, 0)
 	refused, ok := errors.AsType[*hale.Error](err)
 	absent := ok && refused.Code == "image_not_found"
+	if absent || err == nil && img.Status != api.ImageStatusReady { // told before the image is waited for, and not after it
+		if other, err := c.Instance(ctx, req.Name); err == nil && other.Name == req.Name {
+			return inst, exitStatus{exitConflict, fmt.Errorf("the name %q is taken by instance %s", other.Name, other.ID)}
+		}
+	}
 	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
 		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
-			return inst, false, err
+			return inst, err
 		}
 	}
 	for {
 		if c, err = a.client(); err != nil { // the daemon may have come back at another address meanwhile
-			return inst, false, err
+			return inst, err
 		}
 		inst, err = c.CreateInstance(ctx, req)
 		if !errors.Is(err, api.NotReady) {
-			return inst, true, err
+			return inst, err
 		}
 		if err := a.watchImage(ctx, c, req.Image, f.quiet); err != nil {
-			return inst, false, err
+			return inst, err
 		}
 	}
 }

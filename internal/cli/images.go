@@ -71,7 +71,7 @@ func (a *app) importImage(ctx context.Context, file, name string, quiet bool) (i
 	names := imported(img)
 	if img, err = a.untilReady(ctx, c, img, show); err != nil {
 		show.close()
-		a.leaveImage(ctx, c, img.Name)
+		a.leaveImage(ctx, img.Name)
 		return img, err
 	}
 	img.Imported = names

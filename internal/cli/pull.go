@@ -48,7 +48,7 @@ pull only. They are sent to a daemon on this host, or over HTTPS.`,
 			}
 			img, err := a.pull(cmd.Context(), c, r)
 			if err != nil {
-				a.leaveImage(cmd.Context(), c, r.name)
+				a.leaveImage(cmd.Context(), r.name)
 				return err
 			}
 			if asJSON {
@@ -150,8 +150,9 @@ func (a *app) imageWhenBack(ctx context.Context, c *hale.Client, name string, sh
 }
 
 // leaveImage says, after Ctrl-C, that an image is on its way without this command.
-func (a *app) leaveImage(ctx context.Context, c *hale.Client, name string) {
-	if ctx.Err() == nil {
+func (a *app) leaveImage(ctx context.Context, name string) {
+	c, err := a.client() // the daemon may have come back at another address
+	if ctx.Err() == nil || err != nil {
 		return
 	}
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 
@@ -136,13 +137,22 @@ func TestPullOverARestart(t *testing.T) {
 	}
 }
 
-// Ctrl-C while an image comes says that it goes on, and no word of an instance that has the name that was to be given.
+// A name that is taken is told before an image is pulled for it.
+func TestTakenNameIsToldFirst(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	d.answer("GET /images/{name}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "image_not_found", "there is no image here") }))
+	if code, _, stderr := d.hale("run", "--name", "web", "app"); code != exitConflict || stderr != "hale: the name \"web\" is taken by instance aaaa\n" {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+// Ctrl-C while an image comes says that it goes on.
 func TestInterruptOfPull(t *testing.T) {
 	for _, args := range [][]string{{"pull", "app"}, {"run", "--name", "web", "app"}} {
 		d := newDaemon(t)
 		img := api.Image{Name: "app", Digest: "new", Status: api.ImageStatusPulling}
 		d.answer("POST /images", img)
-		d.answer("GET /instances/web", fleet()[0])
 		pulling := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			syscall.Kill(os.Getpid(), syscall.SIGINT)
 			json.NewEncoder(w).Encode(img)
@@ -158,6 +168,23 @@ func TestInterruptOfPull(t *testing.T) {
 		code, _, stderr := d.hale(args...)
 		if code != exitInterrupted || stderr != "pulling app\nhale: app is pulling, and goes on without this command; `hale rmi app` ends it\n" {
 			t.Errorf("%v: exit %d, %q", args, code, stderr)
+		}
+	}
+}
+
+// An instance of the name is the command's own only if it is no older: a daemon that waits for the image has not looked at the name yet.
+func TestInterruptOfACreate(t *testing.T) {
+	for _, age := range []time.Duration{time.Hour, -time.Hour} {
+		d := newDaemon(t)
+		d.answer("GET /instances/web", api.Instance{ID: "aaaa", Name: "web", State: api.InstanceStateInitializing, CreatedAt: ago(age)})
+		d.answer("GET /images/{name}", api.Image{Name: "app", Status: api.ImageStatusReady})
+		d.mux.HandleFunc("POST /instances", func(w http.ResponseWriter, r *http.Request) {
+			syscall.Kill(os.Getpid(), syscall.SIGINT)
+			<-r.Context().Done()
+		})
+		code, _, stderr := d.hale("run", "--name", "web", "app")
+		if code != exitInterrupted || strings.Contains(stderr, "web was made") != (age < 0) {
+			t.Errorf("older by %v: exit %d, %q", age, code, stderr)
 		}
 	}
 }
