@@ -41,9 +41,11 @@ func (p *progress) step(what string, total int64) {
 		return
 	}
 	p.total = total
-	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
+	// What a step takes becomes known while it goes on, and a bar that is made with a total is over when that is reached.
+	p.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 		mpb.PrependDecorators(decor.Name(oneLine(what)+"  ", decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(counters)))
+	p.bar.SetTotal(total, false)
 }
 
 // counters is how much of how much, where that is known.

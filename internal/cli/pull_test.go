@@ -108,10 +108,12 @@ func TestPullOnATerminal(t *testing.T) {
 		io.Copy(&shown, screen) // ends with the terminal's last holder
 	}()
 	pulling := api.Image{Name: "app", Digest: "d", Status: api.ImageStatusPulling, Progress: &api.ImageProgress{DoneBytes: 3 << 20, TotalBytes: ptr(int64(12 << 20))}}
+	more := pulling // than it was said to be
+	more.Progress = &api.ImageProgress{DoneBytes: 15 << 20, TotalBytes: ptr(int64(36 << 20))}
 	ready := api.Image{Name: "app", Digest: "d", Status: api.ImageStatusReady}
 	d := newDaemon(t)
 	d.answer("POST /images", pulling)
-	d.answer("GET /images/app", pulling, ready)
+	d.answer("GET /images/app", pulling, more, ready)
 	env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret"}
 	code := Run([]string{"pull", "app"}, Config{Stdout: io.Discard, Stderr: terminal, Getenv: func(k string) string { return env[k] }})
 	terminal.Close()
@@ -120,6 +122,10 @@ func TestPullOnATerminal(t *testing.T) {
 		if !strings.Contains(shown.String(), want) {
 			t.Errorf("exit %d; the terminal does not show %q: %q", code, want, shown.String())
 		}
+	}
+	lines := strings.Split(strings.TrimSpace(shown.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.Contains(last, "36 MB") || strings.Contains(last, "of") {
+		t.Errorf("the bar ends as %q, want all of it done", last)
 	}
 }
 
