@@ -153,8 +153,12 @@ func (t *table) lines(coloured bool, width int) []string {
 		space, at := 0, 0
 		for i, c := range row {
 			if c.text != "" {
-				if at += space; width > 0 {
-					c.text = widths.Truncate(c.text, max(width-at, widths.StringWidth(t.tail)), t.tail)
+				at += space
+				if width > 0 && at+widths.StringWidth(t.tail) > width {
+					break // there is no room for it, nor for a mark that it is left out
+				}
+				if width > 0 {
+					c.text = widths.Truncate(c.text, width-at, t.tail)
 				}
 				b.WriteString(strings.Repeat(" ", space))
 				b.WriteString(paint(c, coloured))

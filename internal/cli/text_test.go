@@ -97,6 +97,19 @@ func TestTableFits(t *testing.T) {
 	}
 }
 
+// No line is longer than it may be, however little that is.
+func TestTableLinesAreBounded(t *testing.T) {
+	for width := 1; width < 40; width++ {
+		table := table{header: []string{"WHEN", "FROM", "WHY"}, tail: ellipsis}
+		table.add(plain("13s ago"), plain("starting"), plain("the instance started"))
+		for _, line := range table.lines(false, width) {
+			if n := widths.StringWidth(line); n > width {
+				t.Errorf("%d columns: %q has %d", width, line, n)
+			}
+		}
+	}
+}
+
 func TestAFullDiskBelowTheOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
