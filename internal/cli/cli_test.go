@@ -230,6 +230,22 @@ func TestSeveralNames(t *testing.T) {
 	}
 }
 
+// inspect goes on after a name that is none, as the others do.
+func TestInspectOfSeveral(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	for args, want := range map[string]string{"nobody web": "web", "web nobody": "web", "nobody none": ""} {
+		code, out, stderr := d.hale(append([]string{"inspect"}, strings.Fields(args)...)...)
+		var list []api.Instance
+		if err := json.Unmarshal([]byte(out), &list); err != nil || code != exitNotFound || !strings.Contains(stderr, "there is no instances/nobody") {
+			t.Errorf("%s: exit %d, %q, %q", args, code, out, stderr)
+		}
+		if got := len(list); got == 0 && want != "" || got > 0 && list[0].Name != want {
+			t.Errorf("%s: %+v", args, list)
+		}
+	}
+}
+
 func TestUpdate(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("PATCH /instances/web", fleet()[0])

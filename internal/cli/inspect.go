@@ -13,24 +13,39 @@ import (
 func (a *app) inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "inspect NAME...", Short: "Print everything about instances, as JSON", GroupID: groupInstances, Args: cobra.MinimumNArgs(1),
-		Long: "Print everything about an instance, as one JSON object; about several, as an array.",
+		Long: "Print everything about an instance, as one JSON object; about several, as an array of those that there are.",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			var list []api.Instance
-			for _, name := range names {
-				inst, err := c.Instance(cmd.Context(), name)
+			if len(names) == 1 {
+				inst, err := c.Instance(cmd.Context(), names[0])
 				if err != nil {
 					return err
 				}
-				list = append(list, inst)
+				return a.printJSON(inst)
 			}
-			if len(list) == 1 {
-				return a.printJSON(list[0])
+			list := []api.Instance{}
+			var first error
+			for _, name := range names {
+				inst, err := c.Instance(cmd.Context(), name)
+				if cmd.Context().Err() != nil {
+					return cmd.Context().Err()
+				}
+				if err == nil {
+					list = append(list, inst)
+					continue
+				}
+				a.complain(err)
+				if first == nil {
+					first = exitStatus{code: codeOf(err)}
+				}
 			}
-			return a.printJSON(list)
+			if err := a.printJSON(list); err != nil {
+				return err
+			}
+			return first
 		},
 	}
 	cmd.Flags().Bool("json", true, "it is always JSON")
