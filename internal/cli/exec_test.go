@@ -178,6 +178,9 @@ func TestExecTerminal(t *testing.T) {
 			if want := map[string]int{"an exit": 7, "an error": exitExecFailed, "a broken line": exitExecFailed}[name]; code != want {
 				t.Errorf("exit %d, want %d; %s", code, want, stderr.String())
 			}
+			if said := stderr.String(); said != "" && !strings.HasPrefix(said, "\r\nhale: ") || strings.Contains(said, "frame") {
+				t.Errorf("said %q, want it in a line of its own, and no word of frames", said)
+			}
 			after, _ := term.GetState(int(tty.Fd()))
 			if !raw || *after != *before {
 				t.Errorf("the terminal was raw: %v; is it as before: %v", raw, *after == *before)
