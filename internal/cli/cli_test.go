@@ -65,6 +65,23 @@ func TestPs(t *testing.T) {
 	}
 }
 
+// The state of one that has ended says what a person must know: that it was not asked for.
+func TestStateOfWhatHasEnded(t *testing.T) {
+	for want, inst := range map[string]api.Instance{
+		"Running":               {State: api.InstanceStateRunning, ExitReason: "guest_panic"},
+		"Stopped":               {State: api.InstanceStateStopped, ExitReason: "stopped", ExitCode: ptr(0)},
+		"Stopped (3)":           {State: api.InstanceStateStopped, ExitReason: "program_exited", ExitCode: ptr(3)},
+		"Stopped (guest panic)": {State: api.InstanceStateStopped, ExitReason: "guest_panic"},
+	} {
+		if got := stateCell(inst).text; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := stateCell(api.Instance{State: api.InstanceStateStopped, ExitReason: "killed"}).text; got != "Stopped" {
+		t.Errorf("killed on request: %q", got)
+	}
+}
+
 func TestEmptyLists(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("GET /instances", []api.Instance{})
