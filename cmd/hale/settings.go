@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/halevm/hale/internal/daemon"
 	"github.com/halevm/hale/internal/token"
-	"time"
 )
 
 // settings are what a person may say about a daemon. A flag, a variable (HALE_DATA_DIR for --data-dir) and a line of
@@ -143,7 +143,7 @@ func (s *settings) localDaemon() (url, bearer string, err error) {
 	b, err := os.ReadFile(filepath.Join(s.DataDir, daemon.WhereFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", "", fmt.Errorf("no daemon runs with the data directory %s: start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN", s.DataDir)
+		return "", "", fmt.Errorf("no daemon runs with the data directory %s: start one with `hale serve`, or say where one is with HALE_DATA_DIR, or HALE_URL and HALE_TOKEN", s.DataDir)
 	case err != nil:
 		return "", "", fmt.Errorf("find the daemon of this host: %w (run this as the daemon's user, or set HALE_URL and HALE_TOKEN)", err)
 	}

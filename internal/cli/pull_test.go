@@ -147,7 +147,9 @@ func TestPullOverARestart(t *testing.T) {
 func TestTakenNameIsToldFirst(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("GET /instances/web", fleet()[0])
-	d.answer("GET /images/{name}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "image_not_found", "there is no image here") }))
+	d.answer("GET /images/{name}", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 404, "image_not_found", "there is no image here")
+	}))
 	if code, _, stderr := d.hale("run", "--name", "web", "app"); code != exitConflict || stderr != "hale: the name \"web\" is taken by instance aaaa\n" {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
