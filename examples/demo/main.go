@@ -324,7 +324,7 @@ func (d *demo) cleanUp(err error) {
 		d.daemon.Process.Signal(syscall.SIGTERM)
 		d.daemon.Wait()
 	}
-	if err != nil && d.log != nil {
+	if err != nil && d.ctx.Err() == nil && d.log != nil {
 		if b, err := os.ReadFile(d.log.Name()); err == nil {
 			fmt.Fprintf(os.Stderr, "the daemon's log:\n%s", b)
 		}
