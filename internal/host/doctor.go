@@ -91,7 +91,15 @@ func checkAccel(ctx context.Context) Check {
 		return Check{Name: "accelerator", Verdict: OK, Detail: "KVM works"}
 	}
 	return Check{Name: "accelerator", Verdict: Warn, Detail: "software emulation: " + why,
-		Mend: "machines run, but several times slower; enable virtualisation, or nested virtualisation of the host's host"}
+		Mend: "machines run, but several times slower; " + kvmMend(why)}
+}
+
+// kvmMend is what makes KVM work where it does not for that reason.
+func kvmMend(why string) string {
+	if strings.Contains(why, "may not be opened") {
+		return "let this user open the device (sudo usermod -aG kvm USER, and log in again)"
+	}
+	return "enable virtualisation, or nested virtualisation of the host's host"
 }
 
 func checkKernel(dataDir string) Check {
