@@ -241,7 +241,7 @@ type envFlags struct {
 }
 
 func (f *envFlags) register(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.values, "env", "e", nil, "an environment variable, `KEY=VALUE`, or KEY to pass one's own on")
+	flags.StringArrayVarP(&f.values, "env", "e", nil, "an environment variable, `KEY=VALUE`, or KEY to pass one's own on, if there is one")
 	flags.StringArrayVar(&f.files, "env-file", nil, "read variables from a `file`, one KEY=VALUE on a line")
 }
 
@@ -254,7 +254,9 @@ func (f *envFlags) read(getenv func(string) string) (map[string]string, error) {
 			return usagef("%s: %q is not KEY=VALUE", where, s)
 		}
 		if !ok {
-			value = getenv(key)
+			if value = getenv(key); value == "" {
+				return nil // as with docker, what there is none of does not hide the image's own
+			}
 		}
 		env[key] = value
 		return nil
