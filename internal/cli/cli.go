@@ -132,6 +132,7 @@ func (a *app) root() *cobra.Command {
 				return unknownCommand(root, args[0])
 			}
 			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
 			return cmd.Help()
 		},
 	})

@@ -569,6 +569,9 @@ func TestHelp(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "Instances:") || !strings.Contains(out, "exit-codes") {
 		t.Errorf("help: exit %d\n%s", code, out)
 	}
+	if _, again, _ := d.hale("help"); again != out {
+		t.Errorf("hale help says something else than hale:\n%s", again)
+	}
 	if _, out, _ = d.hale("help", "exit-codes"); !strings.Contains(out, "124  the program took longer") {
 		t.Errorf("help exit-codes:\n%s", out)
 	}
