@@ -182,6 +182,6 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case len(args) == 0:
 			return usagef("something is missing; usage: %s", cmd.UseLine())
 		}
-		return usagef("%s: not these %s; usage: %s", cmd.CommandPath(), count(len(args), "argument"), cmd.UseLine())
+		return usagef("%s does not take %s; usage: %s", cmd.CommandPath(), count(len(args), "argument"), cmd.UseLine())
 	}
 }

@@ -490,7 +490,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"inspect"}, exitUsage, "usage: hale inspect NAME..."},
 		{[]string{"ps", "extra"}, exitUsage, "usage: hale ps"},
 		{[]string{"rm"}, exitUsage, "something is missing; usage: hale rm NAME..."},
-		{[]string{"logs", "a", "b"}, exitUsage, "hale logs: not these 2 arguments; usage: hale logs NAME"},
+		{[]string{"logs", "a", "b"}, exitUsage, "hale logs does not take 2 arguments; usage: hale logs NAME"},
 		{[]string{"help", "pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
 		{[]string{"stat", "web", "etc"}, exitUsage, `"etc" is not a path from the guest's root on`},
 		{[]string{"run", "away"}, exitError, "the registry cannot be reached"},
