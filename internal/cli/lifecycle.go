@@ -20,9 +20,14 @@ func (a *app) each(ctx context.Context, names []string, do func(c *hale.Client, 
 	}
 	var first error
 	for i, name := range names {
+		if ctx.Err() != nil {
+			a.untouched(names[i:])
+			return ctx.Err()
+		}
 		err := do(c, name)
 		if err != nil && ctx.Err() != nil {
-			a.leaveEach(ctx, c, names[i:], left)
+			a.leaveOne(ctx, c, name, left)
+			a.untouched(names[i+1:])
 			return ctx.Err()
 		}
 		if err == nil {
@@ -40,17 +45,22 @@ func (a *app) each(ctx context.Context, names []string, do func(c *hale.Client, 
 	return first
 }
 
-// leaveEach says, after Ctrl-C, what becomes of the first name, and that nothing was done to the others.
-func (a *app) leaveEach(ctx context.Context, c *hale.Client, names []string, left func(context.Context, *hale.Client, string) string) {
+// leaveOne says, after Ctrl-C, what becomes of the one that a command was at.
+func (a *app) leaveOne(ctx context.Context, c *hale.Client, name string, left func(context.Context, *hale.Client, string) string) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
-	if left != nil {
-		if text := left(look, c, names[0]); text != "" {
-			fmt.Fprintln(a.Stderr, "hale: "+oneLine(text))
-		}
+	if left == nil {
+		return
 	}
-	if len(names) > 1 {
-		fmt.Fprintln(a.Stderr, "hale: nothing was done to "+oneLine(strings.Join(names[1:], ", ")))
+	if text := left(look, c, name); text != "" {
+		fmt.Fprintln(a.Stderr, "hale: "+oneLine(text))
+	}
+}
+
+// untouched says that a command never came to these.
+func (a *app) untouched(names []string) {
+	if len(names) > 0 {
+		fmt.Fprintln(a.Stderr, "hale: nothing was done to "+oneLine(strings.Join(names, ", ")))
 	}
 }
 

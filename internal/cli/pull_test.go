@@ -16,6 +16,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/halevm/hale/api"
+	hale "github.com/halevm/hale/sdk/go"
 )
 
 // A pull is followed by what it brings: the name stands for an older image meanwhile.
@@ -210,5 +211,14 @@ func TestInterruptOfRm(t *testing.T) {
 	want := "hale: web is Shutdown now, and the daemon goes on with what it has begun; `hale rm -f web` deletes it at once\nhale: nothing was done to db, job\n"
 	if code != exitInterrupted || out != "" || stderr != want {
 		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+
+	// It came between two of them.
+	var said bytes.Buffer
+	a := &app{Config: Config{Stdout: io.Discard, Stderr: &said, Getenv: func(string) string { return d.URL }}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := func(*hale.Client, string) error { cancel(); return nil }
+	if err := a.each(ctx, []string{"web", "db", "job"}, done, leftAs("")); err == nil || said.String() != "hale: nothing was done to db, job\n" {
+		t.Errorf("%v, %q", err, said.String())
 	}
 }
