@@ -1692,6 +1692,12 @@ type GetInstanceLogsParams struct {
 
 	// Follow Whether to go on with lines as they are written.
 	Follow *bool `form:"follow,omitempty" json:"follow,omitempty"`
+
+	// Ids Whether each line comes with an `id`, for `Last-Event-ID`. The first frame is then an `id` alone, the place where the log was begun.
+	Ids *bool `form:"ids,omitempty" json:"ids,omitempty"`
+
+	// LastEventID The `id` that came last. The log goes on behind that line, whatever `tail` says; where it is gone, with the oldest line that is here.
+	LastEventID string `json:"Last-Event-ID,omitempty"`
 }
 
 // StatInstancePathParams defines parameters for StatInstancePath.

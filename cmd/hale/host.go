@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -44,13 +46,21 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 			if err := s.resolve(); err != nil {
 				return err
 			}
+			if _, _, err := net.SplitHostPort(s.Listen); err != nil {
+				return fmt.Errorf("listen %q: want an address and a port, such as %s: %w", s.Listen, defaultListen, api.Invalid)
+			}
+			switch s.Accel {
+			case "", "auto", "kvm", "tcg":
+			default:
+				return fmt.Errorf("accel %q: one of auto, kvm, tcg: %w", s.Accel, api.Invalid)
+			}
 			log, err := newLog(cmd.ErrOrStderr(), s.LogLevel)
 			if err != nil {
 				return err
 			}
 			allow, err := egress.ParseRanges(s.AllowNet)
 			if err != nil {
-				return fmt.Errorf("allow-net: %w", err)
+				return fmt.Errorf("allow-net: %v: %w", err, api.Invalid)
 			}
 			retries, err := s.bootRetries()
 			if err != nil {
@@ -79,8 +89,8 @@ variable (HALE_LISTEN for --listen) or in the configuration file (listen: …).`
 	f.StringVar(&s.Kernel, "kernel", "", "directory with a kernel for the guests: vmlinuz and lib/modules/VERSION (default: the one of hale setup)")
 	f.StringVar(&s.Sandbox, "sandbox", "", "auto: what this host has of it, or require: all of it, or no machine is started (default auto)")
 	f.StringVar(&s.UIDs, "uids", "", "FIRST-LAST: the uids, and gids, that root's machines have one of each (default "+sandbox.DefaultRange.String()+")")
-	f.StringVar(&s.AllowNet, "allow-net", "", "private `ranges` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
-	f.StringVar(&s.BootRetries, "boot-retries", "", fmt.Sprintf("`how often` a machine is booted again that ended before its agent said a word: 0 to %d (default %d)", mostBootRetries, defaultBootRetries))
+	f.StringVar(&s.AllowNet, "allow-net", "", "private `RANGES` that all instances may reach, separated by commas, such as 192.168.1.0/24 (default none)")
+	f.StringVar(&s.BootRetries, "boot-retries", "", fmt.Sprintf("how often a machine is booted again that ended before its agent said a word: `N`, 0 to %d (default %d)", mostBootRetries, defaultBootRetries))
 	f.StringVar(&s.RegistryConfig, "registry-config", "", "`file` with credentials for registries, as docker login writes it (default $DOCKER_CONFIG/config.json, else ~/.docker/config.json); none is none")
 	f.StringVar(&s.CredentialHelpers, "credential-helpers", "", "true lets the programs run that it names for credentials (default false)")
 	f.Lookup("credential-helpers").NoOptDefVal = "true"
@@ -102,7 +112,7 @@ func (s *settings) bootRetries() (int, error) {
 	}
 	n, err := strconv.Atoi(s.BootRetries)
 	if err != nil || n < 0 || n > mostBootRetries {
-		return 0, fmt.Errorf("boot-retries %q: a number from 0 to %d", s.BootRetries, mostBootRetries)
+		return 0, fmt.Errorf("boot-retries %q: a number from 0 to %d: %w", s.BootRetries, mostBootRetries, api.Invalid)
 	}
 	return n, nil
 }
@@ -111,7 +121,7 @@ func newLog(w io.Writer, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if level != "" {
 		if err := l.UnmarshalText([]byte(level)); err != nil {
-			return nil, fmt.Errorf("log level %q: one of debug, info, warn, error", level)
+			return nil, fmt.Errorf("log level %q: one of debug, info, warn, error: %w", level, api.Invalid)
 		}
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
@@ -205,11 +215,12 @@ func (s *settings) tokenCommand() *cobra.Command {
 			if err := s.resolve(); err != nil {
 				return err
 			}
-			if ttl <= 0 { // before a new secret ends what there is
-				return &api.Error{Kind: api.Invalid, Message: fmt.Sprintf("--ttl %v: a token is good for longer than that", ttl)}
+			if ttl <= 0 {
+				return fmt.Errorf("ttl %v: a token that is good for no time is none: %w", ttl, api.Invalid)
 			}
-			if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
-				return err
+			// One that is made here would have a secret that no daemon knows.
+			if _, err := os.Stat(s.DataDir); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("there is no data directory %s (the daemon makes it: hale serve): %w", s.DataDir, api.NotFound)
 			}
 			secretOf := token.LoadOrCreate
 			if rotate {

@@ -5,6 +5,9 @@ package main
 import (
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,8 +40,15 @@ func run(args []string) int {
 	var s settings
 	return cli.Run(args, cli.Config{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Version:     version.String(),
+		Version: version.String(), Raise: raise,
 		LocalDaemon: s.localDaemon, RegistryCredentials: registryCredentials,
 		Commands: []*cobra.Command{s.serveCommand(), s.setupCommand(), s.doctorCommand(), s.tokenCommand()},
 	})
+}
+
+// raise ends the process by a signal.
+func raise(sig os.Signal) {
+	signal.Reset(sig)
+	syscall.Kill(os.Getpid(), sig.(syscall.Signal))
+	time.Sleep(time.Second) // it may take a moment to come, and where the parent has it ignored it never does
 }

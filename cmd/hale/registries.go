@@ -28,7 +28,7 @@ func (s *settings) registries() (registry.DockerConfig, error) {
 	if s.CredentialHelpers != "" {
 		var err error
 		if c.Helpers, err = strconv.ParseBool(s.CredentialHelpers); err != nil {
-			return c, fmt.Errorf("credential-helpers %q: true or false", s.CredentialHelpers)
+			return c, fmt.Errorf("credential-helpers %q: true or false: %w", s.CredentialHelpers, api.Invalid)
 		}
 	}
 	return c, nil

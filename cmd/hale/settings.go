@@ -142,7 +142,7 @@ func (s *settings) localDaemon() (url, bearer string, err error) {
 	where, err := daemon.Find(s.DataDir)
 	switch {
 	case errors.Is(err, daemon.ErrNone):
-		return "", "", fmt.Errorf("%w with the data directory %s: start one with `hale serve`, or say where one is with HALE_URL and HALE_TOKEN", err, s.DataDir)
+		return "", "", fmt.Errorf("%w with the data directory %s: start one with `hale serve`, or say where one is with HALE_DATA_DIR, or HALE_URL and HALE_TOKEN", err, s.DataDir)
 	case errors.Is(err, fs.ErrPermission):
 		return "", "", fmt.Errorf("find the daemon of this host: %w (run this as the daemon's user, or set HALE_URL and HALE_TOKEN)", err)
 	case err != nil:

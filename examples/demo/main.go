@@ -301,8 +301,8 @@ func (d *demo) look() error {
 func (d *demo) farewell() {
 	if d.keep {
 		title("It is left running. To reach it:")
-		fmt.Printf("  export HALE_URL=%s HALE_TOKEN=%s\n  bin/hale ps\n  curl %s\n  bin/hale rm %s; kill %d   # when you are done\n",
-			d.client.URL(), d.token, d.url(""), name, d.daemon.Process.Pid)
+		fmt.Printf("  export HALE_URL=%s HALE_TOKEN=%s\n  bin/hale ps\n  curl %s\n  bin/hale rm %s; kill %d; rm -r %s   # when you are done\n",
+			d.client.URL(), d.token, d.url(""), name, d.daemon.Process.Pid, d.dir)
 	}
 	title("Try next:")
 	fmt.Println("  bin/hale setup && bin/hale serve              # a daemon of your own")
@@ -324,7 +324,7 @@ func (d *demo) cleanUp(err error) {
 		d.daemon.Process.Signal(syscall.SIGTERM)
 		d.daemon.Wait()
 	}
-	if err != nil && d.log != nil {
+	if err != nil && d.ctx.Err() == nil && d.log != nil {
 		if b, err := os.ReadFile(d.log.Name()); err == nil {
 			fmt.Fprintf(os.Stderr, "the daemon's log:\n%s", b)
 		}

@@ -126,11 +126,13 @@ func (f *checkFlags) onto(inst api.Instance) (json.RawMessage, error) {
 // otherFlags are the flags behind fields that are not of a check, where the two have different names.
 var otherFlags = map[string]string{
 	"vcpus": "--cpus", "size": "--memory", "overlay_size": "--overlay", "network.ports": "--publish", "network.allow": "--allow-net",
+	"name": "--name", "ttl": "--ttl", "platform": "--platform",
 }
 
 // flagOf is the flag behind a field, and what of it where that is a part; "" if there is none.
 func flagOf(field string) (flag, part string) {
 	if !strings.HasPrefix(field, "health_check") {
+		field, _, _ = strings.Cut(field, "[") // one of a list
 		return otherFlags[field], ""
 	}
 	_, name, _ := strings.Cut(field, ".")

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -34,6 +35,9 @@ type Config struct {
 	// RegistryCredentials returns what the person has for the registry of an image, nil for nothing. Programs that keep
 	// credentials run only with helpers.
 	RegistryCredentials func(ctx context.Context, image string, helpers bool) (*api.RegistryCredentials, error)
+	// Raise ends the process as a signal would have that Run caught: a shell goes on with its loop or script after a program that only says 130.
+	// nil: Run returns 130.
+	Raise func(os.Signal)
 	// Commands are added to the ones of this package: serve, setup, doctor, token, shim. They may use cmd.Context(), which
 	// ends with SIGINT and SIGTERM, and cmd.OutOrStdout.
 	Commands []*cobra.Command
@@ -44,8 +48,7 @@ func Run(args []string, c Config) int {
 	if c.Getenv == nil {
 		c.Getenv = os.Getenv
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	ctx, caught := untilSignal()
 
 	out := &output{Writer: c.Stdout}
 	c.Stdout = out
@@ -56,13 +59,40 @@ func Run(args []string, c Config) int {
 	if err == nil {
 		err = out.failure() // what was printed into a full disk is not done
 	}
-	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	sig := caught()
+	if err != nil && sig != nil && errors.Is(err, context.Canceled) {
+		if c.Raise != nil {
+			c.Raise(sig)
+		}
 		return exitInterrupted
 	}
 	if status, ok := errors.AsType[exitStatus](err); err != nil && !(ok && status.err == nil) {
 		a.complain(err)
 	}
 	return codeOf(err)
+}
+
+// untilSignal returns a context that ends with SIGINT and SIGTERM, until caught is called, which returns the signal that came.
+func untilSignal() (ctx context.Context, caught func() os.Signal) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	var sig os.Signal
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case sig = <-signals:
+			cancel()
+		case <-over:
+		}
+	})
+	return ctx, func() os.Signal {
+		signal.Stop(signals)
+		close(over)
+		wg.Wait()
+		cancel()
+		return sig
+	}
 }
 
 // An app is one run of the command line.
@@ -82,11 +112,7 @@ func (a *app) root() *cobra.Command {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			text := fmt.Sprintf("there is no command %q", args[0])
-			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				text += fmt.Sprintf("; did you mean %q?", like[0])
-			}
-			return usagef("%s (see `hale help`)", text)
+			return unknownCommand(cmd, args[0])
 		},
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -97,6 +123,18 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("hale {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [COMMAND]", Short: "Say what a command does, and all that it takes",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, _, err := root.Find(args)
+			if err != nil || cmd == root && len(args) > 0 {
+				return unknownCommand(root, args[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
+			return cmd.Help()
+		},
 	})
 	root.AddGroup(
 		&cobra.Group{ID: groupInstances, Title: "Instances:"},
@@ -124,15 +162,26 @@ const (
 	groupHost      = "host"
 )
 
+func unknownCommand(root *cobra.Command, name string) error {
+	text := fmt.Sprintf("there is no command %q", name)
+	if like := root.SuggestionsFor(name); len(like) > 0 {
+		text += fmt.Sprintf("; did you mean %q?", like[0])
+	}
+	return usagef("%s (see `hale help`)", text)
+}
+
 // usageArgs makes what check finds a fault of usage.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if check == nil {
 			check = cobra.NoArgs
 		}
-		if err := check(cmd, args); err != nil {
-			return usagef("%w; usage: %s", err, cmd.UseLine())
+		switch err := check(cmd, args); {
+		case err == nil:
+			return nil
+		case len(args) == 0:
+			return usagef("something is missing; usage: %s", cmd.UseLine())
 		}
-		return nil
+		return usagef("%s does not take %s; usage: %s", cmd.CommandPath(), count(len(args), "argument"), cmd.UseLine())
 	}
 }

@@ -65,6 +65,23 @@ func TestPs(t *testing.T) {
 	}
 }
 
+// The state of one that has ended says what a person must know: that it was not asked for.
+func TestStateOfWhatHasEnded(t *testing.T) {
+	for want, inst := range map[string]api.Instance{
+		"Running":               {State: api.InstanceStateRunning, ExitReason: "guest_panic"},
+		"Stopped":               {State: api.InstanceStateStopped, ExitReason: "stopped", ExitCode: ptr(0)},
+		"Stopped (3)":           {State: api.InstanceStateStopped, ExitReason: "program_exited", ExitCode: ptr(3)},
+		"Stopped (guest panic)": {State: api.InstanceStateStopped, ExitReason: "guest_panic"},
+	} {
+		if got := stateCell(inst).text; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := stateCell(api.Instance{State: api.InstanceStateStopped, ExitReason: "killed"}).text; got != "Stopped" {
+		t.Errorf("killed on request: %q", got)
+	}
+}
+
 func TestEmptyLists(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("GET /instances", []api.Instance{})
@@ -98,7 +115,7 @@ func TestHealth(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("GET /instances/web/health", func() any {
 		return api.InstanceHealth{
-			Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"),
+			Status: api.HealthStateUnhealthy, Since: since(14 * time.Second), ConsecutiveFailures: 3, LastError: ptr("connection refused"), LastFailureAt: since(4 * time.Second),
 			HealthCheck:       json.RawMessage(`{"type":"http","http":{"port":80,"path":"/healthz"},"interval":"10s","timeout":"2s","start_period":"30s","failure_threshold":3}`),
 			HealthCheckSource: api.HealthCheckSourceRequest,
 			Results: []api.HealthResult{
@@ -230,6 +247,22 @@ func TestSeveralNames(t *testing.T) {
 	}
 }
 
+// inspect goes on after a name that is none, as the others do.
+func TestInspectOfSeveral(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	for args, want := range map[string]string{"nobody web": "web", "web nobody": "web", "nobody none": ""} {
+		code, out, stderr := d.hale(append([]string{"inspect"}, strings.Fields(args)...)...)
+		var list []api.Instance
+		if err := json.Unmarshal([]byte(out), &list); err != nil || code != exitNotFound || !strings.Contains(stderr, "there is no instances/nobody") {
+			t.Errorf("%s: exit %d, %q, %q", args, code, out, stderr)
+		}
+		if got := len(list); got == 0 && want != "" || got > 0 && list[0].Name != want {
+			t.Errorf("%s: %+v", args, list)
+		}
+	}
+}
+
 func TestUpdate(t *testing.T) {
 	d := newDaemon(t)
 	d.answer("PATCH /instances/web", fleet()[0])
@@ -268,10 +301,10 @@ func TestStat(t *testing.T) {
 		api.PathInfo{Exists: true, IsSymlink: true, Mode: 0o777, Size: 9, LinkTarget: ptr("/usr\x1b[1m")},
 		api.PathInfo{Exists: true, IsFile: true, Mode: 0o4755, Size: 1234},
 		api.PathInfo{})
-	if _, out, _ := d.hale("stat", "web", "/lib"); out != "Lrwxrwxrwx  9  /lib → /usr[1m\n" {
+	if _, out, _ := d.hale("stat", "web", "/lib"); out != "lrwxrwxrwx  9  /lib → /usr[1m\n" {
 		t.Errorf("a link: %q", out)
 	}
-	if _, out, _ := d.hale("stat", "web", "/bin/su"); out != "urwxr-xr-x  1234  /bin/su\n" {
+	if _, out, _ := d.hale("stat", "web", "/bin/su"); out != "-rwsr-xr-x  1234  /bin/su\n" {
 		t.Errorf("a file: %q", out)
 	}
 	if code, _, stderr := d.hale("stat", "web", "/nothing"); code != exitNotFound || stderr != "hale: there is no /nothing in web\n" {
@@ -296,6 +329,34 @@ func TestLogs(t *testing.T) {
 		if code, _, _ := d.hale(append([]string{"logs", "web"}, args...)...); code != exitUsage {
 			t.Errorf("logs %v: exit %d", args, code)
 		}
+	}
+}
+
+// A log that is followed goes on where it was when the daemon comes back, also where no line had come yet, and ends with its instance.
+func TestLogsResume(t *testing.T) {
+	d := newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	say := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, strings.ReplaceAll(text, "PLACE", r.Header.Get("Last-Event-ID")))
+			w.(http.Flusher).Flush()
+			if strings.Contains(text, "last") {
+				return
+			}
+			panic(http.ErrAbortHandler) // as a daemon that stops, or is killed
+		}
+	}
+	d.answer("GET /instances/aaaa/logs", say("id: 7-0\n\n"), say("id: 7-4\ndata: \"behind PLACE\"\n\n"), say("id: 7-9\ndata: \"behind PLACE, the last\"\n\n"))
+	code, out, stderr := d.hale("logs", "-f", "-n", "0", "web")
+	if code != 0 || out != "behind 7-0\nbehind 7-4, the last\n" || strings.Count(stderr, "waiting for it") != 2 {
+		t.Errorf("exit %d, %q, %q", code, out, stderr)
+	}
+
+	d = newDaemon(t)
+	d.answer("GET /instances/web", fleet()[0])
+	d.answer("GET /instances/aaaa/logs", say("id: 7-0\n\n"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "not_found", "no") }))
+	if code, _, stderr := d.hale("logs", "-f", "web"); code != exitNotFound || !strings.HasSuffix(stderr, "hale: there is no web any more\n") {
+		t.Errorf("deleted meanwhile: exit %d, %q", code, stderr)
 	}
 }
 
@@ -384,6 +445,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 	for _, tt := range []struct{ args, field, message, want string }{
 		{"--health-tcp 80 --health-retries 2000", "health_check.failure_threshold", "must be a whole number from 1 to 1000", "--health-retries: must be a whole number"},
 		{"--health-start-interval 9h", "health_check_override.start_interval", "must be at most the interval in force, 30s", "--health-start-interval: must be at most the interval in force, 30s"},
+		{"--no-healthcheck", "network.allow[0]", "loopback is the host itself", "--allow-net: loopback is the host itself"},
 		{"--no-healthcheck", "vcpus", "1 to 64", "--cpus: 1 to 64"},
 		{"--health-grpc :80", "health_check.grpc", "not built yet", "--health-grpc: not built yet"},
 		{"--health-interval 5s --health-timeout 1s", "health_check_override", "the image has no check of its own to change", "--health-interval, --health-timeout: the image has no check of its own: say what to check too"},
@@ -397,7 +459,7 @@ func TestRefusalsNameTheFlag(t *testing.T) {
 		d.answer("GET /instances/nginx", fleet()[0])
 		for _, cmd := range []string{"run", "update"} {
 			code, _, stderr := d.hale(append(append([]string{cmd}, strings.Fields(tt.args)...), "nginx")...)
-			if code != exitUsage || !strings.HasPrefix(stderr, "hale: name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {
+			if code != exitUsage || !strings.HasPrefix(stderr, "hale: --name: bad; "+tt.want) || strings.Contains(stderr, "health_check") {
 				t.Errorf("%s %s: exit %d, %q", cmd, tt.args, code, stderr)
 			}
 		}
@@ -415,6 +477,10 @@ func TestErrors(t *testing.T) {
 	if code != exitUsage || out != "" || stderr != want {
 		t.Errorf("exit %d, %q, %q; want %q", code, out, stderr, want)
 	}
+	d.answer("GET /images/away", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "image_not_found", "no") }))
+	d.answer("POST /images", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, 503, "registry_unavailable", "the registry cannot be reached")
+	}))
 	tests := []struct {
 		args []string
 		code int
@@ -423,6 +489,11 @@ func TestErrors(t *testing.T) {
 		{[]string{"inspect", "nobody"}, exitNotFound, "there is no instances/nobody"},
 		{[]string{"inspect"}, exitUsage, "usage: hale inspect NAME..."},
 		{[]string{"ps", "extra"}, exitUsage, "usage: hale ps"},
+		{[]string{"rm"}, exitUsage, "something is missing; usage: hale rm NAME..."},
+		{[]string{"logs", "a", "b"}, exitUsage, "hale logs does not take 2 arguments; usage: hale logs NAME"},
+		{[]string{"help", "pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
+		{[]string{"stat", "web", "etc"}, exitUsage, `"etc" is not a path from the guest's root on`},
+		{[]string{"run", "away"}, exitError, "the registry cannot be reached"},
 		{[]string{"pss"}, exitUsage, `there is no command "pss"; did you mean "ps"?`},
 		{[]string{"ps", "--bogus"}, exitUsage, "unknown flag: --bogus (see `hale ps --help`)"},
 		{[]string{"ps", "--state", "runing"}, exitUsage, `--state "runing": one of Created, Initializing, Running,`},
@@ -468,6 +539,13 @@ func TestNoDaemon(t *testing.T) {
 	if code := Run([]string{"ps"}, c); code != exitUnreachable || !strings.Contains(errs.String(), "hale: no daemon runs: start one") {
 		t.Errorf("exit %d, %q", code, errs.String())
 	}
+	for _, url := range []string{"127.0.0.1:1", "junk"} {
+		errs.Reset()
+		c.Getenv = func(name string) string { return map[string]string{"HALE_URL": url}[name] }
+		if code := Run([]string{"ps"}, c); code != exitUsage || !strings.HasSuffix(errs.String(), "want http://HOST:PORT or https://HOST:PORT\n") {
+			t.Errorf("%s: exit %d, %q", url, code, errs.String())
+		}
+	}
 }
 
 func TestLocalDaemon(t *testing.T) {
@@ -490,6 +568,9 @@ func TestHelp(t *testing.T) {
 	code, out, _ := d.hale()
 	if code != 0 || !strings.Contains(out, "Instances:") || !strings.Contains(out, "exit-codes") {
 		t.Errorf("help: exit %d\n%s", code, out)
+	}
+	if _, again, _ := d.hale("help"); again != out {
+		t.Errorf("hale help says something else than hale:\n%s", again)
 	}
 	if _, out, _ = d.hale("help", "exit-codes"); !strings.Contains(out, "124  the program took longer") {
 		t.Errorf("help exit-codes:\n%s", out)

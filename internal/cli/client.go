@@ -52,6 +52,9 @@ func (a *app) client() (*hale.Client, error) {
 // complain prints an error for a person: what was wrong, and what to do where that is known.
 func (a *app) complain(err error) {
 	text := strings.TrimSpace(err.Error())
+	if kind, ok := errors.AsType[api.Kind](err); ok {
+		text = strings.TrimSuffix(text, ": "+kind.Error()) // it says nothing to a person
+	}
 	if e, ok := errors.AsType[*hale.UnreachableError](err); ok {
 		words := fmt.Sprintf("the daemon does not answer at %s: %v\n  start it with `hale serve`, or say where one is with HALE_URL", e.URL, e.Err)
 		text = strings.Replace(text, e.Error(), words, 1)

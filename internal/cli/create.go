@@ -241,7 +241,7 @@ type envFlags struct {
 }
 
 func (f *envFlags) register(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.values, "env", "e", nil, "an environment variable, `KEY=VALUE`, or KEY to pass one's own on")
+	flags.StringArrayVarP(&f.values, "env", "e", nil, "an environment variable, `KEY=VALUE`, or KEY to pass one's own on, if there is one")
 	flags.StringArrayVar(&f.files, "env-file", nil, "read variables from a `file`, one KEY=VALUE on a line")
 }
 
@@ -254,7 +254,9 @@ func (f *envFlags) read(getenv func(string) string) (map[string]string, error) {
 			return usagef("%s: %q is not KEY=VALUE", where, s)
 		}
 		if !ok {
-			value = getenv(key)
+			if value = getenv(key); value == "" {
+				return nil // as with docker, what there is none of does not hide the image's own
+			}
 		}
 		env[key] = value
 		return nil
@@ -310,9 +312,12 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	inst, err := a.createWhenReady(ctx, c, f, req)
-	if ctx.Err() != nil {
-		return a.leave(ctx, c, req.Name)
+	if err != nil && ctx.Err() != nil {
+		a.leaveImage(ctx, req.Image)
+		a.leave(ctx, req.Name, began)
+		return ctx.Err()
 	} else if err != nil {
 		return f.check.explain(err)
 	}
@@ -321,9 +326,13 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 		if noCheck(inst) {
 			target = awaited{state: api.InstanceStateRunning}
 		}
-		if err := a.await(ctx, inst, target, f.timeout); ctx.Err() != nil {
-			return a.leave(ctx, c, inst.Name)
+		if err := a.await(ctx, inst, target, f.timeout); err != nil && ctx.Err() != nil {
+			a.leave(ctx, inst.ID, time.Time{})
+			return ctx.Err()
 		} else if err != nil {
+			if why, ok := strings.CutPrefix(err.Error(), inst.Name+" "); ok { // it need not be named twice
+				return exitStatus{codeOf(err), fmt.Errorf("%s was made, but %s", inst.Name, why)}
+			}
 			return fmt.Errorf("%s was made, but %w", inst.Name, err)
 		}
 		if c, err = a.client(); err == nil { // the daemon may have come back at another address
@@ -351,21 +360,29 @@ func (a *app) create(ctx context.Context, f createFlags, req api.CreateInstanceR
 // leaveTime is how long a command that was interrupted looks for what it leaves.
 const leaveTime = 2 * time.Second
 
-// leave says, after Ctrl-C, that an instance is there and goes on.
-func (a *app) leave(ctx context.Context, c *hale.Client, name string) error {
+// leave says, after Ctrl-C, that an instance is there and goes on. One that is older than the command is somebody else's.
+func (a *app) leave(ctx context.Context, ref string, began time.Time) {
+	c, err := a.client()
+	if err != nil {
+		return
+	}
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
-	if inst, err := c.Instance(look, name); err == nil {
+	if inst, err := c.Instance(look, ref); err == nil && !inst.CreatedAt.Before(began) {
 		fmt.Fprintf(a.Stderr, "hale: %[1]s was made, is %[2]s, and goes on without this command; `hale rm %[1]s` deletes it\n", inst.Name, inst.State)
 	}
-	return ctx.Err()
 }
 
 // createWhenReady creates, and pulls before what is not here, or waits for it.
-func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (api.Instance, error) {
+func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags, req api.CreateInstanceRequest) (inst api.Instance, err error) {
 	img, err := c.Image(ctx, req.Image, 0)
 	refused, ok := errors.AsType[*hale.Error](err)
 	absent := ok && refused.Code == "image_not_found"
+	if absent || err == nil && img.Status != api.ImageStatusReady { // told before the image is waited for, and not after it
+		if other, err := c.Instance(ctx, req.Name); err == nil && other.Name == req.Name {
+			return inst, exitStatus{exitConflict, fmt.Errorf("the name %q is taken by instance %s", other.Name, other.ID)}
+		}
+	}
 	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
 		if f.name != "" { // a name in use is told before the pull, which may take long
 			if other, err := c.Instance(ctx, f.name); err == nil && other.Name == f.name {
@@ -373,11 +390,14 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 			}
 		}
 		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
-			return api.Instance{}, err
+			return inst, err
 		}
 	}
 	for {
-		inst, err := c.CreateInstance(ctx, req)
+		if c, err = a.client(); err != nil { // the daemon may have come back at another address meanwhile
+			return inst, err
+		}
+		inst, err = c.CreateInstance(ctx, req)
 		if !errors.Is(err, api.NotReady) {
 			return inst, err
 		}

@@ -136,5 +136,9 @@ func (a *app) runExec(ctx context.Context, c *hale.Client, name string, req api.
 			e.CloseWrite()
 		}()
 	}
-	return e.Copy(a.Stdout, a.Stderr)
+	exit, err := e.Copy(a.Stdout, a.Stderr)
+	if req.TTY && (err != nil || exit.TimedOut) {
+		io.WriteString(a.Stderr, "\r\n") // what is said next begins a line, wherever the program left the cursor
+	}
+	return exit, err
 }

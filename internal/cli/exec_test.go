@@ -178,6 +178,9 @@ func TestExecTerminal(t *testing.T) {
 			if want := map[string]int{"an exit": 7, "an error": exitExecFailed, "a broken line": exitExecFailed}[name]; code != want {
 				t.Errorf("exit %d, want %d; %s", code, want, stderr.String())
 			}
+			if said := stderr.String(); said != "" && !strings.HasPrefix(said, "\r\nhale: ") || strings.Contains(said, "frame") {
+				t.Errorf("said %q, want it in a line of its own, and no word of frames", said)
+			}
 			after, _ := term.GetState(int(tty.Fd()))
 			if !raw || *after != *before {
 				t.Errorf("the terminal was raw: %v; is it as before: %v", raw, *after == *before)
@@ -219,13 +222,17 @@ func TestNotReached(t *testing.T) {
 	if s := notReached("web", healthy, awaited{health: "healthy"}, time.Second); !strings.HasSuffix(s, "unhealthy: "+refused) {
 		t.Errorf("%q", s)
 	}
+	healthy.HealthStatus.Status, healthy.HealthStatus.GraceFailures = "starting", 3
+	if s := notReached("web", healthy, awaited{health: "healthy"}, time.Second); !strings.HasSuffix(s, "starting: "+refused) {
+		t.Errorf("%q", s)
+	}
 	stopped := api.WaitForStateResponse{State: "Stopped", StateError: &panicked}
 	if s := notReached("web", stopped, awaited{state: "Running"}, time.Second); s != "web will not be Running: it is Stopped (the guest's kernel panicked)\n  line 1\n  line [31m2" {
 		t.Errorf("%q", s)
 	}
 }
 
-// Ctrl-C ends a command with 130.
+// Ctrl-C ends a command with 130, or as it ends a program that knows nothing of it.
 func TestInterrupt(t *testing.T) {
 	d := newDaemon(t)
 	asked := make(chan struct{})
@@ -240,7 +247,9 @@ func TestInterrupt(t *testing.T) {
 		<-asked
 		syscall.Kill(os.Getpid(), syscall.SIGINT)
 	}()
-	if code, _, stderr := d.hale("wait", "web", "--healthy"); code != exitInterrupted || stderr != "" {
-		t.Errorf("exit %d, %q", code, stderr)
+	var raised os.Signal
+	d.raise = func(sig os.Signal) { raised = sig }
+	if code, _, stderr := d.hale("wait", "web", "--healthy"); code != exitInterrupted || stderr != "" || raised != syscall.SIGINT {
+		t.Errorf("exit %d, %q, raised %v", code, stderr, raised)
 	}
 }

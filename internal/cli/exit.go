@@ -34,7 +34,7 @@ const exitCodesHelp = `Exit codes of hale:
     3  no such instance, image or file
     4  a name that is in use, not possible in this state, no room on the host, or a registry that was asked too often
     5  the time to wait is over, or what was waited for cannot come any more
-    6  the daemon does not answer
+    6  the daemon does not answer, or has no room for one more request
   130  interrupted by Ctrl-C
 
 'hale exec' ends with the exit code of the program it ran, or with
@@ -96,6 +96,9 @@ func codeOf(err error) int {
 	}
 	if foreign(err) {
 		return exitUnreachable
+	}
+	if e, ok := errors.AsType[*hale.Error](err); ok && (e.Code == "registry_unavailable" || e.Code == "pull_stalled") {
+		return exitError // the daemon answers: it is the registry that does not
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return exitTimeout

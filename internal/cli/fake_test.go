@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,8 @@ import (
 // A fakeDaemon answers as its routes say, and remembers what it was asked.
 type fakeDaemon struct {
 	*httptest.Server
-	mux *http.ServeMux
+	mux   *http.ServeMux
+	raise func(os.Signal)
 
 	mu    sync.Mutex
 	asked []string // "METHOD URI body"
@@ -98,7 +100,7 @@ func (d *fakeDaemon) haleIn(stdin string, args ...string) (code int, stdout, std
 	env := map[string]string{"HALE_URL": d.URL, "HALE_TOKEN": "secret", "LANG": "C.UTF-8"}
 	code = Run(args, Config{
 		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &err,
-		Getenv: func(k string) string { return env[k] },
+		Getenv: func(k string) string { return env[k] }, Raise: d.raise,
 	})
 	return code, out.String(), err.String()
 }

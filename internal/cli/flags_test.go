@@ -48,7 +48,7 @@ func TestRunRequest(t *testing.T) {
 		{"--name w --tag team=web --label tier= nginx", `{"image":"nginx","name":"w","tags":{"team":"web","tier":""}}`},
 		{"--name w --entrypoint /bin/app nginx --fast", `{"cmd":["--fast"],"entrypoint":["/bin/app"],"image":"nginx","name":"w"}`},
 		{`--name w --entrypoint ["/a","b_c"] nginx`, `{"entrypoint":["/a","b_c"],"image":"nginx","name":"w"}`},
-		{"--name w --env-file " + envFile + " -e C=3 -e HOME_TOWN -e D= nginx",
+		{"--name w --env-file " + envFile + " -e C=3 -e HOME_TOWN -e NOWHERE -e D= nginx",
 			`{"env":{"A":"from file","B":"two = 2","C":"3","D":"","HOME_TOWN":"Basel"},"image":"nginx","name":"w"}`},
 		{"--name w --no-outbound nginx", `{"image":"nginx","name":"w","network":{"outbound":false}}`},
 		{"--name w --allow-net 192.168.1.0/24 --allow-net 10.0.0.1 nginx", `{"image":"nginx","name":"w","network":{"allow":["192.168.1.0/24","10.0.0.1"]}}`},

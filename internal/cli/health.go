@@ -24,7 +24,7 @@ elsewhere each result and each change is a line.`,
 		Example: "  hale health web\n  hale health -w web\n  hale health web --now && echo well",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if watch && (now || asJSON) {
-				return usagef("-w does not go with --now and --json")
+				return usagef("-w goes with neither --now nor --json")
 			}
 			c, err := a.client()
 			if err != nil {

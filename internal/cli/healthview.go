@@ -87,7 +87,11 @@ func healthView(h api.InstanceHealth, now time.Time, p paper) (lines []string) {
 	head.add(plain("status"), statusCell(h, now))
 	add("check", checkText(h.HealthCheck, string(h.HealthCheckSource)))
 	add("streak", streak(h))
-	add("last error", or(h.LastError, ""))
+	lastError := or(h.LastError, "")
+	if lastError != "" && h.LastFailureAt != nil {
+		lastError += fmt.Sprintf(", %s ago", short(now.Sub(*h.LastFailureAt)))
+	}
+	add("last error", lastError)
 	room := 64 * 2
 	if p.width > 0 {
 		room = max(p.width-len("last result   "), 1)

@@ -189,7 +189,7 @@ func TestHealthWatchPrintsLines(t *testing.T) {
 	if len(lines) != 5+64 {
 		t.Errorf("%d lines", len(lines))
 	}
-	if code, _, stderr := d.hale("health", "-w", "--now", "web"); code != exitUsage || !strings.Contains(stderr, "-w does not go with") {
+	if code, _, stderr := d.hale("health", "-w", "--now", "web"); code != exitUsage || !strings.Contains(stderr, "-w goes with neither --now nor --json") {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 	if code, _, _ := d.hale("health", "-w", "nobody"); code != exitNotFound {

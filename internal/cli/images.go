@@ -70,6 +70,8 @@ func (a *app) importImage(ctx context.Context, file, name string, quiet bool) (i
 	}
 	names := imported(img)
 	if img, err = a.untilReady(ctx, c, img, show); err != nil {
+		show.close()
+		a.leaveImage(ctx, img.Name)
 		return img, err
 	}
 	img.Imported = names
@@ -160,8 +162,9 @@ func (a *app) untilReady(ctx context.Context, c *hale.Client, img api.Image, sho
 			return img, ctx.Err()
 		case <-time.After(imagePace):
 		}
-		next, err := c.Image(ctx, img.Name, 0)
-		if err != nil {
+		var next api.Image
+		var err error
+		if next, c, err = a.imageWhenBack(ctx, c, img.Name, show); err != nil {
 			return img, err
 		}
 		img = next
@@ -198,6 +201,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return nil
 			}
 			t := imageTable(list, time.Now())
+			t.fit(a.paper().width, 1)
 			if err := t.write(a.Stdout, a.coloured()); err != nil {
 				return err
 			}
@@ -259,7 +263,7 @@ func (a *app) rmiCommand() *cobra.Command {
 		Use: "rmi NAME...", Short: "Delete images", GroupID: groupImages, Args: cobra.MinimumNArgs(1),
 		Long: "Delete images. One that an instance uses is kept, and the command ends with 4.",
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error { return c.DeleteImage(cmd.Context(), name) })
+			return a.each(cmd.Context(), names, func(c *hale.Client, name string) error { return c.DeleteImage(cmd.Context(), name) }, nil)
 		},
 	}
 }

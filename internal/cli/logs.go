@@ -2,8 +2,11 @@ package cli
 
 import (
 	"bufio"
+	"context"
+	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +22,7 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs NAME", Short: "Print what an instance wrote", GroupID: groupInstances, Args: cobra.ExactArgs(1),
 		Long: `Print what an instance's program wrote, as it is. The other sources are vmm, the machine's console and what the hypervisor says, and hale, what
-the daemon says of the instance.`,
+the daemon says of the instance. With -f a daemon that goes away is waited for, and what was written meanwhile is printed then.`,
 		Example: "  hale logs -f web\n  hale logs --source vmm --tail all web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l := hale.Logs{Follow: follow}
@@ -34,28 +37,74 @@ the daemon says of the instance.`,
 			if err != nil {
 				return err
 			}
-			out := bufio.NewWriter(a.Stdout)
-			defer out.Flush()
-			for line, err := range c.InstanceLogs(cmd.Context(), args[0], l) {
-				if err != nil {
-					return err
-				}
-				out.WriteString(line)
-				out.WriteByte('\n')
-				if follow {
-					err = out.Flush()
-				}
-				if err != nil {
-					return err
-				}
+			if !follow {
+				return a.printLogs(cmd.Context(), c, args[0], l)
 			}
-			return out.Flush()
+			inst, err := c.Instance(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.followLogs(cmd.Context(), inst, l)
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with lines as they are written")
 	cmd.Flags().StringVarP(&tail, "tail", "n", "100", "how many of the last lines to begin with, or all")
 	cmd.Flags().StringVar(&source, "source", "app", "which log: app, vmm or hale")
 	return cmd
+}
+
+// followLogs prints an instance's log until it is deleted. A daemon that goes away once it had answered is waited for.
+func (a *app) followLogs(ctx context.Context, inst api.Instance, l hale.Logs) error {
+	place, away := "", false
+	l.Place = &place
+	for {
+		before := place
+		c, err := a.client() // each time: a daemon that comes back may be at another address
+		if err == nil {
+			err = a.printLogs(ctx, c, inst.ID, l)
+		}
+		if place != before {
+			away = false
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil: // the daemon ends it, in order, with the instance
+			return nil
+		case before != "" && gone(err):
+			return exitStatus{exitNotFound, fmt.Errorf("there is no %s any more", inst.Name)}
+		case place == "" || codeOf(err) != exitUnreachable:
+			return err
+		case !away:
+			away = true
+			a.sayAway()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reconnectPause):
+		}
+	}
+}
+
+// printLogs prints what one request brings.
+func (a *app) printLogs(ctx context.Context, c *hale.Client, ref string, l hale.Logs) error {
+	out := bufio.NewWriter(a.Stdout)
+	defer out.Flush()
+	for line, err := range c.InstanceLogs(ctx, ref, l) {
+		if err != nil {
+			return err
+		}
+		out.WriteString(line)
+		out.WriteByte('\n')
+		if l.Follow {
+			err = out.Flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return out.Flush()
 }
 
 // allLines is more lines than any log holds.

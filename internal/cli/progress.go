@@ -41,9 +41,11 @@ func (p *progress) step(what string, total int64) {
 		return
 	}
 	p.total = total
-	p.bar = p.bars.New(total, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
+	// What a step takes becomes known while it goes on, and a bar that is made with a total is over when that is reached.
+	p.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
 		mpb.PrependDecorators(decor.Name(oneLine(what)+"  ", decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(counters)))
+	p.bar.SetTotal(total, false)
 }
 
 // counters is how much of how much, where that is known.
@@ -55,6 +57,15 @@ func counters(s decor.Statistics) string {
 		return " " + size(s.Current)
 	}
 	return " " + size(s.Current) + " of " + size(s.Total)
+}
+
+// say prints a line above the bar.
+func (p *progress) say(text string) {
+	out := p.out
+	if p.bars != nil {
+		out = p.bars
+	}
+	fmt.Fprintln(out, oneLine(text))
 }
 
 // sent says how far the step is, in bytes.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,6 +71,7 @@ func (a *app) psCommand() *cobra.Command {
 				return nil
 			}
 			t := instanceTable(list, time.Now())
+			t.fit(a.paper().width, 3, 4, 1) // health, ports, image: `hale health` and `hale inspect` have them whole
 			return t.write(a.Stdout, a.coloured())
 		},
 	}
@@ -101,10 +103,15 @@ func shortImage(ref string) string {
 	return strings.TrimSuffix(ref, ":latest")
 }
 
+// stateCell is "Stopped (3)", "Stopped (guest panic)" of one that did not end as it was asked to, or by itself and well.
 func stateCell(inst api.Instance) cell {
 	c := plain(string(inst.State))
-	if inst.State == api.InstanceStateStopped && inst.ExitCode != nil && *inst.ExitCode != 0 {
+	switch {
+	case inst.State != api.InstanceStateStopped:
+	case inst.ExitCode != nil && *inst.ExitCode != 0:
 		c = cell{fmt.Sprintf("%s (%d)", inst.State, *inst.ExitCode), red}
+	case inst.ExitCode == nil && !slices.Contains([]string{"", "stopped", "killed", programExited}, inst.ExitReason):
+		c = cell{fmt.Sprintf("%s (%s)", inst.State, strings.ReplaceAll(inst.ExitReason, "_", " ")), red}
 	}
 	return c
 }

@@ -31,7 +31,7 @@ func (a *app) pullCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "pull IMAGE", Short: "Get an image from its registry", GroupID: groupImages, Args: cobra.ExactArgs(1),
 		Long: `Get an image from its registry, by tag or by digest, and make its disk. Ends when the image is ready to run; Ctrl-C ends the
-command, and not the pull.
+command, and not the pull, which hale rmi ends.
 
 Credentials are those that docker login has written down ($DOCKER_CONFIG/config.json, else ~/.docker/config.json), for this
 pull only. They are sent to a daemon on this host, or over HTTPS.`,
@@ -48,6 +48,7 @@ pull only. They are sent to a daemon on this host, or over HTTPS.`,
 			}
 			img, err := a.pull(cmd.Context(), c, r)
 			if err != nil {
+				a.leaveImage(cmd.Context(), r.name)
 				return err
 			}
 			if asJSON {
@@ -109,7 +110,7 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 		case <-time.After(imagePace):
 		}
 		var err error
-		if img, err = c.Image(ctx, pulled.Name, 0); errors.Is(err, api.NotFound) {
+		if img, c, err = a.imageWhenBack(ctx, c, pulled.Name, show); errors.Is(err, api.NotFound) {
 			return img, fmt.Errorf("the image %s was deleted while it was pulled", pulled.Name)
 		} else if err != nil {
 			return img, err
@@ -124,6 +125,41 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 				return img, fmt.Errorf("the pull of %s did not last: somebody deleted it, or pulled another image of that name", pulled.Name)
 			}
 		}
+	}
+}
+
+// imageWhenBack asks after an image on its way. A daemon that goes away meanwhile is waited for, for the next one goes on with it; the client is of that one.
+func (a *app) imageWhenBack(ctx context.Context, c *hale.Client, name string, show *progress) (api.Image, *hale.Client, error) {
+	for away := false; ; away = true {
+		img, err := c.Image(ctx, name, 0)
+		if err == nil || ctx.Err() != nil || codeOf(err) != exitUnreachable {
+			return img, c, err
+		}
+		if !away {
+			show.say("hale: " + goneAway)
+		}
+		select {
+		case <-ctx.Done():
+			return img, c, ctx.Err()
+		case <-time.After(reconnectPause):
+		}
+		if next, err := a.client(); err == nil {
+			c = next
+		}
+	}
+}
+
+// leaveImage says, after Ctrl-C, that an image is on its way without this command.
+func (a *app) leaveImage(ctx context.Context, name string) {
+	c, err := a.client() // the daemon may have come back at another address
+	if ctx.Err() == nil || err != nil {
+		return
+	}
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	img, err := c.Image(look, name, 0)
+	if err == nil && img.Status != api.ImageStatusReady && img.Status != api.ImageStatusFailed {
+		fmt.Fprintf(a.Stderr, "hale: %[1]s is %[2]s, and goes on without this command; `hale rmi %[1]s` ends it\n", oneLine(img.Name), img.Status)
 	}
 }
 

@@ -93,6 +93,33 @@ type table struct {
 
 func (t *table) add(row ...cell) { t.rows = append(t.rows, row) }
 
+// least is how narrow fit makes a column.
+const least = 10
+
+// fit cuts cells of the given columns, in that order, until a line has no more than width columns, or they are as narrow as may be; 0 is no bound.
+func (t *table) fit(width int, columns ...int) {
+	sizes := make([]int, len(t.header))
+	over := -width - 3
+	for i, h := range t.header {
+		sizes[i] = widths.StringWidth(h)
+		for _, row := range t.rows {
+			row[i].text = oneLine(row[i].text)
+			sizes[i] = max(sizes[i], widths.StringWidth(row[i].text))
+		}
+		over += sizes[i] + 3
+	}
+	for _, i := range columns {
+		if width == 0 || over <= 0 {
+			return
+		}
+		size := max(sizes[i]-over, least, widths.StringWidth(t.header[i]))
+		for _, row := range t.rows {
+			row[i].text = cut(row[i].text, size)
+		}
+		over -= max(sizes[i]-size, 0)
+	}
+}
+
 // write prints the table, in colour where coloured says so.
 func (t *table) write(w io.Writer, coloured bool) error {
 	_, err := io.WriteString(w, strings.Join(append(t.lines(coloured, 0), ""), "\n"))
@@ -126,8 +153,12 @@ func (t *table) lines(coloured bool, width int) []string {
 		space, at := 0, 0
 		for i, c := range row {
 			if c.text != "" {
-				if at += space; width > 0 {
-					c.text = widths.Truncate(c.text, max(width-at, widths.StringWidth(t.tail)), t.tail)
+				at += space
+				if width > 0 && at+widths.StringWidth(t.tail) > width {
+					break // there is no room for it, nor for a mark that it is left out
+				}
+				if width > 0 {
+					c.text = widths.Truncate(c.text, width-at, t.tail)
 				}
 				b.WriteString(strings.Repeat(" ", space))
 				b.WriteString(paint(c, coloured))

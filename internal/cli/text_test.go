@@ -75,6 +75,41 @@ func TestTable(t *testing.T) {
 }
 
 // What could not be printed is told, whichever command did not look.
+// On a narrow terminal what explains is cut, not what names, and no line is longer than the terminal is wide while that helps.
+func TestTableFits(t *testing.T) {
+	fill := func() *table {
+		t := &table{header: []string{"NAME", "WHY", "WHERE", "AGE"}}
+		t.add(plain("web"), plain("unhealthy: connection refused"), plain("127.0.0.1:8080→80"), plain("2m"))
+		return t
+	}
+	for width, want := range map[int]string{
+		0:  "web    unhealthy: connection refused   127.0.0.1:8080→80   2m",
+		60: "web    unhealthy: connection refu…   127.0.0.1:8080→80   2m",
+		45: "web    unhealthy: …   127.0.0.1:8080→80   2m",
+		40: "web    unhealthy…   127.0.0.1:808…   2m",
+		10: "web    unhealthy…   127.0.0.1…   2m",
+	} {
+		table := fill()
+		table.fit(width, 1, 2)
+		if got := table.lines(false, 0)[1]; got != want {
+			t.Errorf("%d: %q, want %q", width, got, want)
+		}
+	}
+}
+
+// No line is longer than it may be, however little that is.
+func TestTableLinesAreBounded(t *testing.T) {
+	for width := 1; width < 40; width++ {
+		table := table{header: []string{"WHEN", "FROM", "WHY"}, tail: ellipsis}
+		table.add(plain("13s ago"), plain("starting"), plain("the instance started"))
+		for _, line := range table.lines(false, width) {
+			if n := widths.StringWidth(line); n > width {
+				t.Errorf("%d columns: %q has %d", width, line, n)
+			}
+		}
+	}
+}
+
 func TestAFullDiskBelowTheOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

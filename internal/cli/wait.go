@@ -169,7 +169,8 @@ func notReached(name string, got api.WaitForStateResponse, target awaited, timeo
 	if h := got.HealthStatus; h != nil && h.Status != api.HealthStateDisabled {
 		now += ", " + string(h.Status)
 		// The last error stays after it was mended, and then explains nothing.
-		if r := or(h.LastError, ""); r != "" && (h.Status == api.HealthStateUnhealthy || h.ConsecutiveFailures > 0) {
+		failing := h.Status == api.HealthStateUnhealthy || h.ConsecutiveFailures > 0 || h.GraceFailures > 0 && h.Status == api.HealthStateStarting && h.ConsecutiveSuccesses == 0
+		if r := or(h.LastError, ""); r != "" && failing {
 			now += ": " + oneLine(r)
 		}
 	}

@@ -92,7 +92,7 @@ func TestAProgramThatEndsAtOnceRan(t *testing.T) {
 	}{
 		{"ran", "run --wait --name job nginx", made, ended, exitOK, "hale: job ran, and has ended: the program exited with code 3\n"},
 		{"nobody saw it begin", "run --wait --name job nginx", made, unseen, exitOK, "hale: job ran, and has ended: the program exited with code 3\n"},
-		{"not started", "run --wait --name job nginx", made, failed, exitTimeout, "hale: job was made, but job will not be Running: it is Stopped (said)\n"},
+		{"not started", "run --wait --name job nginx", made, failed, exitTimeout, "hale: job was made, but will not be Running: it is Stopped (said)\n"},
 		{"began meanwhile", "wait job --state running", made, ended, exitOK, ""},
 		{"began again meanwhile", "wait job --state Running", ended, again, exitOK, ""},
 		{"had ended before", "wait job --state Running", ended, ended, exitTimeout, "hale: job will not be Running: it is Stopped (said)\n"},

@@ -91,11 +91,22 @@ func checkAccel(ctx context.Context) Check {
 		return Check{Name: "accelerator", Verdict: OK, Detail: "KVM works"}
 	}
 	return Check{Name: "accelerator", Verdict: Warn, Detail: "software emulation: " + why,
-		Mend: "machines run, but several times slower; enable virtualisation, or nested virtualisation of the host's host"}
+		Mend: "machines run, but several times slower; " + kvmMend(why)}
+}
+
+// kvmMend is what makes KVM work where it does not for that reason.
+func kvmMend(why string) string {
+	if strings.Contains(why, "may not be opened") {
+		return "let this user open the device (sudo usermod -aG kvm USER, and log in again)"
+	}
+	return "enable virtualisation, or nested virtualisation of the host's host"
 }
 
 func checkKernel(dataDir string) Check {
 	k, err := kernel.Newest(filepath.Join(dataDir, "kernels"))
+	if errors.Is(err, kernel.ErrMissing) {
+		return Check{Name: "guest kernel", Verdict: Fail, Detail: "none is here yet", Mend: setupMends}
+	}
 	if err != nil {
 		return Check{Name: "guest kernel", Verdict: Fail, Detail: err.Error(), Mend: setupMends}
 	}
@@ -122,6 +133,9 @@ func checkDataDir(dir string) Check {
 	}
 	free := int64(st.Bavail) * st.Bsize
 	c.Detail = fmt.Sprintf("%s, %.1f GB free", dir, float64(free)/(1<<30))
+	if free < 1<<30 {
+		c.Detail = fmt.Sprintf("%s, %d MB free", dir, free>>20)
+	}
 	switch {
 	case unix.Access(existing, unix.W_OK) != nil:
 		c.Verdict, c.Mend = Fail, "this user may not write there: choose another with --data-dir"

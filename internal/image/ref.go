@@ -35,9 +35,13 @@ func Normalize(ref string) (string, error) {
 		}
 	}
 	if err != nil {
+		why := ": " + strings.TrimPrefix(err.Error(), "could not parse reference: ")
+		if why == ": "+ref {
+			why = "" // which is all that the parser says
+		}
 		return "", &api.Error{
 			Kind: api.Invalid, Code: "invalid_image_name",
-			Message: "the image reference " + quote(ref) + " is not valid: " + strings.TrimPrefix(err.Error(), "could not parse reference: ") +
+			Message: "the image reference " + quote(ref) + " is not valid" + why +
 				"; want one such as nginx, nginx:1.27 or ghcr.io/owner/app@sha256:…, with the path in lower case",
 		}
 	}

@@ -437,3 +437,13 @@ func TestClose(t *testing.T) {
 		t.Errorf("%v is left", left)
 	}
 }
+
+// A refusal of a name gives a reason where there is one, and never the name as its reason.
+func TestNormalizeSaysWhy(t *testing.T) {
+	if _, err := Normalize("UP"); err == nil || strings.Count(err.Error(), "UP") != 1 {
+		t.Errorf("%v", err)
+	}
+	if _, err := Normalize("-a/b"); err == nil || !strings.Contains(err.Error(), "begin and end with") {
+		t.Errorf("%v", err)
+	}
+}

@@ -225,3 +225,56 @@ func TestReadsNoMoreThanAWriterWrites(t *testing.T) {
 		t.Errorf("%d pieces of one line", len(got))
 	}
 }
+
+// From the place of any line the log goes on behind it, over rotations, and with the oldest line where they have done away with it.
+func TestLinesFromAPlace(t *testing.T) {
+	dir, root := open(t)
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(place Place) (got []string, places []Place) {
+		t.Helper()
+		for line, err := range LinesFrom(t.Context(), root, "app.log", &place, false) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, places = append(got, line), append(places, place)
+		}
+		return got, places
+	}
+	begin, err := At(root, "app.log", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("app.log", "a\nb\nc\n")
+	all := []string{"a", "b", "c", "d", "", "e"}
+	if got, _ := read(begin); !slices.Equal(got, all[:3]) {
+		t.Errorf("from before there was a file: %q", got)
+	}
+	os.Rename(filepath.Join(dir, "app.log"), filepath.Join(dir, "app.log.1"))
+	write("app.log", "d\n\ne\n")
+	if at, err := At(root, "app.log", 4); err != nil {
+		t.Fatal(err)
+	} else if got, _ := read(at); !slices.Equal(got, all[2:]) {
+		t.Errorf("the last four: %q", got)
+	}
+	_, places := read(Place{})
+	for i, p := range places {
+		said, err := ParsePlace(p.String())
+		if got, _ := read(said); err != nil || !slices.Equal(got, all[i+1:]) {
+			t.Errorf("behind %q: %q, %v", all[i], got, err)
+		}
+	}
+	os.Remove(filepath.Join(dir, "app.log.1"))
+	if got, _ := read(places[0]); !slices.Equal(got, all[3:]) {
+		t.Errorf("from a file that is gone: %q", got)
+	}
+	for _, s := range []string{"", "7", "-1-2", "7--1", "a-b", "7-8-9"} {
+		if p, err := ParsePlace(s); err == nil {
+			t.Errorf("%q is the place %v", s, p)
+		}
+	}
+}

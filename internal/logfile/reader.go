@@ -5,10 +5,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
 	"os"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,15 +33,57 @@ const pollInterval = 100 * time.Millisecond
 // their newlines, and ends, or with follow goes on until ctx is done. A file that is not there yet has no lines.
 // An error is yielded last.
 func Lines(ctx context.Context, root *os.Root, name string, tail int, follow bool) iter.Seq2[string, error] {
+	return read(ctx, root, name, new(Place), func(r *reader) error { return r.seek(tail) }, follow)
+}
+
+// A Place is one in a log, between two lines. The zero Place is the beginning.
+type Place struct {
+	file   uint64 // its inode: a rotation changes its name
+	offset int64
+}
+
+func (p Place) String() string { return fmt.Sprintf("%d-%d", p.file, p.offset) }
+
+// ParsePlace reads what String gives.
+func ParsePlace(s string) (Place, error) {
+	file, offset, _ := strings.Cut(s, "-")
+	ino, err := strconv.ParseUint(file, 10, 64)
+	at, atErr := strconv.ParseInt(offset, 10, 64)
+	if err != nil || atErr != nil || at < 0 {
+		return Place{}, fmt.Errorf("%q is no place in a log", s)
+	}
+	return Place{ino, at}, nil
+}
+
+// At is the place that has the last tail lines behind it.
+func At(root *os.Root, name string, tail int) (Place, error) {
+	r := reader{root: root, name: name}
+	defer r.close()
+	if err := r.seek(tail); err != nil {
+		return Place{}, err
+	}
+	return r.place()
+}
+
+// LinesFrom is Lines from a place on, and keeps in it where it is: behind the line that it gave last. Where the file of the place has been rotated out of
+// existence, it begins with the oldest line that there is. The place is written while the iteration asks for a line, and not while it looks at one.
+func LinesFrom(ctx context.Context, root *os.Root, name string, place *Place, follow bool) iter.Seq2[string, error] {
+	return read(ctx, root, name, place, func(r *reader) error { return r.resume(*place) }, follow)
+}
+
+func read(ctx context.Context, root *os.Root, name string, place *Place, seek func(*reader) error, follow bool) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		r := reader{root: root, name: name}
 		defer r.close()
-		if err := r.seek(tail); err != nil {
+		if err := seek(&r); err != nil {
 			yield("", err)
 			return
 		}
 		for {
 			line, err := r.next(!follow)
+			if err == nil {
+				*place, err = r.place()
+			}
 			switch {
 			case err == nil:
 				if !yield(line, nil) {
@@ -66,6 +112,7 @@ type reader struct {
 	name    string
 	file    *os.File
 	buf     *bufio.Reader
+	offset  int64  // of what was read from buf
 	pending []byte // a line whose end has not been written yet
 }
 
@@ -75,9 +122,52 @@ func (r *reader) close() {
 	}
 }
 
-func (r *reader) open(f *os.File) {
+func (r *reader) open(f *os.File, offset int64) {
 	r.close()
-	r.file, r.buf = f, bufio.NewReaderSize(f, 32<<10)
+	r.file, r.buf, r.offset = f, bufio.NewReaderSize(f, 32<<10), offset
+}
+
+// place is where it stands, between two lines.
+func (r *reader) place() (Place, error) {
+	if r.file == nil {
+		return Place{}, nil
+	}
+	ino, err := inode(r.file)
+	return Place{ino, r.offset}, err
+}
+
+func inode(f *os.File) (uint64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Sys().(*syscall.Stat_t).Ino, nil
+}
+
+// resume places the reader where another stood, or at the beginning of the oldest file where that is gone.
+func (r *reader) resume(p Place) error {
+	files, err := r.files()
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	at, offset := len(files)-1, int64(0)
+	for i, f := range files {
+		st, err := f.Stat()
+		if err == nil && st.Sys().(*syscall.Stat_t).Ino == p.file && st.Size() >= p.offset {
+			at, offset = i, p.offset
+		}
+	}
+	for i, f := range files {
+		if i != at {
+			f.Close()
+		}
+	}
+	if _, err := files[at].Seek(offset, io.SeekStart); err != nil {
+		files[at].Close()
+		return err
+	}
+	r.open(files[at], offset)
+	return nil
 }
 
 // seek places the reader tail lines before the end.
@@ -115,7 +205,7 @@ func (r *reader) seek(tail int) error {
 		files[at].Close()
 		return err
 	}
-	r.open(files[at])
+	r.open(files[at], offset)
 	return nil
 }
 
@@ -194,11 +284,12 @@ func (r *reader) next(final bool) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		r.open(f)
+		r.open(f, 0)
 	}
 	for {
 		part, err := r.buf.ReadSlice('\n')
 		r.pending = append(r.pending, part...)
+		r.offset += int64(len(part))
 		switch {
 		case err == nil:
 			return r.take(len(r.pending) - 1), nil
@@ -259,6 +350,6 @@ func (r *reader) advance() (bool, error) {
 	if next < 0 {
 		return false, nil
 	}
-	r.open(files[next])
+	r.open(files[next], 0)
 	return true, nil
 }

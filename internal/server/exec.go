@@ -121,8 +121,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, id string) {
 
 // Why an exec ends before its program.
 var (
-	errExecLeft  = errors.New("the client has gone")
-	errExecStuck = &api.Error{Kind: api.Unavailable, Code: "input_stuck",
+	errExecLeft = errors.New("the client has gone")
+	// Unlike what else a stopping daemon had begun, an exec does not go on.
+	errExecStopping = &api.Error{Kind: api.Unavailable, Message: "the daemon is stopping, and the program ends with it"}
+	errExecStuck    = &api.Error{Kind: api.Unavailable, Code: "input_stuck",
 		Message: fmt.Sprintf("the program has taken nothing of its input for %v; a client of %s may wait longer", stdinStuck, execCredit)}
 )
 
@@ -409,9 +411,12 @@ const execFailed = 127
 // finishExec tells the end and closes the connection in order.
 func (s *Server) finishExec(ctx context.Context, c *execConn, exit machine.ExecExit, err error) {
 	message, code := exit.Error, ""
+	if errors.Is(err, ErrStopping) {
+		err = errExecStopping
+	}
 	if err != nil {
 		a, body := describe(err, infoOf(ctx).id)
-		if a.unsaid || a.status >= 500 {
+		if err != errExecStopping && (a.unsaid || a.status >= 500) {
 			s.log.Error("exec failed", "request", infoOf(ctx).id, "err", err)
 		}
 		exit.Code, message, code = execFailed, body.Message, body.Code

@@ -177,7 +177,7 @@ func (s *Server) GetInstanceLogs(w http.ResponseWriter, r *http.Request, id stri
 		s.fail(w, r, invalid("tail", "a number of lines, 0 or more"))
 		return
 	}
-	s.logs(w, r, id, source, tail, p.Follow != nil && *p.Follow)
+	s.logs(w, r, id, source, tail, p.Follow != nil && *p.Follow, p.Ids != nil && *p.Ids, p.LastEventID)
 }
 
 // ExecInstance runs a program in the guest.

@@ -224,6 +224,10 @@ func (t routeTable) getInstanceLogs(w http.ResponseWriter, r *http.Request) {
 	if !t.query(w, r, "follow", "form", true, false, &params.Follow) {
 		return
 	}
+	if !t.query(w, r, "ids", "form", true, false, &params.Ids) {
+		return
+	}
+	params.LastEventID = r.Header.Get("Last-Event-ID")
 	t.si.GetInstanceLogs(w, r, r.PathValue("id"), params)
 }
 

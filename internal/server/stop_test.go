@@ -55,7 +55,7 @@ func TestDaemonStops(t *testing.T) {
 			t.Errorf("%s: ends like one that is complete, with %q", name, b)
 		}
 	}
-	if exit, err := e.Copy(io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "the daemon is stopping") {
+	if exit, err := e.Copy(io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "the daemon is stopping, and the program ends with it") {
 		t.Errorf("exec: %+v, %v", exit, err)
 	}
 }

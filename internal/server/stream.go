@@ -69,8 +69,16 @@ var logFiles = map[string]string{
 	"hypeman": "hale.log",
 }
 
-// logs streams an instance's log: each line is one frame.
-func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string, tail int, follow bool) {
+// logs streams an instance's log: each line is one frame. With ids each has one, and so has the place where it begins.
+func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string, tail int, follow, ids bool, lastID string) {
+	var place logfile.Place
+	var err error
+	if lastID != "" {
+		if place, err = logfile.ParsePlace(lastID); err != nil {
+			s.fail(w, r, invalid("Last-Event-ID", "the id of a line of this log"))
+			return
+		}
+	}
 	in, err := s.config.Instances.Find(id)
 	if err != nil {
 		s.fail(w, r, err)
@@ -94,14 +102,27 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 		return
 	}
 	defer cut(r)
+	if lastID == "" {
+		if place, err = logfile.At(root, name, tail); err != nil {
+			s.log.Warn("read a log", "instance", in.ID, "source", source, "err", err)
+			return
+		}
+		if ids && out.send(fmt.Appendf(nil, "id: %s\n\n", place)) != nil {
+			return
+		}
+	}
 	ctx, cancel := context.WithCancel(r.Context())
-	lines := make(chan string)
+	lines := make(chan numbered)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() {
 		defer close(lines)
-		for line, err := range logfile.Lines(ctx, root, name, tail, follow) {
+		for text, err := range logfile.LinesFrom(ctx, root, name, &place, follow) {
+			line := numbered{text: text}
+			if ids {
+				line.id = place.String()
+			}
 			if err != nil {
 				s.log.Warn("read a log", "instance", in.ID, "source", source, "err", err)
 				return
@@ -139,9 +160,15 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, id, source string,
 	}
 }
 
+// A numbered is a line and its id, "" for none.
+type numbered struct{ text, id string }
+
 // frameOf is a line as one frame. Bytes that are not UTF-8 are replaced.
-func frameOf(line string) []byte {
-	b, _ := json.Marshal(strings.ToValidUTF8(line, "\ufffd")) // a string cannot fail
+func frameOf(line numbered) []byte {
+	b, _ := json.Marshal(strings.ToValidUTF8(line.text, "\ufffd")) // a string cannot fail
+	if line.id != "" {
+		return fmt.Appendf(nil, "id: %s\ndata: %s\n\n", line.id, b)
+	}
 	return fmt.Appendf(nil, "data: %s\n\n", b)
 }
 

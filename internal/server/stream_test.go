@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -134,6 +135,25 @@ func TestLogs(t *testing.T) {
 		resp, body := w.call("GET", "/instances/web/logs"+path, w.bearer, nil)
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || !strings.Contains(string(body), want) || want == "" && len(body) > 0 {
 			t.Errorf("%s: %d %q %q: want %q", path, resp.StatusCode, resp.Header.Get("Content-Type"), body, want)
+		}
+	}
+	// With ids, from the place of each frame the log goes on.
+	_, body := w.call("GET", "/instances/web/logs?source=vmm&ids=true", w.bearer, nil)
+	frames := strings.SplitAfter(strings.TrimSuffix(string(body), "\n\n"), "\n\n")
+	if len(frames) != 3 || strings.Contains(frames[0], "data") {
+		t.Fatalf("with ids: %q", body)
+	}
+	for i, f := range frames {
+		req := w.request(t.Context(), "/instances/web/logs?source=vmm&tail=0&ids=true")
+		req.Header.Set("Last-Event-ID", strings.TrimPrefix(strings.SplitN(f, "\n", 2)[0], "id: "))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if want := strings.Join(frames[i+1:], ""); strings.TrimSpace(string(rest)) != strings.TrimSpace(want) {
+			t.Errorf("behind %q: %q, want %q", f, rest, want)
 		}
 	}
 	var lines []string

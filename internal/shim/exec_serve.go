@@ -3,6 +3,8 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -10,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/halevm/hale/api"
 	"github.com/halevm/hale/internal/flow"
+	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
@@ -74,9 +78,19 @@ func (s *server) converseExec(conn *net.UnixConn, h protocol.Hello, w protocol.W
 	}
 	out.Wait()
 	if ctx.Err() == nil {
-		send(protocol.KindExit, protocol.ExecEnd{Exit: exit, Error: protocol.ErrorOf(err)})
+		send(protocol.KindExit, protocol.ExecEnd{Exit: exit, Error: protocol.ErrorOf(lostAgent(err))})
 	}
 	cancel()
+}
+
+var errLostAgent = fmt.Errorf("the machine has ended meanwhile, or lost its guest agent: %w", api.InvalidState)
+
+// lostAgent makes no fault of ours of a machine that ended, or of a guest that did away with its agent.
+func lostAgent(err error) error {
+	if errors.Is(err, guest.ErrNotConnected) {
+		return errLostAgent
+	}
+	return err
 }
 
 // stdinWindow is how much of an exec's input waits here for a program that does not read.

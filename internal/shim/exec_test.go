@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/halevm/hale/api"
+	"github.com/halevm/hale/internal/guest"
 	"github.com/halevm/hale/internal/machine"
 	"github.com/halevm/hale/internal/shim/protocol"
 )
@@ -20,6 +21,7 @@ import (
 type sleeper struct {
 	read   chan struct{}
 	ended  chan struct{}
+	lost   chan struct{} // closed when the agent is
 	closed chan struct{}
 	once   sync.Once
 	input  bytes.Buffer
@@ -27,7 +29,7 @@ type sleeper struct {
 }
 
 func newSleeper() *sleeper {
-	return &sleeper{read: make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}), eof: make(chan struct{})}
+	return &sleeper{read: make(chan struct{}), ended: make(chan struct{}), lost: make(chan struct{}), closed: make(chan struct{}), eof: make(chan struct{})}
 }
 
 type sleeperInput struct{ *sleeper }
@@ -54,6 +56,8 @@ func (s *sleeper) Signal(_ context.Context, name string) error {
 		close(s.read)
 	case "SIGKILL":
 		close(s.ended)
+	case "SIGPWR":
+		close(s.lost)
 	}
 	return nil
 }
@@ -62,6 +66,8 @@ func (s *sleeper) Wait(ctx context.Context) (machine.ExecExit, error) {
 	select {
 	case <-s.ended:
 		return machine.ExecExit{Code: 137, Signal: "SIGKILL"}, nil
+	case <-s.lost:
+		return machine.ExecExit{}, guest.ErrLost
 	case <-ctx.Done():
 		return machine.ExecExit{}, context.Cause(ctx)
 	}
@@ -149,6 +155,18 @@ func TestCloseEndsWhatDoesNotRead(t *testing.T) {
 	}
 	within(t, "the program's end", p.sleeper.closed)
 	s.close() // waits for everything that serves the exec
+}
+
+// TestExecOfALostMachine: that a machine ends under a program is no fault of ours.
+func TestExecOfALostMachine(t *testing.T) {
+	_, _, d := play(t)
+	e := startExec(t, d, "sleep")
+	if err := e.Signal(t.Context(), "SIGPWR"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Wait(t.Context()); !errors.Is(err, api.InvalidState) {
+		t.Errorf("%v, want it to be of the state", err)
+	}
 }
 
 // TestOlderDaemon: one that speaks version 1 sends without credit and is not told of any.

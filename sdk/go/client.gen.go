@@ -171,6 +171,10 @@ func (c *Client) getInstanceLogs(ctx context.Context, id string, params api.GetI
 	if params.Follow != nil {
 		b.query("form", true, "follow", *params.Follow)
 	}
+	if params.Ids != nil {
+		b.query("form", true, "ids", *params.Ids)
+	}
+	b.header("Last-Event-ID", params.LastEventID)
 	return b.build(ctx, c)
 }
 

@@ -42,7 +42,7 @@ const answerTimeout = 5 * time.Minute
 func New(baseURL, token string, options ...Option) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("the server's address: %v: %w", err, api.Invalid)
+		return nil, fmt.Errorf("the server's address is no URL, want http://HOST:PORT or https://HOST:PORT: %w", api.Invalid)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, fmt.Errorf("the server's address %q: want http://HOST:PORT or https://HOST:PORT: %w", u.Redacted(), api.Invalid)

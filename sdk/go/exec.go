@@ -141,6 +141,9 @@ func (e *Exec) broke(err error) error {
 	if websocket.CloseStatus(err) == websocket.StatusMessageTooBig {
 		return errRequestTooLong // a server that takes less than this client sends
 	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // and which part of a frame was awaited is no matter
+	}
 	return e.c.transportError(e.ctx, fmt.Errorf("the connection broke before the program ended: %w", err))
 }
 

@@ -16,6 +16,8 @@ type Logs struct {
 	Source api.LogSource // "": what the program wrote
 	Tail   *int          // how many of the last lines to begin with; nil: 100
 	Follow bool          // go on with lines as they are written, until ctx ends or the instance is gone
+	// Place keeps where it is, where it is not nil: reading again with that leaves nothing out and gives nothing twice. "" is Tail lines before the end.
+	Place *string
 }
 
 // InstanceLogs reads lines of an instance's log, without their ends. An error is the last thing that comes.
@@ -24,11 +26,21 @@ func (c *Client) InstanceLogs(ctx context.Context, ref string, l Logs) iter.Seq2
 	if l.Follow {
 		params.Follow = &l.Follow
 	}
-	return stream(ctx, c, func(ctx context.Context) (*http.Request, error) { return c.getInstanceLogs(ctx, ref, params) }, func(f frame) (string, error) {
+	place := l.Place
+	if place == nil {
+		place = new(string)
+	} else {
+		ids := true
+		params.Ids = &ids
+	}
+	return stream(ctx, c, func(ctx context.Context) (*http.Request, error) {
+		params.LastEventID = *place
+		return c.getInstanceLogs(ctx, ref, params)
+	}, func(f frame) (string, error) {
 		var line string
 		err := json.Unmarshal(f.data, &line)
 		return line, err
-	})
+	}, func(f frame) { *place = cmp.Or(f.id, *place) })
 }
 
 // EventResync is the type of an event that tells a reader to list again: some that it has not seen are gone from the log.
