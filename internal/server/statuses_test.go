@@ -96,14 +96,21 @@ func TestRefusalsAreInTheContract(t *testing.T) {
 		}
 		return false
 	})
+	w.create("stopped")
+	w.create("deleted")
 	w.stop()
-	w.everyOperation("n-0", "app", `{}`, http.StatusServiceUnavailable, func(o operation) bool {
-		switch o.method + " " + o.path {
-		case "POST /instances/{id}/stop", "DELETE /instances/{id}":
-			return true
+	w.everyOperation("n-0", "app", `{}`, 0, func(operation) bool { return false })
+	// What is refused goes on in the instance's own time: each has one of its own.
+	for name, only := range map[string]string{"stopped": "POST /instances/{id}/stop", "deleted": "DELETE /instances/{id}"} {
+		for o := range w.doc.operations() {
+			if o.method+" "+o.path != only {
+				continue
+			}
+			if got, faults := w.asks(o, name, "app", `{}`); got != http.StatusServiceUnavailable || len(faults) > 0 {
+				w.t.Errorf("%s is %d: %q", only, got, faults)
+			}
 		}
-		return false
-	})
+	}
 }
 
 // What a daemon says that has closed its parts is in the contract too.
