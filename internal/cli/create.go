@@ -255,7 +255,7 @@ func (f *envFlags) read(getenv func(string) string) (map[string]string, error) {
 		}
 		if !ok {
 			if value = getenv(key); value == "" {
-				return nil // as with docker, what there is none of does not hide the image's own
+				return nil // what there is none of does not hide the image's own
 			}
 		}
 		env[key] = value
@@ -378,17 +378,12 @@ func (a *app) createWhenReady(ctx context.Context, c *hale.Client, f createFlags
 	img, err := c.Image(ctx, req.Image, 0)
 	refused, ok := errors.AsType[*hale.Error](err)
 	absent := ok && refused.Code == "image_not_found"
-	if absent || err == nil && img.Status != api.ImageStatusReady { // told before the image is waited for, and not after it
+	if f.pull == "always" || absent || err == nil && img.Status != api.ImageStatusReady { // told before the image is waited for, and not after it
 		if other, err := c.Instance(ctx, req.Name); err == nil && other.Name == req.Name {
 			return inst, exitStatus{exitConflict, fmt.Errorf("the name %q is taken by instance %s", other.Name, other.ID)}
 		}
 	}
 	if f.pull == "always" || absent || err == nil && img.Status == api.ImageStatusFailed { // any other error the create meets too
-		if f.name != "" { // a name in use is told before the pull, which may take long
-			if other, err := c.Instance(ctx, f.name); err == nil && other.Name == f.name {
-				return api.Instance{}, exitStatus{exitConflict, fmt.Errorf("the name %q is taken by instance %s", other.Name, other.ID)}
-			}
-		}
 		if _, err := a.pull(ctx, c, pullRequest{name: req.Image, helpers: f.helpers, quiet: f.quiet}); err != nil {
 			return inst, err
 		}

@@ -102,6 +102,8 @@ func (a *app) exec(ctx context.Context, name string, req api.ExecRequest, stdin 
 		return exitStatus{exitExecFailed, err}
 	case exit.Code == 0:
 		return nil
+	case exit.TimedOut && exit.Message != "": // the guest did not end it
+		return exitStatus{exit.Code, errors.New(exit.Message)}
 	case exit.TimedOut:
 		return exitStatus{exit.Code, fmt.Errorf("it took longer than %v and was killed", time.Duration(req.Timeout)*time.Second)}
 	case exit.Message != "":

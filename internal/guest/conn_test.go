@@ -425,6 +425,34 @@ func TestAnExecEndsWithoutItsAgent(t *testing.T) {
 	}
 }
 
+// The output of one that ended in its time is read to its end, however late.
+func TestALateReaderOfAnExec(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := open(t, Options{})
+		g.welcome(protocol.State{Booted: true, Started: true})
+		want(t, c, Hello)
+		want(t, c, Started)
+		go g.answer(protocol.OpExec, "", nil)
+		e, err := c.Exec(t.Context(), machine.ExecRequest{Argv: []string{"x"}, Timeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.say(protocol.TypeExecExited, protocol.ExecExited{Exec: e.id})
+		<-e.exited
+		time.Sleep(time.Hour)
+		read := make(chan error, 1)
+		go func() { _, err := e.Stdout().Read(make([]byte, 1)); read <- err }()
+		synctest.Wait()
+		select {
+		case err := <-read:
+			t.Errorf("its output is over, though the guest has not ended it: %v", err)
+		default:
+		}
+		e.Close()
+		<-read
+	})
+}
+
 // A guest that ends each session as soon as it has begun, or begins one that nobody has asked for, sets no pace: each is told and logged.
 func TestSessionsBeginAtTheHostsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -55,8 +55,13 @@ func (c *Conn) Exec(ctx context.Context, r machine.ExecRequest) (*Exec, error) {
 // that; a guest that hangs does not.
 const lateExit = 15 * time.Second
 
-// giveUp ends the exec on this side.
+// giveUp ends the exec on this side, unless it has ended: then its output comes as fast as it is read.
 func (e *Exec) giveUp() {
+	select {
+	case <-e.exited:
+		return
+	default:
+	}
 	e.end(machine.ExecExit{Code: 124, TimedOut: true, Error: "it had its time, and the guest agent has not ended it"}, true)
 	for _, s := range []*mux.Stream{e.stdout, e.stderr} {
 		if s != nil {

@@ -35,11 +35,8 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
-	if spec.Ports, err = checkSpec(spec); err != nil {
+	if spec.Ports, err = s.check(spec); err != nil {
 		return Instance{}, err
-	}
-	if err := s.pool.allowable(spec.AllowNets); err != nil {
-		return Instance{}, invalid("network.allow", err.Error())
 	}
 	if _, err := process(spec, img); err != nil {
 		return Instance{}, err
@@ -83,9 +80,21 @@ func (s *Set) Create(ctx context.Context, spec Spec) (Instance, error) {
 	return <-made, nil
 }
 
+// check refuses a spec that no instance of this host can have. It returns its ports.
+func (s *Set) check(spec Spec) ([]machine.Port, error) {
+	ports, err := checkSpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.pool.allowable(spec.AllowNets); err != nil {
+		return nil, invalid("network.allow", err.Error())
+	}
+	return ports, nil
+}
+
 // Refuses says why Create would refuse a spec now, whatever its image is; nil where that depends on the image.
 func (s *Set) Refuses(spec Spec) error {
-	if _, err := checkSpec(spec); err != nil {
+	if _, err := s.check(spec); err != nil {
 		return err
 	}
 	if err := s.roomOnDisk(); err != nil {

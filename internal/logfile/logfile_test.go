@@ -272,7 +272,7 @@ func TestLinesFromAPlace(t *testing.T) {
 	if got, _ := read(places[0]); !slices.Equal(got, all[3:]) {
 		t.Errorf("from a file that is gone: %q", got)
 	}
-	for _, s := range []string{"", "7", "-1-2", "7--1", "a-b", "7-8-9"} {
+	for _, s := range []string{"", "7", "-1-2", "7--1", "a-b-0", "7-8", "7-8--9", "7-8-9-10"} {
 		if p, err := ParsePlace(s); err == nil {
 			t.Errorf("%q is the place %v", s, p)
 		}

@@ -12,8 +12,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxLine is the longest line, in bytes, that is given as one; a longer one comes in pieces.
@@ -38,21 +39,30 @@ func Lines(ctx context.Context, root *os.Root, name string, tail int, follow boo
 
 // A Place is one in a log, between two lines. The zero Place is the beginning.
 type Place struct {
-	file   uint64 // its inode: a rotation changes its name
+	file   identity
 	offset int64
 }
 
-func (p Place) String() string { return fmt.Sprintf("%d-%d", p.file, p.offset) }
+// An identity is that of a file, whose name a rotation changes: its inode, and when it was born, for a file that is gone leaves its inode
+// to the next. Nanoseconds since 1970; 0 where the file system does not know.
+type identity struct {
+	inode uint64
+	born  int64
+}
+
+func (p Place) String() string { return fmt.Sprintf("%d-%d-%d", p.file.inode, p.file.born, p.offset) }
 
 // ParsePlace reads what String gives.
 func ParsePlace(s string) (Place, error) {
-	file, offset, _ := strings.Cut(s, "-")
-	ino, err := strconv.ParseUint(file, 10, 64)
+	inode, rest, _ := strings.Cut(s, "-")
+	born, offset, _ := strings.Cut(rest, "-")
+	ino, err := strconv.ParseUint(inode, 10, 64)
+	since, sinceErr := strconv.ParseInt(born, 10, 64)
 	at, atErr := strconv.ParseInt(offset, 10, 64)
-	if err != nil || atErr != nil || at < 0 {
+	if err != nil || sinceErr != nil || atErr != nil || at < 0 {
 		return Place{}, fmt.Errorf("%q is no place in a log", s)
 	}
-	return Place{ino, at}, nil
+	return Place{identity{ino, since}, at}, nil
 }
 
 // At is the place that has the last tail lines behind it.
@@ -62,7 +72,7 @@ func At(root *os.Root, name string, tail int) (Place, error) {
 	if err := r.seek(tail); err != nil {
 		return Place{}, err
 	}
-	return r.place()
+	return r.place(), nil
 }
 
 // LinesFrom is Lines from a place on, and keeps in it where it is: behind the line that it gave last. Where the file of the place has been rotated out of
@@ -81,11 +91,9 @@ func read(ctx context.Context, root *os.Root, name string, place *Place, seek fu
 		}
 		for {
 			line, err := r.next(!follow)
-			if err == nil {
-				*place, err = r.place()
-			}
 			switch {
 			case err == nil:
+				*place = r.place()
 				if !yield(line, nil) {
 					return
 				}
@@ -111,6 +119,7 @@ type reader struct {
 	root    *os.Root
 	name    string
 	file    *os.File
+	is      identity
 	buf     *bufio.Reader
 	offset  int64  // of what was read from buf
 	pending []byte // a line whose end has not been written yet
@@ -125,23 +134,24 @@ func (r *reader) close() {
 func (r *reader) open(f *os.File, offset int64) {
 	r.close()
 	r.file, r.buf, r.offset = f, bufio.NewReaderSize(f, 32<<10), offset
+	r.is = identityOf(f)
 }
 
 // place is where it stands, between two lines.
-func (r *reader) place() (Place, error) {
+func (r *reader) place() Place {
 	if r.file == nil {
-		return Place{}, nil
+		return Place{}
 	}
-	ino, err := inode(r.file)
-	return Place{ino, r.offset}, err
+	return Place{r.is, r.offset}
 }
 
-func inode(f *os.File) (uint64, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
+// identityOf returns that of an open file; the zero one, which no file has, where it cannot be had.
+func identityOf(f *os.File) identity {
+	var st unix.Statx_t
+	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st) != nil {
+		return identity{}
 	}
-	return st.Sys().(*syscall.Stat_t).Ino, nil
+	return identity{st.Ino, int64(st.Btime.Sec)*int64(time.Second) + int64(st.Btime.Nsec)}
 }
 
 // resume places the reader where another stood, or at the beginning of the oldest file where that is gone.
@@ -153,7 +163,7 @@ func (r *reader) resume(p Place) error {
 	at, offset := len(files)-1, int64(0)
 	for i, f := range files {
 		st, err := f.Stat()
-		if err == nil && st.Sys().(*syscall.Stat_t).Ino == p.file && st.Size() >= p.offset {
+		if err == nil && identityOf(f) == p.file && st.Size() >= p.offset {
 			at, offset = i, p.offset
 		}
 	}

@@ -38,7 +38,7 @@ var answers = map[api.Kind]answer{
 	api.Exhausted:     {status: http.StatusConflict, code: "insufficient_resources", noRetry: true},
 	api.TooLarge:      {status: http.StatusRequestEntityTooLarge, code: "too_large"},
 	api.Denied:        {status: http.StatusForbidden, code: "denied", noRetry: true},
-	api.RateLimited:   {status: http.StatusTooManyRequests, code: "rate_limited", noRetry: true},
+	api.RateLimited:   {status: http.StatusTooManyRequests, code: "rate_limited", noRetry: true, after: time.Minute},
 	api.Unavailable:   {status: http.StatusServiceUnavailable, code: "unavailable", after: 5 * time.Second},
 	api.Unimplemented: {status: http.StatusNotImplemented, code: "unimplemented", noRetry: true},
 }
@@ -76,7 +76,7 @@ func describe(err error, requestID string) (answer, api.ErrorBody) {
 		body.Message = e.Error()
 		body.Details = append(body.Details, e.Details...)
 		a.noRetry = a.noRetry || e.NoRetry
-		if a.noRetry && kind != api.Unavailable || e.RetryAfter > 0 {
+		if e.RetryAfter > 0 || a.noRetry && kind != api.Unavailable && kind != api.RateLimited {
 			a.after = e.RetryAfter // for a person: no client comes again by itself
 		}
 	}

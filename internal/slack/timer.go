@@ -21,7 +21,7 @@ type Timer struct {
 	rings sync.WaitGroup // the goroutine that rings
 
 	mu      sync.Mutex
-	fd      int // of file, until that is closed
+	fd      int // of file, until it is stopped
 	stopped bool
 }
 
@@ -88,10 +88,11 @@ func together(now, d, late time.Duration) time.Duration {
 // Stop ends it for good, and returns when nobody is called any more. The one who is called must not.
 func (t *Timer) Stop() {
 	t.mu.Lock()
-	if !t.stopped {
-		t.stopped = true
+	was := t.stopped
+	t.stopped = true
+	t.mu.Unlock()
+	if !was { // from here on nobody sets it; who is being called may try
 		t.file.Close()
 	}
-	t.mu.Unlock()
 	t.rings.Wait()
 }

@@ -67,6 +67,20 @@ func TestTimerStopped(t *testing.T) {
 	}
 }
 
+// One who is called while it is stopped may set it.
+func TestTimerSetWhileStopped(t *testing.T) {
+	for range 100 {
+		timer, err := NewTimer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		timer.Start(func() { timer.Reset(time.Microsecond) })
+		timer.Reset(time.Microsecond)
+		time.Sleep(100 * time.Microsecond)
+		timer.Stop()
+	}
+}
+
 // It rings at multiples of what it may be late, never early and never later than that.
 func TestTogether(t *testing.T) {
 	const ms = time.Millisecond
