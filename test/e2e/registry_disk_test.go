@@ -154,17 +154,24 @@ func newSmallDisk(t *testing.T, size string) *smallDisk {
 // fill leaves so many bytes free. Its result gives the room back.
 func (d *smallDisk) fill(leave int64) func() {
 	d.t.Helper()
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(d.dir, &st); err != nil {
-		d.t.Fatal(err)
-	}
 	filler := filepath.Join(d.dir, "filler")
 	f, err := os.Create(filler)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	if err := syscall.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-leave); err != nil {
+	for err = syscall.ENOSPC; err == syscall.ENOSPC; { // again where the daemon has written since the room was measured
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(d.dir, &st); err != nil {
+			d.t.Fatal(err)
+		}
+		if room := int64(st.Bavail)*st.Bsize - leave; room > 0 {
+			err = syscall.Fallocate(int(f.Fd()), 0, 0, room)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
 		d.t.Fatal(err)
 	}
 	return func() {
