@@ -40,7 +40,7 @@ func TestFloods(t *testing.T) {
 			h.await(in.ID, api.InstanceStateRunning)
 			daemon := h.daemon.Process.Pid
 			quiet := privateMemory(t, daemon)
-			late := lateness(t)
+			late := lateness()
 			lags := &lags{interval: 100 * time.Millisecond, since: time.Now(), seen: map[time.Time]bool{}}
 			var shim, grown int64
 			for end := time.Now().Add(18 * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {

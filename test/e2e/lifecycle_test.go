@@ -184,7 +184,7 @@ func TestKilledFromOutside(t *testing.T) {
 	}
 	told := func(name string, victim int, reason string, gone ...int) {
 		t.Helper()
-		late := lateness(t)
+		late := lateness()
 		killed := time.Now()
 		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 			t.Fatal(err)

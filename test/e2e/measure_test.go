@@ -97,7 +97,7 @@ func diskUse(t *testing.T, dir string) (sum int64) {
 
 // lateness measures how late a ticker of this process is, until the function that it returns is called: the 99th percentile, and the latest. It is what
 // the host keeps from everyone, whoever they are.
-func lateness(t *testing.T) func() (p99, worst time.Duration) {
+func lateness() func() (p99, worst time.Duration) {
 	const every = 10 * time.Millisecond
 	done, result := make(chan struct{}), make(chan []time.Duration, 1)
 	go func() {
@@ -107,7 +107,8 @@ func lateness(t *testing.T) func() (p99, worst time.Duration) {
 			select {
 			case <-time.After(time.Until(due)):
 				late = append(late, time.Since(due))
-			case <-done:
+			case <-done: // before the tick came, which it may be late by now
+				late = append(late, max(time.Since(due), 0))
 				return
 			}
 		}
@@ -115,9 +116,6 @@ func lateness(t *testing.T) func() (p99, worst time.Duration) {
 	return func() (p99, worst time.Duration) {
 		close(done)
 		late := <-result
-		if len(late) == 0 {
-			t.Fatal("no tick came")
-		}
 		slices.Sort(late)
 		return late[len(late)*99/100], late[len(late)-1]
 	}

@@ -278,7 +278,7 @@ func TestOutboundFlood(t *testing.T) {
 		})
 	}
 	var most, grown int64
-	late := lateness(t)
+	late := lateness()
 	lags := &lags{interval: interval, since: time.Now(), seen: map[time.Time]bool{}}
 	for end := time.Now().Add(floodTime); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		most, grown = max(most, privateMemory(t, shim)), max(grown, privateMemory(t, daemon)-daemonQuiet)

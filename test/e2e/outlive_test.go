@@ -310,7 +310,7 @@ func TestSixMachinesAreTakenBack(t *testing.T) {
 		h.await(id, api.InstanceStateRunning)
 	}
 	h.kill()
-	late := lateness(t)
+	late := lateness()
 	begun := time.Now()
 	h.start(nil)
 	ready := time.Now()
