@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,22 +59,15 @@ of type resync says that something is missing.`,
 
 var eventTypes = []string{"created", "state", "boot_retry", "updated", "health", "deleted", "host"}
 
-// reconnectPause is the time between two attempts to reach a daemon that went away.
-const reconnectPause = time.Second
-
-const goneAway = "the daemon went away; waiting for it"
-
-func (a *app) sayAway() { fmt.Fprintln(a.Stderr, "hale: "+goneAway) }
-
 // followEvents calls do with each event. A daemon that went away once it had answered is waited for; it may come back at another
 // address, and the old token may have ended meanwhile.
 func (a *app) followEvents(ctx context.Context, after string, do func(api.Event) error) error {
-	away := false
+	var away absence
 	for {
 		before := after
 		err := a.readEvents(ctx, &after, do)
 		if after != before {
-			away = false
+			away = absence{}
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -84,14 +76,9 @@ func (a *app) followEvents(ctx context.Context, after string, do func(api.Event)
 			return usagef("--after %q: an id of an event, as --json shows it", after)
 		case err != nil && (after == "" || codeOf(err) != exitUnreachable):
 			return err
-		case !away:
-			away = true
-			a.sayAway()
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(reconnectPause):
+		if err := away.wait(ctx, a.say, reconnectPause); err != nil {
+			return err
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +54,7 @@ the daemon says of the instance. With -f a daemon that goes away is waited for, 
 
 // followLogs prints an instance's log until it is deleted. A daemon that goes away once it had answered is waited for.
 func (a *app) followLogs(ctx context.Context, inst api.Instance, l hale.Logs) error {
-	place, away := "", false
+	place, away := "", absence{}
 	l.Place = &place
 	for {
 		before := place
@@ -64,7 +63,7 @@ func (a *app) followLogs(ctx context.Context, inst api.Instance, l hale.Logs) er
 			err = a.printLogs(ctx, c, inst.ID, l)
 		}
 		if place != before {
-			away = false
+			away = absence{}
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -75,14 +74,9 @@ func (a *app) followLogs(ctx context.Context, inst api.Instance, l hale.Logs) er
 			return exitStatus{exitNotFound, fmt.Errorf("there is no %s any more", inst.Name)}
 		case place == "" || codeOf(err) != exitUnreachable:
 			return err
-		case !away:
-			away = true
-			a.sayAway()
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(reconnectPause):
+		if err := away.wait(ctx, a.say, reconnectPause); err != nil {
+			return err
 		}
 	}
 }

@@ -130,18 +130,14 @@ func (a *app) untilPulled(ctx context.Context, c *hale.Client, pulled api.Image,
 
 // imageWhenBack asks after an image on its way. A daemon that goes away meanwhile is waited for, for the next one goes on with it; the client is of that one.
 func (a *app) imageWhenBack(ctx context.Context, c *hale.Client, name string, show *progress) (api.Image, *hale.Client, error) {
-	for away := false; ; away = true {
+	var away absence
+	for {
 		img, err := c.Image(ctx, name, 0)
 		if err == nil || ctx.Err() != nil || codeOf(err) != exitUnreachable {
 			return img, c, err
 		}
-		if !away {
-			show.say("hale: " + goneAway)
-		}
-		select {
-		case <-ctx.Done():
-			return img, c, ctx.Err()
-		case <-time.After(reconnectPause):
+		if err := away.wait(ctx, show.say, reconnectPause); err != nil {
+			return img, c, err
 		}
 		if next, err := a.client(); err == nil {
 			c = next

@@ -88,7 +88,7 @@ func patient(ctx context.Context, c *hale.Client, timeout time.Duration) (contex
 // that goes away meanwhile is waited for.
 func (a *app) await(ctx context.Context, inst api.Instance, target awaited, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
-	away := false
+	var away absence
 	for {
 		left := time.Until(deadline)
 		got, err := a.askWhether(ctx, inst.ID, target, min(max(left, time.Millisecond), longestWait))
@@ -98,7 +98,7 @@ func (a *app) await(ctx context.Context, inst api.Instance, target awaited, time
 		case err == nil && reached(got, target):
 			return nil
 		case err == nil && got.TimedOut && time.Until(deadline) > 0:
-			away = false
+			away = absence{}
 			continue
 		case err == nil && a.passed(ctx, inst, target):
 			return nil
@@ -108,14 +108,9 @@ func (a *app) await(ctx context.Context, inst api.Instance, target awaited, time
 			return exitStatus{exitTimeout, fmt.Errorf("%s will not be %s: the instance was deleted", inst.Name, target)}
 		case codeOf(err) != exitUnreachable || left <= 0:
 			return err
-		case !away:
-			away = true
-			a.sayAway()
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(min(reconnectPause, max(time.Until(deadline), 0))):
+		if err := away.wait(ctx, a.say, min(reconnectPause, max(time.Until(deadline), 0))); err != nil {
+			return err
 		}
 	}
 }

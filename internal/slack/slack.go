@@ -2,7 +2,7 @@
 // thousands of workloads whether they are well has thousands of timers; woken for each alone, it spends more on waking, and on Go's
 // monitor, which wakes whenever anything does, than on what it woke for. Timers that may be late fire together.
 //
-// For the same reason it says how many processors a process of Go's has while it has little to do: Processors. And it is told of work that
+// For the same reason there is a timer of the kernel's (Timer), and it says how many processors a process of Go's has while it has little to do: Processors. And it is told of work that
 // wants neither: Work.
 //
 // Whatever a thread starts, threads and processes, has its slack from then on: Start starts a process with the slack that it is to have.
